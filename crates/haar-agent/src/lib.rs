@@ -1,0 +1,1 @@
+//! The hypervisor's shell: pull loop, ledger, sub-agent calls, host networking.

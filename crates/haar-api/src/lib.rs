@@ -1,0 +1,3 @@
+//! The wire: the endpoint table of /v1, feed and report, JSON-RPC.
+
+pub mod rpc;

@@ -1,0 +1,1 @@
+//! The controller's shell: HTTP, auth, the engine loop, feed, events.

@@ -1,0 +1,1 @@
+//! The two brains of Haar as plain values: no clock, no I/O, no randomness.

@@ -1,0 +1,2 @@
+//! The libvirt sub-agent.
+fn main() {}

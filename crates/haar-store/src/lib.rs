@@ -1,0 +1,1 @@
+//! Durable records under (kind, key): redb, memory, and doubles that fail.

@@ -1,0 +1,1 @@
+//! JSON-RPC server kit and the storage sub-agent.

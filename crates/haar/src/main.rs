@@ -1,0 +1,2 @@
+//! The haar binary.
+fn main() {}
