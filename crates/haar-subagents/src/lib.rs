@@ -1,1 +1,6 @@
-//! JSON-RPC server kit and the storage sub-agent.
+//! JSON-RPC server kit, and the storage sub-agent built on it.
+//!
+//! [`kit`] is what every sub-agent of Haar stands on: the envelope, the socket, the limits.
+//! Nothing here knows the controller or the agent: a sub-agent sees only `haar-api`.
+
+pub mod kit;
