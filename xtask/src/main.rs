@@ -1,2 +1,62 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`.
+//!
+//! One row of the table and one file per command. This crate uses none of the product's crates:
+//! it is the first thing a fresh machine builds.
+
+mod image;
+mod packages;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// A command: its name, one line about it, what `--help` after it prints, and what it does.
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    help: &'static str,
+    main: fn(&[String]) -> Result<()>,
+}
+
+const COMMANDS: &[Row] = &[
+    Row { name: "image", about: "make the tiny bootable guest image", help: image::HELP, main: image::main },
+    Row {
+        name: "packages",
+        about: "install the Debian packages a command needs",
+        help: packages::HELP,
+        main: packages::main,
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = arguments.first() else {
+        eprint!("{}", overview());
+        return ExitCode::from(2);
+    };
+    if ["help", "--help", "-h"].contains(&name.as_str()) {
+        print!("{}", overview());
+        return ExitCode::SUCCESS;
+    }
+    let Some(row) = COMMANDS.iter().find(|row| row.name == name) else {
+        eprintln!("error: there is no command `{name}`\n\n{}", overview());
+        return ExitCode::from(2);
+    };
+    if arguments.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{}", row.help);
+        return ExitCode::SUCCESS;
+    }
+    match (row.main)(&arguments[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn overview() -> String {
+    let rows: String = COMMANDS.iter().map(|row| format!("  {:10} {}\n", row.name, row.about)).collect();
+    format!("usage: cargo xtask <command> [options]\n\n{rows}\n`cargo xtask <command> --help` tells more.\n")
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask image`: a tiny guest that really boots from its own disk.
+//!
+//! One qcow2 file of some 20 MiB: a boot record and syslinux, Debian's cloud kernel, and an ext4
+//! root with busybox and dropbear that reads a cloud-init seed disk. It is made without mounting
+//! anything and, once the packages are there, without root. Finished images lie in the cache under
+//! a key of everything that goes into them; an unfinished one is never seen there.
+
+mod check;
+mod disk;
+mod kernel;
+mod root;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{packages, run};
+
+/// A finished image.
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+}
+
+pub(crate) const HELP: &str = "\
+cargo xtask image [--out FILE] [--check]
+
+Makes the tiny guest image (or finds it in the cache) and prints its path, SHA-256 and size in bytes.
+  --out FILE   also writes it there
+  --check      boots it under QEMU with a seed disk: name, address, ssh, power button, second boot
+The cache is $HAAR_CACHE, or ~/.cache/haar.";
+
+/// The command.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    let mut out = None;
+    let mut wants_check = false;
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--out" => out = Some(PathBuf::from(words.next().context("--out needs a file's name")?)),
+            "--check" => wants_check = true,
+            other => bail!("`image` has no option `{other}`\n\n{HELP}"),
+        }
+    }
+    let mut image = build()?;
+    if let Some(file) = out {
+        copy(&image.path, &file)?;
+        image.path = file;
+    }
+    if wants_check {
+        check::check(&image)?;
+    }
+    println!("{}  {}  {}", image.path.display(), image.sha256, image.bytes);
+    Ok(())
+}
+
+/// The image of today's recipe, made if the cache has none. Installs what making it needs.
+pub(crate) fn build() -> Result<Image> {
+    packages::install(packages::IMAGE)?;
+    let cache = cache()?;
+    let kernel = kernel::Package::pinned(&cache)?;
+    let path = cache.join(format!("haar-guest-{}.qcow2", key(&kernel)?));
+    if !path.exists() {
+        let began = Instant::now();
+        make(&kernel, &cache, &path)?;
+        eprintln!("made the guest image in {:.1} s", began.elapsed().as_secs_f32());
+    }
+    let sum = path.with_extension("sha256");
+    let sha256 = std::fs::read_to_string(&sum).with_context(|| format!("cannot read {}", sum.display()))?;
+    let bytes = std::fs::metadata(&path)?.len();
+    Ok(Image { path, sha256: sha256.trim().to_owned(), bytes })
+}
+
+/// `$HAAR_CACHE`, or the user's cache folder.
+fn cache() -> Result<PathBuf> {
+    let folder = match (std::env::var_os("HAAR_CACHE"), std::env::var_os("HOME")) {
+        (Some(folder), _) => PathBuf::from(folder),
+        (None, Some(home)) => PathBuf::from(home).join(".cache/haar"),
+        (None, None) => bail!("there is no HOME to keep the image in: set HAAR_CACHE to a folder"),
+    };
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    folder.canonicalize().with_context(|| format!("cannot use the folder {}", folder.display()))
+}
+
+/// What the image depends on, in sixteen hexadecimal digits.
+fn key(kernel: &kernel::Package) -> Result<String> {
+    let mut recipe = format!("layout 1\nkernel {}\n{}{}", kernel.version(), root::recipe(), disk::recipe());
+    for package in ["busybox-static", "dropbear-bin", "libc6", "e2fsprogs", "openssh-client", "syslinux"] {
+        let version = packages::version(package).with_context(|| format!("{package} is not installed"))?;
+        recipe.push_str(&format!("{package} {version}\n"));
+    }
+    let sum = run::filter("sha256sum", &[], recipe.as_bytes())?;
+    Ok(String::from_utf8_lossy(&sum[..16]).into_owned())
+}
+
+/// Makes everything in a scratch folder and moves the two finished files into the cache; the
+/// image comes last, for it is the one whose presence says that all is there.
+fn make(kernel: &kernel::Package, cache: &Path, path: &Path) -> Result<()> {
+    let scratch = run::Scratch::inside(cache)?;
+    let folder = scratch.path();
+    eprintln!("making the guest image (Linux {})", kernel.version());
+    let tree = kernel.unpack(&folder.join("kernel"))?;
+    let root_folder = root::make(&folder.join("root"))?;
+    let initramfs = root::initramfs(&tree, &folder.join("initramfs"), &folder.join("initrd.img"))?;
+    let image = disk::make(folder, &tree.vmlinuz, &initramfs, &root_folder)?;
+    let line = run::quiet("sha256sum", [&image])?;
+    let sum = folder.join("sum");
+    std::fs::write(&sum, line.split_whitespace().next().context("sha256sum printed nothing")?)?;
+    std::fs::rename(&sum, path.with_extension("sha256"))?;
+    std::fs::rename(&image, path).with_context(|| format!("cannot put the image at {}", path.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut beside = to.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    std::fs::copy(from, &beside).with_context(|| format!("cannot write {}", beside.display()))?;
+    std::fs::rename(&beside, to).with_context(|| format!("cannot write {}", to.display()))
+}
