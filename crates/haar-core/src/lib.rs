@@ -23,5 +23,6 @@ pub mod token;
 
 pub mod order;
 pub mod refusal;
+pub mod ruleset;
 
 pub mod fleet;

@@ -1,0 +1,183 @@
+//! Bridges over netlink: made with their addresses, listed by name, removed.
+
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec};
+
+use super::Error;
+
+/// A talk with the kernel about bridges; ends when dropped.
+pub struct Bridges {
+    handle: Handle,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Bridges {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Bridges {
+    /// Opens a netlink socket in the present network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Netlink`] when there is no permission.
+    pub fn open() -> Result<Bridges, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Netlink)?;
+        Ok(Bridges { handle, connection: tokio::spawn(connection) })
+    }
+
+    /// The bridge is there, is up, and has exactly these addresses of global scope.
+    ///
+    /// # Errors
+    /// [`Error::NotABridge`] when the name is taken by another kind of link; [`Error::Link`] for the kernel's no.
+    pub async fn ensure(&self, name: &str, addresses: &[(IpAddr, u8)]) -> Result<(), Error> {
+        let link = match self.find(name).await? {
+            Some(link) => link,
+            None => self.add(name).await?,
+        };
+        if !is_bridge(&link) {
+            return Err(Error::NotABridge(name.to_owned()));
+        }
+        let index = link.header.index;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(up).execute().await.map_err(refused("switch on", name))?;
+        self.set_addresses(name, index, addresses).await
+    }
+
+    /// The bridge is not there.
+    ///
+    /// # Errors
+    /// As [`Bridges::ensure`].
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let Some(link) = self.find(name).await? else { return Ok(()) };
+        if !is_bridge(&link) {
+            return Err(Error::NotABridge(name.to_owned()));
+        }
+        self.handle.link().del(link.header.index).execute().await.map_err(refused("remove", name))
+    }
+
+    /// Names of the bridges that begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::Link`] for the kernel's no.
+    pub async fn named(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(refused("list", prefix))?;
+        let mut names: Vec<String> =
+            links.iter().filter(|link| is_bridge(link)).filter_map(name_of).collect();
+        names.retain(|name| name.starts_with(prefix));
+        names.sort();
+        Ok(names)
+    }
+
+    async fn add(&self, name: &str) -> Result<LinkMessage, Error> {
+        let mut bridge = LinkBridge::new(name);
+        // Without an address of its own a bridge takes its lowest port's, and changes it as guests come and go.
+        if let Some(mac) = mac_from(name) {
+            bridge = bridge.address(mac);
+        }
+        self.handle.link().add(bridge.build()).execute().await.map_err(refused("make", name))?;
+        let made = self.find(name).await?;
+        made.ok_or_else(|| Error::NotABridge(name.to_owned()))
+    }
+
+    /// The link of that name; the kernel answers "no such device" as an error.
+    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
+        let mut links = Box::pin(self.handle.link().get().match_name(name).execute());
+        match links.try_next().await {
+            Ok(link) => Ok(link),
+            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -nix::libc::ENODEV => {
+                Ok(None)
+            }
+            Err(error) => Err(refused("look up", name)(error)),
+        }
+    }
+
+    async fn set_addresses(&self, name: &str, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), Error> {
+        let present = self.handle.address().get().set_link_index_filter(index).execute();
+        let present: Vec<_> = present.try_collect().await.map_err(refused("read the addresses of", name))?;
+        let mut missing: Vec<(IpAddr, u8)> = wanted.to_vec();
+        for message in present {
+            let address = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            let Some(address) = address else { continue };
+            let entry = (address, message.header.prefix_len);
+            if let Some(position) = missing.iter().position(|want| *want == entry) {
+                missing.swap_remove(position);
+            } else if !is_link_local(address) {
+                self.handle
+                    .address()
+                    .del(message)
+                    .execute()
+                    .await
+                    .map_err(refused("take an address from", name))?;
+            }
+        }
+        for (address, prefix) in missing {
+            let add = self.handle.address().add(index, address, prefix).execute();
+            add.await.map_err(refused("give an address to", name))?;
+        }
+        Ok(())
+    }
+}
+
+fn refused(doing: &'static str, bridge: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let bridge = bridge.to_owned();
+    move |source| Error::Link { doing, bridge, source }
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => {
+            infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)))
+        }
+        _ => false,
+    })
+}
+
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.segments()[0] & 0xffc0 == 0xfe80,
+    }
+}
+
+/// A locally administered MAC address from the hex digits of one of our bridge names (`hrcccc-nnnnnnnn`).
+fn mac_from(name: &str) -> Option<Vec<u8>> {
+    let (cloud, network) = name.strip_prefix("hr")?.split_once('-')?;
+    let byte = |text: &str, at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    Some(vec![
+        0x06,
+        byte(network, 0)?,
+        byte(network, 2)?,
+        byte(network, 4)?,
+        byte(network, 6)?,
+        byte(cloud, 0)?,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridges_own_mac_follows_from_its_name() {
+        assert_eq!(mac_from("hrab12-01020304"), Some(vec![0x06, 1, 2, 3, 4, 0xab]));
+        assert_eq!(mac_from("br0"), None);
+        assert_eq!(mac_from("hr-"), None);
+    }
+}
