@@ -7,7 +7,7 @@ use crate::{Disk, Error, Fence, Op, Reader};
 
 /// Copies everything of one moment from `from` into the empty store `to` and returns its fence.
 ///
-/// The copy is made in commits of at most half of `to`'s limits. Only the last one sets the fence, so an
+/// The copy is made in commits well within `to`'s limits. Only the last one sets the fence, so an
 /// interrupted copy has the fence of an empty store and cannot be taken for a whole one.
 ///
 /// # Errors
