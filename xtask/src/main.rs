@@ -4,8 +4,11 @@
 //! it is the first thing a fresh machine builds.
 
 mod image;
+mod libvirt;
 mod packages;
 mod run;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -20,6 +23,8 @@ struct Row {
 }
 
 const COMMANDS: &[Row] = &[
+    Row { name: "test", about: "run all a change must pass", help: test::HELP, main: test::main },
+    Row { name: "tidy", about: "check the manners no compiler checks", help: tidy::HELP, main: tidy::main },
     Row { name: "image", about: "make the tiny bootable guest image", help: image::HELP, main: image::main },
     Row {
         name: "packages",
