@@ -5,3 +5,4 @@
 
 pub mod net;
 pub mod seed;
+pub mod supervise;
