@@ -125,10 +125,17 @@ impl Bench {
             "-qmp",
             &format!("unix:{monitor},server=on,wait=off"),
         ]);
-        qemu.args(["-drive", &format!("if=virtio,format=qcow2,file={}", self.file("disk"))]);
-        qemu.args(["-drive", &format!("if=virtio,format=raw,readonly=on,file={}", self.file("seed"))]);
+        qemu.args(["-drive", &format!("if=none,id=disk,format=qcow2,file={}", self.file("disk"))]);
+        qemu.args(["-drive", &format!("if=none,id=seed,format=raw,readonly=on,file={}", self.file("seed"))]);
         qemu.args(["-netdev", "user,id=lan,hostfwd=tcp:127.0.0.1:0-:22"]);
-        qemu.args(["-device", &format!("virtio-net-pci,netdev=lan,mac={MAC}"), "-device", "virtio-rng-pci"]);
+        let card = format!("virtio-net-pci,netdev=lan,mac={MAC}");
+        let devices =
+            [&card, "virtio-blk-pci,drive=disk,bootindex=1", "virtio-blk-pci,drive=seed", "virtio-rng-pci"];
+        for (slot, device) in devices.iter().enumerate() {
+            // libvirt puts each device of a q35 machine behind a root port of its own; so do we.
+            qemu.args(["-device", &format!("pcie-root-port,id=port{slot},chassis={slot}")]);
+            qemu.args(["-device", &format!("{device},bus=port{slot}")]);
+        }
         let errors = std::fs::File::create(self.folder.join(format!("{name}.errors")))?;
         let process = qemu
             .stdin(Stdio::null())

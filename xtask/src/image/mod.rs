@@ -10,6 +10,7 @@ mod disk;
 mod kernel;
 mod root;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -60,6 +61,9 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 pub(crate) fn build() -> Result<Image> {
     packages::install(packages::IMAGE)?;
     let cache = cache()?;
+    // Two makers at once would do the work twice and mix their files; the lock ends with the function.
+    let turn = File::create(cache.join("lock")).context("cannot write in the image cache")?;
+    turn.lock().context("cannot lock the image cache")?;
     let kernel = kernel::Package::pinned(&cache)?;
     let path = cache.join(format!("haar-guest-{}.qcow2", key(&kernel)?));
     if !path.exists() {
