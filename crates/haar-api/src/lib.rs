@@ -1,3 +1,12 @@
 //! The wire: the endpoint table of /v1, feed and report, JSON-RPC.
+//!
+//! Wire structs and what is derived from them. Nothing here decides: a server translates these into the
+//! core's commands, an agent into the node's inputs. Of the core only value types are used (ids, names,
+//! addresses, units, fences), never its entities.
 
+pub mod endpoint;
+pub mod feed;
+pub mod problem;
 pub mod rpc;
+pub mod table;
+pub mod v1;
