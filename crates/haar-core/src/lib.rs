@@ -25,4 +25,7 @@ pub mod order;
 pub mod refusal;
 pub mod ruleset;
 
+pub mod pipeline;
+
 pub mod fleet;
+pub mod node;

@@ -1,0 +1,1 @@
+//! Each state of a guest against each input.
