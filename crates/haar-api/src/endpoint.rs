@@ -95,12 +95,20 @@ pub trait Payload {
     const MEDIA: Media;
     /// Its JSON schema, for [`Media::Json`] and [`Media::Events`].
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
+    /// Its bytes as JSON; None for the markers, whose bytes, if any, are streamed apart.
+    ///
+    /// # Errors
+    /// The value cannot be JSON.
+    fn encode(&self) -> Result<Option<Vec<u8>>, serde_json::Error>;
 }
 
 impl<T: JsonSchema + Serialize + DeserializeOwned> Payload for T {
     const MEDIA: Media = Media::Json;
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
         Some(generator.subschema_for::<T>())
+    }
+    fn encode(&self) -> Result<Option<Vec<u8>>, serde_json::Error> {
+        serde_json::to_vec(self).map(Some)
     }
 }
 
@@ -113,6 +121,9 @@ macro_rules! markers {
             const MEDIA: Media = Media::$name;
             fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
                 None
+            }
+            fn encode(&self) -> Result<Option<Vec<u8>>, serde_json::Error> {
+                Ok(None)
             }
         }
     )*};
@@ -139,6 +150,9 @@ impl Payload for Events {
     const MEDIA: Media = Media::Events;
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
         Some(generator.subschema_for::<crate::v1::EventView>())
+    }
+    fn encode(&self) -> Result<Option<Vec<u8>>, serde_json::Error> {
+        Ok(None)
     }
 }
 

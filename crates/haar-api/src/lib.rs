@@ -6,6 +6,7 @@
 
 pub mod endpoint;
 pub mod feed;
+pub mod openapi;
 pub mod problem;
 pub mod rpc;
 pub mod table;
