@@ -36,8 +36,16 @@ impl<'a> Draft<'a> {
         self.touched.insert(entry.record.id, Some(Box::new(entry)));
     }
 
-    /// Ids of all guests, new ones included.
-    pub(crate) fn ids(&self) -> Vec<GuestId> {
+    /// Ids of all guests but those that have ended untouched, of which there may be thousands.
+    pub(crate) fn live_ids(&self) -> Vec<GuestId> {
+        let live = |id: &GuestId| {
+            self.touched.contains_key(id)
+                || self.node.guests.get(id).is_some_and(|entry| !entry.record.ended())
+        };
+        self.ids().into_iter().filter(live).collect()
+    }
+
+    fn ids(&self) -> Vec<GuestId> {
         let mut ids: Vec<GuestId> = self.node.guests.keys().chain(self.touched.keys()).copied().collect();
         ids.sort_unstable();
         ids.dedup();
@@ -55,10 +63,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn owe_complete(&mut self) {
         self.ask_to_observe();
         self.head.complete_from_ask = Some(self.head.last_ask);
-        // Tombstones are said again only when an order asks for them: there may be thousands.
-        let live = |id: &GuestId| self.node.guests.get(id).is_none_or(|entry| !entry.record.ended());
-        let ids: Vec<GuestId> = self.ids().into_iter().filter(live).collect();
-        for id in ids {
+        for id in self.live_ids() {
             self.say_again(id);
         }
     }

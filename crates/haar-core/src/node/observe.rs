@@ -22,7 +22,6 @@ impl Draft<'_> {
         if !head.booted || observation.ask > head.last_ask || head.observed_ask > Some(observation.ask) {
             return;
         }
-        let first = head.observed_ask.is_none();
         head.observed_ask = Some(observation.ask);
         head.inventory = observation.inventory.clone();
         head.total = observation.total;
@@ -31,17 +30,13 @@ impl Draft<'_> {
             self.see(seen, observation.ask);
         }
         let seen: Vec<GuestId> = observation.guests.iter().map(|seen| seen.id).collect();
-        for id in self.ids() {
-            if !seen.contains(&id) {
-                self.miss(id, observation.ask);
-            }
+        let ids = self.live_ids();
+        for id in ids.iter().filter(|id| !seen.contains(id)) {
+            self.miss(*id, observation.ask);
         }
         // What the ledger still owes is done only now that the host was looked at.
-        for id in self.ids() {
-            let idle = self.entry_is_idle(id);
-            if first || !idle {
-                self.advance(id);
-            }
+        for id in ids {
+            self.advance(id);
         }
     }
 
@@ -49,18 +44,13 @@ impl Draft<'_> {
         if !self.head.booted || ask > self.head.last_ask || self.head.observed_ask > Some(ask) {
             return;
         }
-        for id in self.ids() {
+        for id in self.live_ids() {
             if let Some(entry) = self.entry(id)
-                && entry.record.holds()
                 && entry.run.is_none()
             {
                 entry.power = Power::Unknown;
             }
         }
-    }
-
-    fn entry_is_idle(&mut self, id: GuestId) -> bool {
-        self.entry(id).is_none_or(|entry| entry.record.ended() || entry.due().is_some())
     }
 
     fn see(&mut self, seen: &Seen, ask: u64) {

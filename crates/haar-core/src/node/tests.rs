@@ -1,1 +1,0 @@
-//! Each state of a guest against each input.
