@@ -1,6 +1,8 @@
 //! JSON-RPC server kit, and the storage sub-agent built on it.
 //!
 //! [`kit`] is what every sub-agent of Haar stands on: the envelope, the socket, the limits.
+//! [`storage`] keeps images and guest disks (`haar storage`).
 //! Nothing here knows the controller or the agent: a sub-agent sees only `haar-api`.
 
 pub mod kit;
+pub mod storage;

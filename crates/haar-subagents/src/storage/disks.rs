@@ -1,0 +1,296 @@
+//! A guest's disks: made once, kept, and removed only for whom they belong to (design §11.1).
+//!
+//! | stands | asked | answer |
+//! | --- | --- | --- |
+//! | nothing | create | made, unless `provisioned`: then `lost` |
+//! | same life | create | kept as they are; a missing one is made, unless `provisioned`: then `lost` |
+//! | another life | create | `conflict` |
+//! | same life, or `any_life` | delete | removed |
+//! | another life | delete | kept and `conflict` |
+//! | nothing | delete | fine |
+//!
+//! The caller has the guest's turn (one call at a time) and the books (one promise at a time).
+
+use std::fs;
+use std::path::Path;
+
+use haar_api::rpc::{Disk, DiskExtra, Fault, FaultCode, Guest};
+use uuid::Uuid;
+
+use super::folders::{Folders, disk_file, io_fault, make_passable, sync_folder, write_json};
+use super::images;
+use super::names::{MAX_DISKS, check_id, device_name};
+use super::owner::{self, Owner, Standing};
+use super::qcow2::{self, Base, Found};
+use super::space::{self, MIB};
+
+/// A disk to be made: its full size and what it is cloned from.
+#[derive(Debug)]
+struct Plan {
+    size_bytes: u64,
+    base: Option<Base>,
+}
+
+/// Checks what is asked for, copies sizes from images, and checks the room for what does not exist yet.
+pub(super) fn verify(folders: &Folders, guest: &mut Guest) -> Result<(), Fault> {
+    let plans = plan(folders, guest)?;
+    check_room(folders, &guest.id, &plans)
+}
+
+/// Makes it so that the guest has its disks.
+pub(super) fn create(folders: &Folders, cloud: &str, guest: &mut Guest) -> Result<(), Fault> {
+    check_id("guest", &guest.id)?;
+    let asked = Owner::of(guest, cloud)?;
+    match owner::look(folders, &guest.id)? {
+        Standing::Absent if asked.provisioned => return Err(lost(&guest.id, 0)),
+        Standing::Absent => {
+            let plans = plan(folders, guest)?;
+            check_room(folders, &guest.id, &plans)?;
+            make_all(folders, &asked, &plans)?;
+        }
+        Standing::Owned(standing) => {
+            standing.check_same_life(&asked)?;
+            complete(folders, &standing, &asked, guest)?;
+        }
+        Standing::Unclear(why) => return Err(owner::unclear(&guest.id, &why)),
+    }
+    describe(folders, &asked.life, guest)
+}
+
+/// Makes it so that the guest has no disks, if they are this life's or any life's may go.
+pub(super) fn delete(folders: &Folders, cloud: &str, guest: &mut Guest, any_life: bool) -> Result<(), Fault> {
+    check_id("guest", &guest.id)?;
+    let asked = Owner::of(guest, cloud)?;
+    match owner::look(folders, &guest.id)? {
+        Standing::Absent => {}
+        Standing::Owned(standing) => {
+            standing.check_same_cloud(cloud)?;
+            if !any_life {
+                standing.check_same_life(&asked)?;
+            }
+            remove_all(folders, &guest.id)?;
+        }
+        // Named by its id for deletion, it must not stay for ever because its record was damaged.
+        Standing::Unclear(_) if any_life && folders.guest(&guest.id).is_dir() => {
+            remove_all(folders, &guest.id)?;
+        }
+        Standing::Unclear(why) => return Err(owner::unclear(&guest.id, &why)),
+    }
+    guest.disks.clear();
+    Ok(())
+}
+
+/// Removes a guest's folder: first its name in one step, then what is inside.
+pub(super) fn remove_all(folders: &Folders, guest: &str) -> Result<(), Fault> {
+    let folder = folders.guest(guest);
+    let gone = folders.disks().join(format!(".gone-{}", Uuid::new_v4()));
+    let failed = |error| io_fault("remove", &folder, &error);
+    fs::rename(&folder, &gone).map_err(failed)?;
+    sync_folder(&folders.disks()).map_err(failed)?;
+    // A symlink put there goes as a link; what it points at is not followed.
+    let removed = if gone.is_symlink() { fs::remove_file(&gone) } else { fs::remove_dir_all(&gone) };
+    removed.map_err(failed)
+}
+
+/// What a disk of this size, cloned from this image, is made of.
+pub(super) fn plan_clone(folders: &Folders, image: &str, size_mib: u64) -> Result<(u64, Base), Fault> {
+    let facts = images::require(folders, image)?;
+    let least_mib = space::mib_rounded_up(facts.virtual_bytes);
+    if size_mib != 0 && size_mib < least_mib {
+        let text =
+            format!("a disk of {size_mib} MiB is smaller than image {image}; it needs at least {least_mib}");
+        return Err(Fault::new(FaultCode::Invalid, text));
+    }
+    let size_mib = if size_mib == 0 { least_mib } else { size_mib };
+    Ok((size_bytes(size_mib)?, facts.base(folders)))
+}
+
+/// Makes one disk under a hidden name, then gives it its own.
+pub(super) fn make_one(
+    folders: &Folders,
+    guest: &str,
+    index: usize,
+    size_bytes: u64,
+    base: Option<&Base>,
+) -> Result<(), Fault> {
+    let path = folders.disk(guest, index);
+    let hidden = folders.guest(guest).join(format!(".{}", disk_file(index)));
+    let failed = |error| io_fault("make", &path, &error);
+    let _ = fs::remove_file(&hidden);
+    if let Err(fault) = qcow2::make(&hidden, size_bytes, base) {
+        let _ = fs::remove_file(&hidden);
+        return Err(fault);
+    }
+    fs::rename(&hidden, &path).map_err(failed)?;
+    sync_folder(&folders.guest(guest)).map_err(failed)
+}
+
+/// Makes an owned folder with these disks, whole or not at all.
+pub(super) fn make_folder(
+    folders: &Folders,
+    owner: &Owner,
+    fill: impl FnOnce(&Path) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let hidden = folders.disks().join(format!(".new-{}", Uuid::new_v4()));
+    let made = fill_and_rename(folders, owner, &hidden, fill);
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&hidden);
+    }
+    made
+}
+
+fn fill_and_rename(
+    folders: &Folders,
+    owner: &Owner,
+    hidden: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let folder = folders.guest(&owner.guest);
+    let failed = |error| io_fault("make", &folder, &error);
+    make_passable(hidden).map_err(failed)?;
+    fill(hidden)?;
+    write_json(&hidden.join("owner.json"), owner).map_err(failed)?;
+    fs::rename(hidden, &folder).map_err(failed)?;
+    sync_folder(&folders.disks()).map_err(failed)
+}
+
+fn make_all(folders: &Folders, owner: &Owner, plans: &[Plan]) -> Result<(), Fault> {
+    make_folder(folders, owner, |hidden| {
+        for (index, plan) in plans.iter().enumerate() {
+            qcow2::make(&hidden.join(disk_file(index)), plan.size_bytes, plan.base.as_ref())?;
+        }
+        Ok(())
+    })
+}
+
+/// The folder is ours: keep what is there, make what is missing unless it once held data.
+fn complete(folders: &Folders, standing: &Owner, asked: &Owner, guest: &mut Guest) -> Result<(), Fault> {
+    check_count(guest)?;
+    let provisioned = standing.provisioned || asked.provisioned;
+    let missing = missing(folders, guest)?;
+    if let Some(&first) = missing.first() {
+        if provisioned {
+            return Err(lost(&guest.id, first));
+        }
+        let plans = plan(folders, guest)?;
+        check_room(folders, &guest.id, &plans)?;
+        for index in missing {
+            let plan = &plans[index];
+            make_one(folders, &guest.id, index, plan.size_bytes, plan.base.as_ref())?;
+        }
+    }
+    let owner = Owner { provisioned, ..asked.clone() };
+    if owner != *standing {
+        let path = folders.guest(&guest.id).join("owner.json");
+        write_json(&path, &owner).map_err(|error| io_fault("write", &path, &error))?;
+    }
+    Ok(())
+}
+
+fn missing(folders: &Folders, guest: &Guest) -> Result<Vec<usize>, Fault> {
+    let mut missing = Vec::new();
+    for index in 0..guest.disks.len() {
+        if qcow2::find(folders, &guest.id, index)?.is_none() {
+            missing.push(index);
+        }
+    }
+    Ok(missing)
+}
+
+fn check_count(guest: &Guest) -> Result<(), Fault> {
+    if (1..=MAX_DISKS).contains(&guest.disks.len()) {
+        return Ok(());
+    }
+    let text = format!("a guest has 1 to {MAX_DISKS} disks, {} were asked for", guest.disks.len());
+    Err(Fault::new(FaultCode::Invalid, text))
+}
+
+/// Settles every disk's size, in the guest too.
+fn plan(folders: &Folders, guest: &mut Guest) -> Result<Vec<Plan>, Fault> {
+    check_id("guest", &guest.id)?;
+    check_count(guest)?;
+    let mut plans = Vec::new();
+    for (index, disk) in guest.disks.iter_mut().enumerate() {
+        let of_disk = |fault: Fault| Fault::new(fault.code, format!("disk {index}: {}", fault.message));
+        let plan = plan_one(folders, disk).map_err(of_disk)?;
+        disk.size = plan.size_bytes / MIB;
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn plan_one(folders: &Folders, disk: &Disk) -> Result<Plan, Fault> {
+    if !disk.image.is_empty() {
+        let (size_bytes, base) = plan_clone(folders, &disk.image, disk.size)?;
+        return Ok(Plan { size_bytes, base: Some(base) });
+    }
+    if disk.size == 0 {
+        return Err(Fault::new(FaultCode::Invalid, "a disk needs an image or a size in MiB"));
+    }
+    Ok(Plan { size_bytes: size_bytes(disk.size)?, base: None })
+}
+
+/// MiB as bytes, up to the 64 TiB a disk may have.
+pub(super) fn size_bytes(size_mib: u64) -> Result<u64, Fault> {
+    const MOST_MIB: u64 = 64 << 20;
+    if size_mib > MOST_MIB {
+        let text = format!("a disk of {size_mib} MiB is over the limit of {MOST_MIB} MiB");
+        return Err(Fault::new(FaultCode::Invalid, text));
+    }
+    Ok(size_mib * MIB)
+}
+
+fn check_room(folders: &Folders, guest: &str, plans: &[Plan]) -> Result<(), Fault> {
+    let mut wanted = 0_u64;
+    for (index, plan) in plans.iter().enumerate() {
+        if qcow2::find(folders, guest, index)?.is_none() {
+            wanted = wanted.saturating_add(plan.size_bytes);
+        }
+    }
+    if wanted == 0 { Ok(()) } else { space::check_promise(folders, wanted) }
+}
+
+/// Writes into the guest what its disks now are.
+fn describe(folders: &Folders, life: &str, guest: &mut Guest) -> Result<(), Fault> {
+    for (index, disk) in guest.disks.iter_mut().enumerate() {
+        let found = qcow2::find(folders, &guest.id, index)?.ok_or_else(|| lost(&guest.id, index))?;
+        check_base(&found)?;
+        if disk.bus.is_empty() {
+            "virtio".clone_into(&mut disk.bus);
+        }
+        disk.device = device_name(index);
+        disk.size = space::mib_rounded_up(found.size_bytes);
+        disk.volume = found.volume();
+        disk.source = found.path.to_string_lossy().into_owned();
+        disk.haar = Some(extra(&found, life));
+    }
+    Ok(())
+}
+
+/// A disk as Haar describes it.
+pub(super) fn extra(found: &Found, life: &str) -> DiskExtra {
+    DiskExtra {
+        format: "qcow2".to_owned(),
+        size_bytes: found.size_bytes,
+        used_bytes: found.used_bytes,
+        life: life.to_owned(),
+    }
+}
+
+fn check_base(found: &Found) -> Result<(), Fault> {
+    match &found.base {
+        Some(base) if !Path::new(base).is_file() => {
+            let text =
+                format!("{} is there but its base image {base} is gone; request that image", found.volume());
+            Err(Fault::new(FaultCode::NotFound, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lost(guest: &str, index: usize) -> Fault {
+    let text = format!(
+        "disk {index} of guest {guest} once held data and is gone; restore it, or recreate the guest to begin anew"
+    );
+    Fault::new(FaultCode::Lost, text)
+}

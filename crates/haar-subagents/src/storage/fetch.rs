@@ -1,0 +1,351 @@
+//! Fetches in the background: started or asked after by the same call, shared by all who ask.
+//!
+//! ```text
+//! (absent) ──request──▶ pending ──slot free──▶ downloading ──verified, checked──▶ (stored)
+//!     ▲                                             │ any fault
+//!     └── told once by the next request ── error ◀──┘
+//! ```
+//!
+//! Promised: one fetch per image; an image appears only whole, verified and checked; a fault is told and the
+//! request after that tries again. Deliberately absent: resuming a broken download.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::folders::{Folders, io_fault};
+use super::images::{self, Facts};
+use super::part::{Part, Pin};
+use super::source::{self, Source};
+use super::{image_check, names, space};
+
+/// Fetches that run at once; others are `pending`.
+const MAX_RUNNING: usize = 4;
+/// Fetches that are known at once, failed ones included.
+const MAX_KNOWN: usize = 256;
+const READ_BYTES: usize = 1 << 20;
+
+/// All fetches that are not stored images yet.
+#[derive(Debug)]
+pub(super) struct Fetches {
+    folders: Arc<Folders>,
+    image_dirs: Vec<PathBuf>,
+    known: Mutex<HashMap<String, Arc<Fetch>>>,
+    slots: Semaphore,
+    stopping: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    id: String,
+    kind: String,
+    format: String,
+    pin: Pin,
+    source: Source,
+    authorization: Secret,
+    done_bytes: AtomicU64,
+    /// 0 while unknown.
+    total_bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Pending,
+    Downloading,
+    Failed(Fault),
+}
+
+/// A header value that no log shows.
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Fetches {
+    pub(super) fn new(folders: Arc<Folders>, image_dirs: Vec<PathBuf>) -> Self {
+        Fetches {
+            folders,
+            image_dirs,
+            known: Mutex::default(),
+            slots: Semaphore::new(MAX_RUNNING),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts a fetch or tells how far it is. Must be called within a tokio runtime.
+    pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
+        names::check_id("image", &request.id)?;
+        let mut known = lock(&self.known);
+        if let Some(facts) = images::find(&self.folders, &request.id)? {
+            check_same(request, &facts.sha256, &facts.format)?;
+            return Ok(facts.to_wire());
+        }
+        if let Some(fetch) = known.get(&request.id) {
+            let failed = matches!(*lock(&fetch.state), State::Failed(_));
+            if !failed {
+                check_same(request, &fetch.pin.sha256, &fetch.format)?;
+            }
+            let image = fetch.to_wire();
+            if failed {
+                known.remove(&request.id);
+            }
+            return Ok(image);
+        }
+        let fetch = Arc::new(Fetch::read(request)?);
+        if known.len() >= MAX_KNOWN {
+            let text = format!("{MAX_KNOWN} images are being fetched already; ask again later");
+            return Err(Fault::new(FaultCode::Unavailable, text));
+        }
+        known.insert(fetch.id.clone(), Arc::clone(&fetch));
+        let image = fetch.to_wire();
+        tokio::spawn(Arc::clone(self).run(fetch));
+        Ok(image)
+    }
+
+    /// How far a fetch is, without starting or forgetting anything.
+    pub(super) fn look(&self, id: &str) -> Option<Image> {
+        lock(&self.known).get(id).map(|fetch| fetch.to_wire())
+    }
+
+    /// Every image that is not stored yet.
+    pub(super) fn list(&self) -> Vec<Image> {
+        lock(&self.known).values().map(|fetch| fetch.to_wire()).collect()
+    }
+
+    /// Refuses to act on an image that is being fetched, and keeps a new fetch of it away meanwhile.
+    pub(super) fn while_idle<R>(&self, id: &str, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+        let mut known = lock(&self.known);
+        if let Some(fetch) = known.get(id) {
+            if !matches!(*lock(&fetch.state), State::Failed(_)) {
+                let text = format!("image {id} is being fetched; ask again when that has ended");
+                return Err(Fault::new(FaultCode::Conflict, text));
+            }
+            known.remove(id);
+        }
+        act()
+    }
+
+    /// Has running fetches end soon; what they hold is removed.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    async fn run(self: Arc<Self>, fetch: Arc<Fetch>) {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        *lock(&fetch.state) = State::Downloading;
+        // On a task of its own, so that a defect in it ends as a failed fetch and not as one for ever running.
+        let fetching = tokio::spawn(Arc::clone(&self).fetch(Arc::clone(&fetch)));
+        let outcome = fetching.await.unwrap_or_else(|error| {
+            Err(Fault::new(FaultCode::Failed, format!("the fetch stopped by a defect: {error}")))
+        });
+        match outcome {
+            Ok(()) => {
+                tracing::info!(image = fetch.id, "image stored");
+                lock(&self.known).remove(&fetch.id);
+            }
+            Err(fault) => {
+                tracing::warn!(image = fetch.id, %fault, "image not stored");
+                *lock(&fetch.state) = State::Failed(fault);
+            }
+        }
+    }
+
+    async fn fetch(self: Arc<Self>, fetch: Arc<Fetch>) -> Result<(), Fault> {
+        match &fetch.source {
+            Source::File(path) => {
+                let path = path.clone();
+                blocking(move || {
+                    let (mut file, length) = source::open_file(&path, &self.image_dirs)?;
+                    let mut buffer = vec![0; READ_BYTES];
+                    self.store(&fetch, Some(length), || match std::io::Read::read(&mut file, &mut buffer) {
+                        Ok(0) => Ok(None),
+                        Ok(read) => Ok(Some(Bytes::copy_from_slice(&buffer[..read]))),
+                        Err(error) => Err(io_fault("read", &path, &error)),
+                    })
+                })
+                .await
+            }
+            Source::Web(url) => {
+                let url = url.clone();
+                let mut response = source::open_web(&url, &fetch.authorization.0).await?;
+                let length = response.content_length();
+                let (sender, mut receiver) = mpsc::channel::<Result<Bytes, Fault>>(16);
+                let storing = tokio::spawn(blocking(move || {
+                    let mut next = || receiver.blocking_recv().unwrap_or_else(|| Err(stopped())).map(Some);
+                    self.store(&fetch, length, || next().map(|bytes| bytes.filter(|bytes| !bytes.is_empty())))
+                }));
+                // An empty chunk says that the body is whole; a sender that vanishes says that it is not.
+                loop {
+                    let chunk = match response.chunk().await {
+                        Ok(Some(chunk)) if chunk.is_empty() => continue,
+                        Ok(Some(chunk)) => Ok(chunk),
+                        Ok(None) => Ok(Bytes::new()),
+                        Err(error) => Err(source::web_fault(&url, error)),
+                    };
+                    let last = chunk.as_ref().map_or(true, Bytes::is_empty);
+                    if sender.send(chunk).await.is_err() || last {
+                        break;
+                    }
+                }
+                storing.await.unwrap_or_else(|_| Err(stopped()))
+            }
+        }
+    }
+
+    /// Takes everything `next` gives, verifies and checks it, and makes it the image.
+    fn store(
+        &self,
+        fetch: &Fetch,
+        length: Option<u64>,
+        mut next: impl FnMut() -> Result<Option<Bytes>, Fault>,
+    ) -> Result<(), Fault> {
+        let total = self.announce(fetch, length)?;
+        self.check_room(fetch, total)?;
+        let mut part = Part::begin(&self.folders, &fetch.id)?;
+        while let Some(bytes) = next()? {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(stopped());
+            }
+            fetch.done_bytes.store(part.write(&bytes, &fetch.pin)?, Ordering::Relaxed);
+        }
+        let file_bytes = part.verify(&fetch.pin)?;
+        let virtual_bytes = image_check::check(part.path(), &fetch.format)?;
+        let facts = Facts {
+            v: 1,
+            id: fetch.id.clone(),
+            kind: fetch.kind.clone(),
+            format: fetch.format.clone(),
+            sha256: fetch.pin.sha256.clone(),
+            file_bytes,
+            virtual_bytes,
+        };
+        images::keep(&self.folders, part.path(), &facts)
+    }
+
+    /// Settles the bytes to come, 0 while unknown.
+    fn announce(&self, fetch: &Fetch, length: Option<u64>) -> Result<u64, Fault> {
+        let wanted = fetch.pin.file_bytes;
+        if let Some(length) = length
+            && wanted != 0
+            && length != wanted
+        {
+            let text = format!(
+                "the source has {length} bytes, {wanted} were asked for; the source changed or is the wrong one"
+            );
+            return Err(Fault::new(FaultCode::BadImage, text));
+        }
+        let total = length.unwrap_or(wanted);
+        fetch.total_bytes.store(total, Ordering::Relaxed);
+        Ok(total)
+    }
+
+    /// Refuses before the first byte when the image has no room beside those already on their way.
+    fn check_room(&self, fetch: &Fetch, total: u64) -> Result<(), Fault> {
+        let others: u64 = lock(&self.known)
+            .values()
+            .filter(|other| other.id != fetch.id && matches!(*lock(&other.state), State::Downloading))
+            .map(|other| {
+                let done = other.done_bytes.load(Ordering::Relaxed);
+                other.total_bytes.load(Ordering::Relaxed).saturating_sub(done)
+            })
+            .sum();
+        let free = space::free_bytes(self.folders.root())?;
+        let left = free.saturating_sub(others);
+        if total <= left {
+            return Ok(());
+        }
+        let text = format!(
+            "the image has {total} bytes and {left} are left ({free} free, {others} for images on their way); \
+             delete images or guests, or use a larger file system"
+        );
+        Err(Fault::new(FaultCode::NoSpace, text))
+    }
+}
+
+impl Fetch {
+    fn read(request: &ImageRequest) -> Result<Self, Fault> {
+        let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
+        let want = request.haar.as_ref().ok_or_else(|| {
+            invalid("the image is not stored and the request names no format and SHA-256 to verify it by")
+        })?;
+        if !matches!(want.format.as_str(), "qcow2" | "raw") {
+            return Err(invalid("the image's format must be qcow2 or raw"));
+        }
+        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if want.sha256.len() != 64 || !want.sha256.bytes().all(lower_hex) {
+            return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
+        }
+        Ok(Fetch {
+            id: request.id.clone(),
+            kind: if request.kind.is_empty() { "kvm".to_owned() } else { request.kind.clone() },
+            format: want.format.clone(),
+            pin: Pin { sha256: want.sha256.clone(), file_bytes: want.file_bytes },
+            source: source::parse(&request.source)?,
+            authorization: Secret(want.authorization.clone()),
+            done_bytes: AtomicU64::new(0),
+            total_bytes: AtomicU64::new(want.file_bytes),
+            state: Mutex::new(State::Pending),
+        })
+    }
+
+    fn to_wire(&self) -> Image {
+        let (status, error) = match &*lock(&self.state) {
+            State::Pending => ("pending", String::new()),
+            State::Downloading => ("downloading", String::new()),
+            State::Failed(fault) => ("error", fault.to_string()),
+        };
+        Image {
+            id: self.id.clone(),
+            kind: self.kind.clone(),
+            status: status.to_owned(),
+            haar: Some(ImageExtra {
+                format: self.format.clone(),
+                sha256: self.pin.sha256.clone(),
+                file_bytes: self.total_bytes.load(Ordering::Relaxed),
+                virtual_bytes: 0,
+                done_bytes: self.done_bytes.load(Ordering::Relaxed),
+                error,
+            }),
+            ..Image::default()
+        }
+    }
+}
+
+/// An image's id stands for one content; a request without wishes takes what is there.
+fn check_same(request: &ImageRequest, sha256: &str, format: &str) -> Result<(), Fault> {
+    let Some(want) = &request.haar else { return Ok(()) };
+    if want.sha256 == sha256 && want.format == format {
+        return Ok(());
+    }
+    let text = format!(
+        "image {} is here as {format} with SHA-256 {sha256}, {} with {} was asked for; use another id",
+        request.id, want.format, want.sha256
+    );
+    Err(Fault::new(FaultCode::Conflict, text))
+}
+
+fn stopped() -> Fault {
+    Fault::new(FaultCode::Unavailable, "the storage sub-agent is stopping; ask again")
+}
+
+async fn blocking<R: Send + 'static>(
+    act: impl FnOnce() -> Result<R, Fault> + Send + 'static,
+) -> Result<R, Fault> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|error| {
+        Err(Fault::new(FaultCode::Failed, format!("the work stopped by a defect: {error}")))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks is changed in more than one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

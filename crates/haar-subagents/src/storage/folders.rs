@@ -1,0 +1,222 @@
+//! The root folder: where things lie, who may pass, and what is swept away at start.
+//!
+//! ```text
+//! <root>/lock                          held by the one sub-agent that owns the root
+//! <root>/images/<id>.<format>          a base image, 0444, never changed
+//! <root>/images/<id>.json              what is known of it; an image counts only with both files
+//! <root>/images/.part-<id>             a fetch in progress
+//! <root>/disks/<guest id>/             a guest's disks, made and removed as a whole by rename
+//! <root>/disks/<guest id>/owner.json   whose they are
+//! <root>/disks/<guest id>/disk-<i>.qcow2
+//! <root>/disks/.new-…  .gone-…         half made, half removed
+//! ```
+//!
+//! Names beginning with a dot are nobody's after a restart and are removed. Folders can be passed by QEMU's
+//! user (0711); what nobody but root needs is 0600.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use haar_api::rpc::{Fault, FaultCode};
+use serde::Serialize;
+
+use super::Error;
+use super::names::{check_id, disk_name};
+
+/// The folders below the root, and the lock on them.
+#[derive(Debug)]
+pub(super) struct Folders {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Folders {
+    /// Makes what is absent, takes the lock, removes what an earlier run left half done.
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Folder { path, source }
+        };
+        for folder in [root.to_owned(), root.join("images"), root.join("disks")] {
+            DirBuilder::new().recursive(true).mode(0o711).create(&folder).map_err(failed(&folder))?;
+        }
+        // QEMU opens disks and their bases by absolute path.
+        let root = root.canonicalize().map_err(failed(root))?;
+        if root.to_str().is_none() {
+            return Err(Error::RootName(root));
+        }
+        let lock_path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(failed(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(root)),
+            Err(TryLockError::Error(source)) => return Err(Error::Folder { path: lock_path, source }),
+        }
+        let folders = Folders { root, _lock: lock };
+        for folder in [folders.images(), folders.disks()] {
+            sweep(&folder).map_err(failed(&folder))?;
+        }
+        sweep_guests(&folders.disks()).map_err(failed(&folders.disks()))?;
+        folders.warn_when_impassable();
+        Ok(folders)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(super) fn disks(&self) -> PathBuf {
+        self.root.join("disks")
+    }
+
+    pub(super) fn image(&self, id: &str, format: &str) -> PathBuf {
+        self.images().join(format!("{id}.{format}"))
+    }
+
+    pub(super) fn image_facts(&self, id: &str) -> PathBuf {
+        self.images().join(format!("{id}.json"))
+    }
+
+    pub(super) fn image_part(&self, id: &str) -> PathBuf {
+        self.images().join(format!(".part-{id}"))
+    }
+
+    pub(super) fn guest(&self, guest: &str) -> PathBuf {
+        self.disks().join(guest)
+    }
+
+    pub(super) fn disk(&self, guest: &str, index: usize) -> PathBuf {
+        self.guest(guest).join(disk_file(index))
+    }
+
+    fn warn_when_impassable(&self) {
+        for folder in self.root.ancestors() {
+            let mode = fs::metadata(folder).map_or(0, |metadata| metadata.permissions().mode());
+            if mode & 0o001 == 0 {
+                tracing::warn!(
+                    folder = %folder.display(),
+                    "QEMU's user cannot pass this folder, guests will not find their disks; chmod o+x it"
+                );
+            }
+        }
+    }
+}
+
+/// The file of a guest's disk inside its folder.
+pub(super) fn disk_file(index: usize) -> String {
+    format!("{}.qcow2", disk_name(index))
+}
+
+/// Removes what begins with a dot.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        tracing::info!(path = %entry.path().display(), "removed what an earlier run left unfinished");
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The same inside every guest's folder; a stranger's is not looked into.
+fn sweep_guests(disks: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(disks)? {
+        let entry = entry?;
+        let guest = entry.file_name().to_str().is_some_and(|name| check_id("guest", name).is_ok());
+        if guest && entry.file_type()?.is_dir() {
+            sweep(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder that QEMU's user can pass.
+pub(super) fn make_passable(folder: &Path) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o711))
+}
+
+/// Writes JSON so that after a crash either the old or the new text stands there, never a part of it.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let temporary = folder.join(format!(".{name}"));
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder(folder)
+}
+
+/// Makes renames and removals inside the folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The fault for a file operation that the system refused.
+pub(super) fn io_fault(what: &str, path: &Path, error: &io::Error) -> Fault {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let code = if full { FaultCode::NoSpace } else { FaultCode::Failed };
+    Fault::new(code, format!("cannot {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_done_things_of_an_earlier_run_are_swept_and_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("storage");
+        drop(Folders::open(&root).unwrap());
+        fs::write(root.join("images/.part-x"), "half").unwrap();
+        fs::create_dir(root.join("disks/.new-x")).unwrap();
+        fs::write(root.join("disks/.new-x/disk-0.qcow2"), "half").unwrap();
+        fs::write(root.join("images/stranger"), "kept").unwrap();
+        let guest = root.join("disks/0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11");
+        fs::create_dir(&guest).unwrap();
+        fs::write(guest.join(".disk-1.qcow2"), "half").unwrap();
+        fs::write(guest.join("disk-0.qcow2"), "kept").unwrap();
+        drop(Folders::open(&root).unwrap());
+        assert!(!root.join("images/.part-x").exists());
+        assert!(!root.join("disks/.new-x").exists());
+        assert!(root.join("images/stranger").exists() && guest.join("disk-0.qcow2").exists());
+        assert!(!guest.join(".disk-1.qcow2").exists());
+    }
+
+    #[test]
+    fn two_sub_agents_do_not_share_a_root() {
+        let temp = tempfile::tempdir().unwrap();
+        let _first = Folders::open(temp.path()).unwrap();
+        assert!(matches!(Folders::open(temp.path()), Err(Error::InUse(_))));
+    }
+
+    #[test]
+    fn folders_can_be_passed_by_qemus_user() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("storage");
+        let folders = Folders::open(&root).unwrap();
+        for folder in [folders.root().to_owned(), folders.images(), folders.disks()] {
+            assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o011, 0o011);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Base images that are complete: kept read-only, with their facts beside them, never changed.
+//!
+//! An image counts only when both its facts and its file are there. The facts are written first and the file
+//! is renamed last, so that a crash leaves facts without a file, which the next fetch overwrites.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra};
+use serde::{Deserialize, Serialize};
+
+use super::folders::{Folders, io_fault, sync_folder, write_json};
+use super::names::check_id;
+use super::qcow2::{self, Base};
+use super::space::mib_rounded_up;
+
+/// What stands in `<id>.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Facts {
+    /// Version of this record.
+    pub(super) v: u32,
+    pub(super) id: String,
+    pub(super) kind: String,
+    pub(super) format: String,
+    pub(super) sha256: String,
+    pub(super) file_bytes: u64,
+    pub(super) virtual_bytes: u64,
+}
+
+impl Facts {
+    /// The file that disks are cloned from.
+    pub(super) fn base(&self, folders: &Folders) -> Base {
+        Base { path: folders.image(&self.id, &self.format), format: self.format.clone() }
+    }
+
+    /// As it goes over the wire.
+    pub(super) fn to_wire(&self) -> Image {
+        Image {
+            id: self.id.clone(),
+            kind: self.kind.clone(),
+            volume: format!("images/{}", self.id),
+            snapshot: String::new(),
+            size: mib_rounded_up(self.virtual_bytes),
+            status: "complete".to_owned(),
+            haar: Some(ImageExtra {
+                format: self.format.clone(),
+                sha256: self.sha256.clone(),
+                file_bytes: self.file_bytes,
+                virtual_bytes: self.virtual_bytes,
+                done_bytes: self.file_bytes,
+                error: String::new(),
+            }),
+        }
+    }
+}
+
+/// Reads a complete image; none when it is not there. The id must have been checked.
+pub(super) fn find(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
+    let path = folders.image_facts(id);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_fault("read", &path, &error)),
+    };
+    let facts: Facts = serde_json::from_slice(&text).map_err(|error| {
+        let text = format!("{} is damaged ({error}); delete the image and request it again", path.display());
+        Fault::new(FaultCode::Failed, text)
+    })?;
+    // The format becomes a part of a path.
+    let sound = facts.id == id && matches!(facts.format.as_str(), "qcow2" | "raw");
+    Ok(Some(facts).filter(|facts| sound && folders.image(id, &facts.format).is_file()))
+}
+
+/// Reads a complete image or says that it must be requested first.
+pub(super) fn require(folders: &Folders, id: &str) -> Result<Facts, Fault> {
+    check_id("image", id)?;
+    find(folders, id)?.ok_or_else(|| {
+        Fault::new(FaultCode::NotFound, format!("image {id} is not stored here; request it first"))
+    })
+}
+
+/// Every complete image, by id.
+pub(super) fn list(folders: &Folders) -> Result<Vec<Facts>, Fault> {
+    let mut found = Vec::new();
+    for name in qcow2::names_in(&folders.images())? {
+        if let Some(id) = name.strip_suffix(".json")
+            && check_id("image", id).is_ok()
+        {
+            found.extend(find(folders, id)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a checked and hashed file the image's file.
+pub(super) fn keep(folders: &Folders, part: &Path, facts: &Facts) -> Result<(), Fault> {
+    let facts_path = folders.image_facts(&facts.id);
+    let path = folders.image(&facts.id, &facts.format);
+    let failed = |error| io_fault("keep", &path, &error);
+    fs::set_permissions(part, Permissions::from_mode(0o444)).map_err(failed)?;
+    File::open(part).and_then(|file| file.sync_all()).map_err(failed)?;
+    write_json(&facts_path, facts).map_err(|error| io_fault("write", &facts_path, &error))?;
+    fs::rename(part, &path).map_err(failed)?;
+    sync_folder(&folders.images()).map_err(failed)
+}
+
+/// Removes an image that no disk is cloned from; an absent one is fine. Answers what was removed.
+pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
+    let disks = qcow2::list(folders)?;
+    for format in ["qcow2", "raw"] {
+        let path = folders.image(id, format);
+        let users: Vec<_> = disks.iter().filter(|disk| disk.base.as_deref() == path.to_str()).collect();
+        if let Some(first) = users.first() {
+            let text = format!(
+                "image {id} is the base of {} disks, {} among them; delete those guests first",
+                users.len(),
+                first.volume()
+            );
+            return Err(Fault::new(FaultCode::Conflict, text));
+        }
+    }
+    let facts = find(folders, id).unwrap_or_default();
+    for path in [folders.image(id, "qcow2"), folders.image(id, "raw"), folders.image_facts(id)] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_fault("remove", &path, &error));
+            }
+            _ => {}
+        }
+    }
+    sync_folder(&folders.images()).map_err(|error| io_fault("sync", &folders.images(), &error))?;
+    Ok(facts)
+}

@@ -1,0 +1,223 @@
+//! The table of methods, and who waits for whom.
+//!
+//! Calls for one guest or volume have turns. What promises room, or checks that an image has no users, holds
+//! the books, one at a time; each takes milliseconds. All work on files is off the reactor.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use haar_api::rpc::{
+    CapacityResponse, Fault, FaultCode, Guest, GuestRequest, GuestResponse, ImageRequest, ImageResponse,
+    Nothing, VolumeRequest, VolumeResponse,
+};
+
+use super::fetch::Fetches;
+use super::folders::Folders;
+use super::names::{self, Dataset};
+use super::{Config, Error, disks, images, space, volumes};
+use crate::kit::{self, PerGuest};
+
+/// What the methods share.
+#[derive(Debug)]
+pub(super) struct Store {
+    folders: Arc<Folders>,
+    cloud: String,
+    fetches: Arc<Fetches>,
+    guests: PerGuest,
+    books: Mutex<()>,
+}
+
+/// Opens the root folder.
+pub(super) fn open(config: &Config) -> Result<Arc<Store>, Error> {
+    let folders = Arc::new(Folders::open(&config.root)?);
+    Ok(Arc::new(Store {
+        fetches: Arc::new(Fetches::new(Arc::clone(&folders), config.image_dirs.clone())),
+        folders,
+        cloud: config.cloud.clone(),
+        guests: kit::per_guest(),
+        books: Mutex::new(()),
+    }))
+}
+
+/// The route table.
+pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
+    image_method(server, store, "ImageStore.RequestImage", Store::request_image);
+    image_method(server, store, "ImageStore.ListImages", Store::list_images);
+    image_method(server, store, "ImageStore.GetImage", Store::get_image);
+    image_method(server, store, "ImageStore.DeleteImage", Store::delete_image);
+    guest_method(server, store, "ImageStore.VerifyDisks", Store::verify_disks);
+    guest_method(server, store, "ImageStore.CreateGuestDisks", Store::create_guest_disks);
+    guest_method(server, store, "ImageStore.DeleteGuestsDisks", Store::delete_guests_disks);
+    volume_method(server, store, "ImageStore.ListVolumes", Store::list_volumes);
+    volume_method(server, store, "ImageStore.CreateVolume", Store::create_volume);
+    volume_method(server, store, "ImageStore.GetVolume", Store::get_volume);
+    volume_method(server, store, "ImageStore.DeleteDataset", Store::delete_dataset);
+    let shared = Arc::clone(store);
+    server.method("ImageStore.CloneImage", move |request: ImageRequest| {
+        let store = Arc::clone(&shared);
+        async move {
+            let turn = store.guests.turn(&guest_of(&request.dest)).await;
+            off_reactor(move || {
+                let _turn = turn;
+                store.clone_image(&request)
+            })
+            .await
+        }
+    });
+    let shared = Arc::clone(store);
+    server.method("ImageStore.Capacity", move |_: Nothing| {
+        let store = Arc::clone(&shared);
+        off_reactor(move || store.capacity())
+    });
+}
+
+impl Store {
+    /// Has running fetches end.
+    pub(super) fn stop(&self) {
+        self.fetches.stop();
+    }
+
+    fn with_books<R>(&self, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+        // The lock guards the order of acts and no data, so a panic spoils nothing.
+        let _books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        act()
+    }
+
+    fn request_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        self.fetches.request(request).map(|image| ImageResponse { images: Some(vec![image]) })
+    }
+
+    fn list_images(&self, _: &ImageRequest) -> Result<ImageResponse, Fault> {
+        let mut images: Vec<_> = images::list(&self.folders)?.iter().map(images::Facts::to_wire).collect();
+        // A fetch may have ended between the two looks; the stored image is the truth.
+        for fetching in self.fetches.list() {
+            if images.iter().all(|image| image.id != fetching.id) {
+                images.push(fetching);
+            }
+        }
+        images.sort_by(|left, right| left.id.cmp(&right.id));
+        Ok(ImageResponse { images: Some(images) })
+    }
+
+    fn get_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        names::check_id("image", &request.id)?;
+        let image = match self.fetches.look(&request.id) {
+            Some(fetching) => fetching,
+            None => images::require(&self.folders, &request.id)?.to_wire(),
+        };
+        Ok(ImageResponse { images: Some(vec![image]) })
+    }
+
+    fn delete_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        names::check_id("image", &request.id)?;
+        let delete = || self.with_books(|| images::delete(&self.folders, &request.id));
+        let deleted = self.fetches.while_idle(&request.id, delete)?;
+        Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
+    }
+
+    fn clone_image(&self, request: &ImageRequest) -> Result<VolumeResponse, Fault> {
+        let clone = || volumes::clone_image(&self.folders, &self.cloud, request);
+        self.with_books(clone).map(|volume| VolumeResponse { volumes: vec![volume] })
+    }
+
+    fn verify_disks(&self, guest: &mut Guest, _: &GuestRequest) -> Result<(), Fault> {
+        self.with_books(|| disks::verify(&self.folders, guest))
+    }
+
+    fn create_guest_disks(&self, guest: &mut Guest, _: &GuestRequest) -> Result<(), Fault> {
+        self.with_books(|| disks::create(&self.folders, &self.cloud, guest))
+    }
+
+    fn delete_guests_disks(&self, guest: &mut Guest, request: &GuestRequest) -> Result<(), Fault> {
+        let any_life = request.args.get("any_life").is_some_and(|value| value == "true");
+        disks::delete(&self.folders, &self.cloud, guest, any_life)
+    }
+
+    fn list_volumes(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
+        volumes::list(&self.folders, request).map(|volumes| VolumeResponse { volumes })
+    }
+
+    fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
+        let create = || volumes::create(&self.folders, &self.cloud, request);
+        self.with_books(create).map(|volume| VolumeResponse { volumes: vec![volume] })
+    }
+
+    fn get_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
+        volumes::get(&self.folders, request).map(|volume| VolumeResponse { volumes: vec![volume] })
+    }
+
+    fn delete_dataset(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
+        volumes::delete(&self.folders, &self.cloud, request)?;
+        Ok(VolumeResponse::default())
+    }
+
+    fn capacity(&self) -> Result<CapacityResponse, Fault> {
+        space::capacity(&self.folders)
+    }
+}
+
+type ImageMethod = fn(&Store, &ImageRequest) -> Result<ImageResponse, Fault>;
+type GuestMethod = fn(&Store, &mut Guest, &GuestRequest) -> Result<(), Fault>;
+type VolumeMethod = fn(&Store, &VolumeRequest) -> Result<VolumeResponse, Fault>;
+
+fn image_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: ImageMethod) {
+    let store = Arc::clone(store);
+    server.method(name, move |request: ImageRequest| {
+        let store = Arc::clone(&store);
+        off_reactor(move || act(&store, &request))
+    });
+}
+
+fn guest_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: GuestMethod) {
+    let store = Arc::clone(store);
+    server.method(name, move |mut request: GuestRequest| {
+        let store = Arc::clone(&store);
+        async move {
+            let Some(mut guest) = request.guest.take() else {
+                return Err(Fault::new(FaultCode::Invalid, "the call names no guest"));
+            };
+            let turn = store.guests.turn(&guest.id).await;
+            off_reactor(move || {
+                let _turn = turn;
+                act(&store, &mut guest, &request)?;
+                Ok(GuestResponse { guest: Some(guest), ..Default::default() })
+            })
+            .await
+        }
+    });
+}
+
+fn volume_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: VolumeMethod) {
+    let store = Arc::clone(store);
+    server.method(name, move |request: VolumeRequest| {
+        let store = Arc::clone(&store);
+        async move {
+            let turn = store.guests.turn(&guest_of(&request.id)).await;
+            off_reactor(move || {
+                let _turn = turn;
+                act(&store, &request)
+            })
+            .await
+        }
+    });
+}
+
+/// The guest whose turn a volume call needs; a name that is none has a turn of its own and is refused later.
+fn guest_of(volume: &str) -> String {
+    match names::parse_dataset(volume) {
+        Ok(Dataset::Guest(guest) | Dataset::Disk(guest, _)) => guest,
+        Err(_) => String::new(),
+    }
+}
+
+async fn off_reactor<R: Send + 'static>(
+    act: impl FnOnce() -> Result<R, Fault> + Send + 'static,
+) -> Result<R, Fault> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            // The kit turns it into an answer and logs it.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Fault::new(FaultCode::Unavailable, "the storage sub-agent is stopping; ask again")),
+        },
+    }
+}

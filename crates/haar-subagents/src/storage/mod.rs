@@ -1,0 +1,81 @@
+//! The storage sub-agent: base images fetched once and verified, guest disks cloned from them in constant
+//! time (design §7; the methods are `mistify-wire` §2.12).
+//!
+//! Promised: nothing half made is ever seen under its own name; a disk that once held data is never rebuilt;
+//! QEMU opens no image that was not checked first; room is counted in bytes and refused before it is written.
+//! All state is on the disk, none is needed from before a restart.
+//! Deliberately absent: snapshots, and back ends other than qcow2.
+
+mod disks;
+mod fetch;
+mod folders;
+mod image_check;
+mod images;
+mod methods;
+mod names;
+mod owner;
+mod part;
+mod qcow2;
+mod qcow2_header;
+mod qemu_img;
+mod source;
+mod space;
+mod volumes;
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+
+use crate::kit;
+
+/// What the sub-agent is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it answers.
+    pub listen: kit::Listen,
+    /// The folder that holds `images/` and `disks/`; made when absent.
+    pub root: PathBuf,
+    /// Folders that `file://` sources may lie in; none allows no files.
+    pub image_dirs: Vec<PathBuf>,
+    /// The cloud's id, written beside disks; those of another cloud are not touched.
+    pub cloud: String,
+}
+
+/// Why the sub-agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder cannot be made or used.
+    #[error(
+        "cannot use {path} for storage; check that it is on a writable file system and that you are root"
+    )]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another storage sub-agent works on the root folder.
+    #[error("another storage sub-agent works on {0}; stop that one first or configure another root")]
+    InUse(PathBuf),
+    /// The root's path cannot be written in JSON.
+    #[error("the path {0:?} is not UTF-8; configure another root")]
+    RootName(PathBuf),
+    /// The socket or port.
+    #[error(transparent)]
+    Kit(#[from] kit::Error),
+}
+
+/// Answers `ImageStore.*` until `shutdown` resolves. Fetches that still run then are given up.
+///
+/// # Errors
+/// [`Error`] says what stands in the way.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let store = methods::open(&config)?;
+    let mut server = kit::Server::new();
+    methods::register(&mut server, &store);
+    let bound = server.bind(&config.listen)?;
+    tracing::info!(root = %config.root.display(), "storage sub-agent ready");
+    let served = bound.serve(shutdown).await;
+    store.stop();
+    Ok(served?)
+}

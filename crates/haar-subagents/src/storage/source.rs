@@ -1,0 +1,178 @@
+//! Where an image comes from: an HTTP address, or a file inside the folders the operator named.
+//!
+//! Promised: a file outside those folders is never read, whatever symlinks say; no password or token of an
+//! address reaches a log or an answer.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haar_api::rpc::{Fault, FaultCode};
+use http::{HeaderValue, StatusCode, header};
+use reqwest::Url;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the other side may be silent in the middle of an image.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_REDIRECTS: usize = 5;
+
+/// An address that may be fetched from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// http or https
+    Web(Url),
+    /// A path of this host.
+    File(PathBuf),
+}
+
+/// Reads an address.
+pub(super) fn parse(source: &str) -> Result<Source, Fault> {
+    let invalid = || {
+        let text = "the image's source must be an http://, https:// or file:///… address";
+        Fault::new(FaultCode::Invalid, text)
+    };
+    let url = Url::parse(source).map_err(|_| invalid())?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(Source::Web(url)),
+        "file" => url.to_file_path().map(Source::File).map_err(|()| invalid()),
+        _ => Err(invalid()),
+    }
+}
+
+/// Opens a regular file that really lies inside one of the folders.
+pub(super) fn open_file(path: &Path, image_dirs: &[PathBuf]) -> Result<(File, u64), Fault> {
+    let outside = || {
+        let text = format!(
+            "{} is not inside image_dirs of this host's configuration; move it there or add its folder",
+            path.display()
+        );
+        Fault::new(FaultCode::Invalid, text)
+    };
+    let cannot = |error: std::io::Error| {
+        Fault::new(FaultCode::NotFound, format!("cannot read image file {}: {error}", path.display()))
+    };
+    let allowed: Vec<PathBuf> = image_dirs.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+    let inside = |real: &Path| allowed.iter().any(|folder| real.starts_with(folder));
+    // Whether a path outside exists is nobody's business, hence one answer for both.
+    let real = path.canonicalize().map_err(|error| if inside(path) { cannot(error) } else { outside() })?;
+    if !inside(&real) {
+        return Err(outside());
+    }
+    if !real.metadata().map_err(cannot)?.is_file() {
+        let text = format!("{} is not a regular file", path.display());
+        return Err(Fault::new(FaultCode::Invalid, text));
+    }
+    let file = File::open(&real).map_err(cannot)?;
+    // A folder on the way may have become a symlink since; what counts is what was opened.
+    let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(cannot)?;
+    if !inside(&opened) {
+        return Err(outside());
+    }
+    let length = file.metadata().map_err(cannot)?.len();
+    Ok((file, length))
+}
+
+/// Asks for the image; the answer's body is not read yet.
+pub(super) async fn open_web(url: &Url, authorization: &str) -> Result<reqwest::Response, Fault> {
+    let mut request = client()?.get(url.clone());
+    if !authorization.is_empty() {
+        let mut value = HeaderValue::from_str(authorization).map_err(|_| {
+            Fault::new(FaultCode::Invalid, "the authorization for the image's source is no header value")
+        })?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    let response = request.send().await.map_err(|error| web_fault(url, error))?;
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(response);
+    }
+    let code = match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => FaultCode::NotFound,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => FaultCode::Unavailable,
+        status if status.is_client_error() => FaultCode::Invalid,
+        _ => FaultCode::Unavailable,
+    };
+    Err(Fault::new(code, format!("{} answered {status}; check the image's source", shown(url))))
+}
+
+/// The fault for a connection that failed or broke.
+pub(super) fn web_fault(url: &Url, error: reqwest::Error) -> Fault {
+    let error = error.without_url();
+    let mut text = format!("cannot fetch the image from {}: {error}", shown(url));
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    Fault::new(FaultCode::Unavailable, text)
+}
+
+/// An address without what may be secret in it.
+fn shown(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+fn client() -> Result<reqwest::Client, Fault> {
+    // Installed once per process; a second time changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(SILENCE_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+        .build()
+        .map_err(|error| {
+            let text = format!("cannot prepare TLS ({error}); is the package ca-certificates installed?");
+            Fault::new(FaultCode::Unavailable, text)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_three_kinds_of_address_are_sources() {
+        assert!(matches!(parse("http://images.example/a.qcow2"), Ok(Source::Web(_))));
+        assert_eq!(parse("file:///srv/a%20b.raw").unwrap(), Source::File("/srv/a b.raw".into()));
+        for hostile in
+            ["", "/etc/passwd", "ftp://x/y", "file://otherhost/etc/passwd", "nbd:unix:/x", "json:{}"]
+        {
+            assert_eq!(parse(hostile).unwrap_err().code, FaultCode::Invalid, "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_outside_the_image_folders_is_never_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let allowed = temp.path().join("allowed");
+        let outside = temp.path().join("outside");
+        for folder in [&allowed, &outside] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::fs::write(outside.join("secret"), "s").unwrap();
+        std::fs::write(allowed.join("image"), "fine").unwrap();
+        symlink(outside.join("secret"), allowed.join("link")).unwrap();
+        symlink(&outside, allowed.join("folder")).unwrap();
+        let dirs = [allowed.clone(), temp.path().join("absent")];
+
+        assert_eq!(open_file(&allowed.join("image"), &dirs).unwrap().1, 4);
+        for hostile in ["link", "folder/secret", "../outside/secret", "."] {
+            let refused = open_file(&allowed.join(hostile), &dirs).unwrap_err();
+            assert_eq!(refused.code, FaultCode::Invalid, "{hostile}");
+        }
+        let text = |path: &str| open_file(&outside.join(path), &dirs).unwrap_err().message.replace(path, "");
+        assert_eq!(text("secret"), text("absent"), "what exists outside is not told");
+        assert_eq!(open_file(&allowed.join("absent"), &dirs).unwrap_err().code, FaultCode::NotFound);
+    }
+
+    #[test]
+    fn what_is_secret_in_an_address_is_not_shown() {
+        let url = Url::parse("https://user:word@host:8443/path?token=abc#frag").unwrap();
+        assert_eq!(shown(&url), "https://host:8443/path");
+    }
+}

@@ -1,0 +1,154 @@
+//! The seed's volume methods: disks by the back end's name, for tools and strangers.
+//!
+//! They see every disk and change only what no placement owns (life is empty): a guest's disks go the way of
+//! `DeleteGuestsDisks`.
+
+use haar_api::rpc::{Fault, FaultCode, ImageRequest, Volume, VolumeRequest};
+
+use super::folders::{Folders, io_fault, sync_folder};
+use super::names::{self, Dataset};
+use super::owner::{self, Owner, Standing};
+use super::qcow2::{self, Base, Found};
+use super::{disks, space};
+
+/// Every disk, or those of the guest or the one disk named.
+pub(super) fn list(folders: &Folders, request: &VolumeRequest) -> Result<Vec<Volume>, Fault> {
+    let found = match request.id.as_str() {
+        "" => qcow2::list(folders)?,
+        name => match names::parse_dataset(name)? {
+            Dataset::Guest(guest) => qcow2::list_guest(folders, &guest)?,
+            Dataset::Disk(guest, index) => qcow2::find(folders, &guest, index)?.into_iter().collect(),
+        },
+    };
+    found.iter().map(|disk| to_wire(folders, disk)).collect()
+}
+
+/// The disk named.
+pub(super) fn get(folders: &Folders, request: &VolumeRequest) -> Result<Volume, Fault> {
+    let (guest, index) = parse_disk(&request.id)?;
+    let found = qcow2::find(folders, &guest, index)?.ok_or_else(|| not_found(&request.id))?;
+    to_wire(folders, &found)
+}
+
+/// Makes an empty disk; one of the same size is kept.
+pub(super) fn create(folders: &Folders, cloud: &str, request: &VolumeRequest) -> Result<Volume, Fault> {
+    let (guest, index) = parse_disk(&request.id)?;
+    if request.size == 0 {
+        return Err(Fault::new(FaultCode::Invalid, "a volume needs a size in MiB"));
+    }
+    make(folders, cloud, &guest, index, disks::size_bytes(request.size)?, None)
+}
+
+/// Clones an image into the disk named by `dest`; a clone of that image is kept.
+pub(super) fn clone_image(folders: &Folders, cloud: &str, request: &ImageRequest) -> Result<Volume, Fault> {
+    let (guest, index) = parse_disk(&request.dest)?;
+    let (size_bytes, base) = disks::plan_clone(folders, &request.id, 0)?;
+    make(folders, cloud, &guest, index, size_bytes, Some(&base))
+}
+
+/// Removes a disk, or all disks under a guest's name; absent is fine.
+pub(super) fn delete(folders: &Folders, cloud: &str, request: &VolumeRequest) -> Result<(), Fault> {
+    let dataset = names::parse_dataset(&request.id)?;
+    let (Dataset::Guest(guest) | Dataset::Disk(guest, _)) = &dataset;
+    match owner::look(folders, guest)? {
+        Standing::Absent => return Ok(()),
+        Standing::Owned(standing) => check_free(&standing, cloud)?,
+        Standing::Unclear(why) => return Err(owner::unclear(guest, &why)),
+    }
+    let Dataset::Disk(guest, index) = dataset else { return disks::remove_all(folders, guest) };
+    let Some(found) = qcow2::find(folders, &guest, index)? else { return Ok(()) };
+    std::fs::remove_file(&found.path).map_err(|error| io_fault("remove", &found.path, &error))?;
+    if qcow2::list_guest(folders, &guest)?.is_empty() {
+        return disks::remove_all(folders, &guest);
+    }
+    let folder = folders.guest(&guest);
+    sync_folder(&folder).map_err(|error| io_fault("sync", &folder, &error))
+}
+
+fn make(
+    folders: &Folders,
+    cloud: &str,
+    guest: &str,
+    index: usize,
+    size_bytes: u64,
+    base: Option<&Base>,
+) -> Result<Volume, Fault> {
+    let standing = owner::look(folders, guest)?;
+    match &standing {
+        Standing::Absent => {}
+        Standing::Owned(standing) => check_free(standing, cloud)?,
+        Standing::Unclear(why) => return Err(owner::unclear(guest, why)),
+    }
+    match qcow2::find(folders, guest, index)? {
+        Some(found) => check_same(&found, size_bytes, base)?,
+        None => {
+            space::check_promise(folders, size_bytes)?;
+            if standing == Standing::Absent {
+                disks::make_folder(folders, &nobody(guest, cloud), |_| Ok(()))?;
+            }
+            disks::make_one(folders, guest, index, size_bytes, base)?;
+        }
+    }
+    let found = qcow2::find(folders, guest, index)?;
+    to_wire(folders, &found.ok_or_else(|| not_found(&names::volume_name(guest, index)))?)
+}
+
+/// The owner of what a volume call makes.
+fn nobody(guest: &str, cloud: &str) -> Owner {
+    Owner {
+        v: 1,
+        guest: guest.to_owned(),
+        cloud: cloud.to_owned(),
+        life: String::new(),
+        order: String::new(),
+        provisioned: false,
+    }
+}
+
+fn check_free(standing: &Owner, cloud: &str) -> Result<(), Fault> {
+    standing.check_same_cloud(cloud)?;
+    if standing.life.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "the disks of guest {} belong to its placement {}; change them through the guest",
+        standing.guest, standing.life
+    );
+    Err(Fault::new(FaultCode::Conflict, text))
+}
+
+fn check_same(found: &Found, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault> {
+    let wanted_base = base.and_then(|base| base.path.to_str());
+    if found.size_bytes == size_bytes && found.base.as_deref() == wanted_base {
+        return Ok(());
+    }
+    let text = format!("{} exists with another size or base image; delete it first", found.volume());
+    Err(Fault::new(FaultCode::Conflict, text))
+}
+
+fn parse_disk(name: &str) -> Result<(String, usize), Fault> {
+    match names::parse_dataset(name)? {
+        Dataset::Disk(guest, index) => Ok((guest, index)),
+        Dataset::Guest(_) => {
+            let text = format!("{name:?} names a guest's disks; one disk is guests/<guest id>/disk-<index>");
+            Err(Fault::new(FaultCode::Invalid, text))
+        }
+    }
+}
+
+fn to_wire(folders: &Folders, found: &Found) -> Result<Volume, Fault> {
+    let life = match owner::look(folders, &found.guest)? {
+        Standing::Owned(owner) => owner.life,
+        Standing::Absent | Standing::Unclear(_) => String::new(),
+    };
+    Ok(Volume {
+        id: found.volume(),
+        size: space::mib_rounded_up(found.size_bytes),
+        device: found.path.to_string_lossy().into_owned(),
+        haar: Some(disks::extra(found, &life)),
+    })
+}
+
+fn not_found(name: &str) -> Fault {
+    Fault::new(FaultCode::NotFound, format!("there is no volume {name:?}"))
+}
