@@ -4,10 +4,12 @@
 //! core's commands, an agent into the node's inputs. Of the core only value types are used (ids, names,
 //! addresses, units, fences), never its entities.
 
+pub mod client;
 pub mod endpoint;
 pub mod feed;
 pub mod openapi;
 pub mod problem;
 pub mod rpc;
+pub mod rpc_client;
 pub mod table;
 pub mod v1;

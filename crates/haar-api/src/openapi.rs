@@ -52,6 +52,8 @@ pub fn openapi_text() -> String {
 
 fn operation(row: &EndpointInfo, generator: &mut SchemaGenerator, problem: &Value) -> Value {
     let described = (row.describe)(generator);
+    let (body, answer) =
+        (described.body.map(|schema| schema.to_value()), described.answer.map(|schema| schema.to_value()));
     let mut parameters: Vec<Value> = row.path_parameters().map(path_parameter).collect();
     parameters.extend(query_parameters(&described.query.to_value()));
     if takes_if_match(row) {
@@ -67,12 +69,12 @@ fn operation(row: &EndpointInfo, generator: &mut SchemaGenerator, problem: &Valu
         "tags": [tag(row.path)],
         "x-haar-access": access_word(row.access),
         "parameters": parameters,
-        "responses": responses(row, described.answer.map(|schema| schema.to_value()), problem),
+        "responses": responses(row, answer.as_ref(), problem),
     });
     if row.access == Access::Open {
         operation["security"] = json!([]);
     }
-    if let Some(body) = request_body(row, described.body.map(|schema| schema.to_value())) {
+    if let Some(body) = request_body(row, body.as_ref()) {
         operation["requestBody"] = body;
     }
     operation
@@ -120,7 +122,7 @@ fn query_parameters(schema: &Value) -> Vec<Value> {
     properties.iter().map(parameter).collect()
 }
 
-fn request_body(row: &EndpointInfo, schema: Option<Value>) -> Option<Value> {
+fn request_body(row: &EndpointInfo, schema: Option<&Value>) -> Option<Value> {
     match row.body {
         Media::Nothing => None,
         Media::Json => {
@@ -144,14 +146,16 @@ fn media_type(media: Media) -> &'static str {
     }
 }
 
-fn responses(row: &EndpointInfo, schema: Option<Value>, problem: &Value) -> Value {
+fn responses(row: &EndpointInfo, schema: Option<&Value>, problem: &Value) -> Value {
     let mut responses = Map::new();
     for status in row.statuses {
         let mut response = json!({"description": status_words(row, *status)});
         let bodiless = matches!(row.answer, Media::Nothing | Media::Stream) || *status == 204;
         if !bodiless {
-            response["content"] =
-                json!({media_type(row.answer): {"schema": schema.clone().unwrap_or(json!({}))}});
+            response["content"] = match schema {
+                Some(schema) => json!({media_type(row.answer): {"schema": schema}}),
+                None => json!({media_type(row.answer): {}}),
+            };
         }
         if *status == 202 {
             response["headers"] =
