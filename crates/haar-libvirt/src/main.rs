@@ -1,2 +1,115 @@
-//! The libvirt sub-agent.
-fn main() {}
+//! `haar-libvirt`: the libvirt sub-agent, JSON-RPC on one side and libvirtd on the other.
+//!
+//! A program of its own because it links libvirt, whose libraries a host without guests does not have.
+//! Promised: every method is "make it so"; text that becomes XML is escaped; another's domain is left alone.
+//! Deliberately absent: disks, seeds, bridges and rules (other sub-agents and the agent make them), restart
+//! policy (the node's brain has it), migration, metrics.
+//!
+//! How it hangs together, top to bottom: `service` names the methods; `define` and `power` carry them out;
+//! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
+//! `connection` holds libvirtd.
+
+mod accel;
+mod connection;
+mod console;
+mod define;
+mod describe;
+mod domain;
+mod network;
+mod owner;
+mod power;
+mod request;
+mod service;
+mod state;
+mod tree;
+mod xml;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use haar_subagents::kit;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a hung call to libvirtd may delay the end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The libvirt sub-agent of Haar.
+#[derive(Debug, Parser)]
+#[command(version)]
+#[command(group = clap::ArgGroup::new("listen").required(true).args(["socket", "port"]))]
+struct Args {
+    /// Unix socket to answer on, for its owner only.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    /// Port on 127.0.0.1 to answer on; open to every local user, who thereby is root.
+    #[arg(long, short)]
+    port: Option<u16>,
+    /// libvirt's URI.
+    #[arg(long, default_value = "qemu:///system")]
+    uri: String,
+    /// Folder for the guests' console sockets, in its subfolder `console`.
+    #[arg(long, default_value = "/run/haar")]
+    run_dir: PathBuf,
+    /// Folder for the guests' console logs, in its subfolder `console`.
+    #[arg(long, default_value = "/var/lib/haar/log")]
+    log_dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime does not start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(serve(args));
+    // A call that hangs in libvirt has no way to be ended from outside.
+    runtime.shutdown_timeout(GRACE);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Args) -> Result<(), String> {
+    connection::start_event_loop()
+        .map_err(|error| format!("libvirt's event loop does not start: {error}"))?;
+    let pool = connection::Pool::new(&args.uri);
+    let host = service::Host {
+        probe: accel::Probe::take(pool.is_test_driver()),
+        folders: console::Folders {
+            sockets: args.run_dir.join("console"),
+            logs: args.log_dir.join("console"),
+        },
+        qemu: std::sync::OnceLock::new(),
+    };
+    let (accel, reason) = host.probe.auto();
+    let listen = match (args.socket, args.port) {
+        (Some(path), _) => kit::Listen::Unix(path),
+        (None, port) => kit::Listen::Loopback(port.unwrap_or(0)),
+    };
+    let ends = ends().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let bound = service::server(pool, host).bind(&listen).map_err(|error| error.to_string())?;
+    tracing::info!(?listen, uri = args.uri, accel = accel.as_str(), reason, "answering");
+    bound.serve(ends).await.map_err(|error| error.to_string())
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+fn ends() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

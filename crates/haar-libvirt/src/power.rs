@@ -1,0 +1,161 @@
+//! Starting and stopping: each asks for a state and does nothing when that is already so.
+//!
+//! | asked | shut off | running | paused | suspended | shutting down |
+//! | --- | --- | --- | --- | --- | --- |
+//! | Run | start | – | resume | wake | `failed`, ask again |
+//! | Shutdown | – | ACPI button | ACPI button | ACPI button | – |
+//! | Poweroff | – | end | end | end | end |
+//! | Reboot, Restart | `invalid` | ACPI, reset | ACPI, reset | ACPI, reset | ACPI, reset |
+
+use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
+use virt::connect::Connect;
+use virt::error::{Error, ErrorNumber};
+use virt_sys as sys;
+
+use crate::connection::fault;
+use crate::define;
+use crate::domain::{self, Found};
+use crate::owner::{self, Match};
+use crate::request;
+use crate::service::Host;
+use crate::state::State;
+
+/// Makes the guest run.
+///
+/// # Errors
+/// `not_found` without a domain, `lost` or `not_found` for a missing file, `failed` while it is still
+/// shutting down, libvirt's.
+pub(crate) fn run(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = named(connection, asked)?;
+    match found.state {
+        State::Running | State::Blocked | State::Crashed => {}
+        State::Shutoff | State::Unknown => start(&guest, &found)?,
+        State::Paused => {
+            found.domain.resume().map_err(|e| fault("resume the domain", &e))?;
+        }
+        State::Suspended => {
+            found.domain.pm_wakeup(0).map_err(|e| fault("wake the domain", &e))?;
+        }
+        State::Shutdown => {
+            let message = format!("the domain {} is still shutting down: ask again", guest.id);
+            return Err(Fault::new(FaultCode::Failed, message));
+        }
+    }
+    answer(connection, guest)
+}
+
+/// Asks the guest, by its ACPI button, to shut down, and answers at once.
+///
+/// # Errors
+/// `not_found` without a domain, libvirt's.
+pub(crate) fn shutdown(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = named(connection, asked)?;
+    if found.is_active() && !matches!(found.state, State::Shutdown | State::Crashed) {
+        // libvirt's own choice would ask the guest agent first, which may not answer.
+        let flags = if host.probe.test_driver { 0 } else { sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN };
+        unless_inactive(&found, found.domain.shutdown_flags(flags), "shut the domain down")?;
+    }
+    answer(connection, guest)
+}
+
+/// Ends the guest at once, as if by pulling the plug.
+///
+/// # Errors
+/// `not_found` without a domain, libvirt's.
+pub(crate) fn poweroff(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = named(connection, asked)?;
+    if found.is_active() {
+        destroy(&found)?;
+    }
+    answer(connection, guest)
+}
+
+/// Asks the guest, by its ACPI button, to reboot, and answers at once.
+///
+/// # Errors
+/// `not_found` without a domain, `invalid` when it does not run, libvirt's.
+pub(crate) fn reboot(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = active(connection, asked)?;
+    let flags = if host.probe.test_driver {
+        sys::VIR_DOMAIN_REBOOT_DEFAULT
+    } else {
+        sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+    };
+    found.domain.reboot(flags).map_err(|e| fault("reboot the domain", &e))?;
+    answer(connection, guest)
+}
+
+/// Resets the guest at once, as if by its reset button.
+///
+/// # Errors
+/// As [`reboot`].
+pub(crate) fn restart(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = active(connection, asked)?;
+    found.domain.reset().map_err(|e| fault("reset the domain", &e))?;
+    answer(connection, guest)
+}
+
+/// Only looks.
+///
+/// # Errors
+/// `not_found` without a domain, libvirt's.
+pub(crate) fn status(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = named(connection, asked)?;
+    Ok(found.answer(guest))
+}
+
+/// Ends the domain's process; one that ended by itself meanwhile is fine.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn destroy(found: &Found) -> Result<(), Fault> {
+    unless_inactive(found, found.domain.destroy(), "end the domain")
+}
+
+fn named(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), Fault> {
+    let guest = request::named(asked)?;
+    let found = domain::get(connection, &guest.id)?;
+    owner::check(&guest, &found.described.guest, Match::AsNamed)?;
+    Ok((guest, found))
+}
+
+fn active(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), Fault> {
+    let (guest, found) = named(connection, asked)?;
+    if !found.is_active() {
+        let message = format!("the domain {} is {}: run it instead", guest.id, found.state.as_str());
+        return Err(Fault::new(FaultCode::Invalid, message));
+    }
+    Ok((guest, found))
+}
+
+fn start(guest: &Guest, found: &Found) -> Result<(), Fault> {
+    let mut defined = found.described.guest.clone();
+    if let (Some(defined), Some(asked)) = (&mut defined.haar, &guest.haar) {
+        // The caller may know more: the domain was defined before the guest was provisioned.
+        defined.provisioned |= asked.provisioned;
+    }
+    define::check_files(&defined)?;
+    if found.described.written_here {
+        found.described.console.make_folders()?;
+    }
+    match found.domain.create() {
+        // Somebody else started it meanwhile.
+        Err(_) if found.domain.is_active().unwrap_or(false) => Ok(()),
+        Err(error) => Err(fault("start the domain", &error)),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn unless_inactive<T>(found: &Found, outcome: Result<T, Error>, doing: &str) -> Result<(), Fault> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == ErrorNumber::NoDomain => Ok(()),
+        Err(_) if !found.domain.is_active().unwrap_or(true) => Ok(()),
+        Err(error) => Err(fault(doing, &error)),
+    }
+}
+
+/// Reads the domain afresh: its devices have names only once it runs.
+fn answer(connection: &Connect, guest: Guest) -> Result<Guest, Fault> {
+    Ok(domain::get(connection, &guest.id)?.answer(guest))
+}

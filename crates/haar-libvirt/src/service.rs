@@ -1,0 +1,104 @@
+//! The service `Libvirt`: which method runs which function, for how long at most, one at a time per guest.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use haar_api::rpc::{Fault, Guest, GuestListResponse, GuestRequest, GuestResponse, HostResponse, Nothing};
+use haar_subagents::kit;
+use virt::connect::Connect;
+
+use crate::accel::Probe;
+use crate::connection::{Pool, fault};
+use crate::console::Folders;
+use crate::{define, domain, power};
+
+/// How long a question may take.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// How long a change may take: QEMU's start on a loaded host is the slowest of them, seconds.
+const CHANGE: Duration = Duration::from_secs(90);
+
+/// What the methods know of this host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) probe: Probe,
+    pub(crate) folders: Folders,
+    /// QEMU's version once known: asking makes libvirtd start a QEMU on some hosts, which takes seconds.
+    /// A QEMU that is replaced while this program runs is seen after its next start.
+    pub(crate) qemu: OnceLock<String>,
+}
+
+type Action = fn(&Connect, &Host, &GuestRequest) -> Result<Guest, Fault>;
+
+/// The methods on one guest.
+const METHODS: [(&str, Duration, Action); 9] = [
+    ("Libvirt.CreateGuest", CHANGE, define::create_guest),
+    ("Libvirt.Create", CHANGE, define::create),
+    ("Libvirt.Delete", CHANGE, define::delete),
+    ("Libvirt.Run", CHANGE, power::run),
+    ("Libvirt.Reboot", CHANGE, power::reboot),
+    ("Libvirt.Restart", CHANGE, power::restart),
+    ("Libvirt.Shutdown", CHANGE, power::shutdown),
+    ("Libvirt.Poweroff", CHANGE, power::poweroff),
+    ("Libvirt.Status", LOOK, power::status),
+];
+
+/// The server with every method of `Libvirt`.
+pub(crate) fn server(pool: Pool, host: Host) -> kit::Server {
+    let mut server = kit::Server::new();
+    let host = Arc::new(host);
+    let turns = kit::per_guest();
+    for (name, limit, action) in METHODS {
+        let (pool, host, turns) = (pool.clone(), Arc::clone(&host), turns.clone());
+        server.method(name, move |request: GuestRequest| {
+            let (pool, host, turns) = (pool.clone(), Arc::clone(&host), turns.clone());
+            async move {
+                let id = request.guest.as_ref().map_or("", |guest| &guest.id);
+                let turn = turns.turn(id).await;
+                let guest =
+                    pool.run(limit, turn, move |connection| action(connection, &host, &request)).await?;
+                Ok(GuestResponse { guest: Some(guest), ..GuestResponse::default() })
+            }
+        });
+    }
+    let listing = pool.clone();
+    server.method("Libvirt.List", move |_: Nothing| {
+        let pool = listing.clone();
+        async move { pool.run(LOOK, (), list).await }
+    });
+    server.method("Libvirt.Host", move |_: Nothing| {
+        let (pool, host) = (pool.clone(), Arc::clone(&host));
+        async move { pool.run(CHANGE, (), move |connection| describe(connection, &host)).await }
+    });
+    server
+}
+
+fn list(connection: &Connect) -> Result<GuestListResponse, Fault> {
+    let guests = domain::all(connection)?.iter().map(domain::Found::itself).collect();
+    Ok(GuestListResponse { guests })
+}
+
+fn describe(connection: &Connect, host: &Host) -> Result<HostResponse, Fault> {
+    let libvirt = connection.get_lib_version().map_err(|e| fault("tell its version", &e))?;
+    if host.qemu.get().is_none() {
+        let qemu = connection.get_hyp_version().map_err(|e| fault("tell QEMU's version", &e))?;
+        // Another call may have been first, with the same answer.
+        let _ = host.qemu.set(version(qemu));
+    }
+    let node = connection.get_node_info().map_err(|e| fault("describe the host", &e))?;
+    let (accel, accel_reason) = host.probe.auto();
+    Ok(HostResponse {
+        libvirt: version(libvirt),
+        qemu: host.qemu.get().cloned().unwrap_or_default(),
+        accel: accel.as_str().into(),
+        accel_reason,
+        cpus: node.cpus,
+        // libvirt counts it in KiB.
+        memory_mib: node.memory >> 10,
+    })
+}
+
+/// libvirt packs a version as major × 1,000,000 + minor × 1,000 + release.
+fn version(packed: u32) -> String {
+    format!("{}.{}.{}", packed / 1_000_000, packed / 1_000 % 1_000, packed % 1_000)
+}

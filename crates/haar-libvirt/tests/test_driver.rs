@@ -1,0 +1,212 @@
+//! The program against libvirt's test driver, which lives inside it: the wire's cases T59, T60, T64, T65 and
+//! what needs no hypervisor. Each test has a driver of its own.
+
+mod harness;
+
+use haar_api::rpc::{Disk, FaultCode, Guest, GuestRequest, Nic};
+use harness::{Agent, code, in_life};
+
+async fn agent() -> Agent {
+    Agent::start("test:///default").await
+}
+
+fn foreign() -> Guest {
+    let nic =
+        |mac: &str| Nic { network: "br0".into(), mac: mac.into(), model: "virtio".into(), ..Nic::default() };
+    let disk = |n: usize| Disk { source: format!("/dev/zvol/p/guests/g/disk-{n}"), ..Disk::default() };
+    Guest {
+        id: uuid::Uuid::new_v4().to_string(),
+        memory: 64,
+        cpu: 1,
+        disks: vec![disk(0), disk(1)],
+        nics: vec![nic("02:00:00:00:00:01"), nic("02:00:00:00:00:02")],
+        ..Guest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_guest_goes_through_its_whole_life() {
+    let agent = agent().await;
+    let guest = agent.guest("1.5");
+    let defined = agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    assert_eq!(defined.state, "shutoff");
+    assert_eq!((defined.disks[0].bus.as_str(), defined.disks[0].device.as_str()), ("virtio", "vda"));
+    for (method, state, reason) in [
+        ("Libvirt.Run", "running", "booted"),
+        ("Libvirt.Run", "running", "booted"),
+        ("Libvirt.Poweroff", "shutoff", "destroyed"),
+        ("Libvirt.Poweroff", "shutoff", "destroyed"),
+        ("Libvirt.Run", "running", "booted"),
+        ("Libvirt.Shutdown", "shutoff", "shutdown"),
+        ("Libvirt.Shutdown", "shutoff", "shutdown"),
+    ] {
+        let answer = agent.call(method, &guest).await.unwrap();
+        let extra = answer.haar.clone().unwrap();
+        assert_eq!((answer.state.as_str(), extra.state_reason.as_str()), (state, reason), "{method}");
+        assert!(extra.console_socket.ends_with(&format!("{}.console", guest.id)), "{extra:?}");
+        assert_eq!(agent.call("Libvirt.Status", &guest).await.unwrap(), answer);
+    }
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+    assert_eq!(code(agent.call("Libvirt.Status", &guest).await), FaultCode::NotFound);
+    assert!(std::fs::exists(&guest.disks[0].source).unwrap(), "disks are not this program's to remove");
+}
+
+#[tokio::test]
+async fn create_guest_twice_is_once_and_a_change_takes_hold_while_it_is_off() {
+    let agent = agent().await;
+    let mut guest = agent.guest("1.5");
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    guest.memory = 128;
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    let memory = async || {
+        let listed = agent.list().await.unwrap();
+        let own: Vec<_> = listed.iter().filter(|listed| listed.id == guest.id).collect();
+        assert_eq!(own.len(), 1);
+        own[0].memory
+    };
+    assert_eq!(memory().await, 128);
+    agent.call("Libvirt.Run", &guest).await.unwrap();
+    let larger = Guest { memory: 256, ..guest.clone() };
+    assert_eq!(agent.call("Libvirt.CreateGuest", &larger).await.unwrap().state, "running");
+    assert_eq!(memory().await, 128, "what runs is left alone");
+}
+
+#[tokio::test]
+async fn another_life_is_a_conflict_and_left_alone() {
+    let agent = agent().await;
+    let guest = agent.guest("1.5");
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    agent.call("Libvirt.Run", &guest).await.unwrap();
+    let other = in_life(&guest, "1.6");
+    for method in
+        ["CreateGuest", "Create", "Delete", "Run", "Poweroff", "Shutdown", "Reboot", "Restart", "Status"]
+    {
+        assert_eq!(
+            code(agent.call(&format!("Libvirt.{method}"), &other).await),
+            FaultCode::Conflict,
+            "{method}"
+        );
+    }
+    assert_eq!(agent.call("Libvirt.Status", &guest).await.unwrap().state, "running");
+    let any = [("any_life".to_owned(), "true".to_owned())].into();
+    let request = GuestRequest { guest: Some(other), args: any, ..GuestRequest::default() };
+    agent.request("Libvirt.Delete", &request).await.unwrap();
+    assert_eq!(code(agent.call("Libvirt.Status", &guest).await), FaultCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_strangers_domain_is_listed_without_haar_and_never_touched() {
+    let agent = agent().await;
+    let listed = agent.list().await.unwrap();
+    // The driver comes with one domain, named `test`.
+    let stranger = listed.iter().find(|guest| guest.id == "test").unwrap();
+    assert_eq!((stranger.state.as_str(), &stranger.haar), ("running", &None));
+    assert!(stranger.memory > 0);
+    let named_so = Guest { id: "test".into(), haar: None, ..agent.guest("1.5") };
+    for method in ["Libvirt.CreateGuest", "Libvirt.Create"] {
+        assert_eq!(code(agent.call(method, &named_so).await), FaultCode::Conflict, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn the_list_gives_back_what_was_kept() {
+    let agent = agent().await;
+    let mut guest = agent.guest("1.5");
+    guest.metadata = [("a&b".to_owned(), "<c>\n".to_owned())].into();
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    let listed = agent.list().await.unwrap();
+    let listed = listed.iter().find(|listed| listed.id == guest.id).unwrap();
+    let (kept, sent) = (listed.haar.clone().unwrap(), guest.haar.clone().unwrap());
+    assert_eq!(
+        (&kept.cloud, &kept.life, &kept.order, &kept.name, &kept.claim, &kept.seed),
+        (&sent.cloud, &sent.life, &sent.order, &sent.name, &sent.claim, &sent.seed)
+    );
+    assert_eq!(listed.metadata, guest.metadata);
+    assert_eq!(listed.disks[0].source, guest.disks[0].source);
+}
+
+#[tokio::test]
+async fn a_provisioned_guest_is_defined_again_unless_a_disk_is_gone() {
+    let agent = agent().await;
+    let mut guest = agent.guest("1.5");
+    guest.haar.as_mut().unwrap().provisioned = true;
+    assert_eq!(agent.call("Libvirt.CreateGuest", &guest).await.unwrap().state, "shutoff");
+    std::fs::remove_file(&guest.disks[0].source).unwrap();
+    assert_eq!(code(agent.call("Libvirt.CreateGuest", &guest).await), FaultCode::Lost);
+    assert_eq!(code(agent.call("Libvirt.Run", &guest).await), FaultCode::Lost);
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+    assert_eq!(code(agent.call("Libvirt.CreateGuest", &guest).await), FaultCode::Lost);
+    assert_eq!(code(agent.call("Libvirt.Status", &guest).await), FaultCode::NotFound, "nothing was defined");
+    guest.haar.as_mut().unwrap().provisioned = false;
+    assert_eq!(code(agent.call("Libvirt.CreateGuest", &guest).await), FaultCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_foreign_callers_guest_gets_a_network_per_mac_and_leaves_none() {
+    let agent = agent().await;
+    let guest = foreign();
+    for _ in 0..2 {
+        let defined = agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+        assert_eq!(defined.kind, "kvm");
+        let devices: Vec<_> = defined.disks.iter().map(|d| (d.bus.as_str(), d.device.as_str())).collect();
+        assert_eq!(devices, [("virtio", "vda"), ("virtio", "vdb")]);
+        assert_eq!((defined.state.as_str(), defined.haar), ("", None), "the state stays as it was sent");
+    }
+    let by_id = Guest { id: guest.id.clone(), ..Guest::default() };
+    assert_eq!(agent.call("Libvirt.Status", &by_id).await.unwrap().state, "shutoff");
+    // The domain starts only when both networks are there and active.
+    assert_eq!(agent.call("Libvirt.Run", &by_id).await.unwrap().state, "running");
+    assert_eq!(agent.call("Libvirt.Reboot", &by_id).await.unwrap().id, guest.id);
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+    assert_eq!(code(agent.call("Libvirt.Status", &by_id).await), FaultCode::NotFound);
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn create_defines_and_starts() {
+    let agent = agent().await;
+    let guest = Guest { nics: vec![], ..foreign() };
+    for _ in 0..2 {
+        assert_eq!(agent.call("Libvirt.Create", &guest).await.unwrap().state, "running");
+    }
+}
+
+#[tokio::test]
+async fn a_callers_mistake_is_told_not_suffered() {
+    let agent = agent().await;
+    for method in
+        ["CreateGuest", "Create", "Delete", "Run", "Reboot", "Restart", "Shutdown", "Poweroff", "Status"]
+    {
+        let method = format!("Libvirt.{method}");
+        let null = agent.request(&method, &GuestRequest::default()).await;
+        assert_eq!(code(null), FaultCode::Invalid, "{method}");
+        let empty = agent.call(&method, &Guest::default()).await.unwrap_err();
+        assert_eq!(empty.message, "invalid argument", "{method}");
+        if !matches!(method.as_str(), "Libvirt.CreateGuest" | "Libvirt.Create" | "Libvirt.Delete") {
+            let unknown = agent.call(&method, &agent.guest("1.5")).await;
+            assert_eq!(code(unknown), FaultCode::NotFound, "{method}");
+        }
+    }
+    let guest = agent.guest("1.5");
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    assert_eq!(code(agent.call("Libvirt.Reboot", &guest).await), FaultCode::Invalid);
+    assert_eq!(code(agent.call("Libvirt.Restart", &guest).await), FaultCode::Invalid);
+}
+
+#[tokio::test]
+async fn the_host_is_described() {
+    let host = agent().await.host().await.unwrap();
+    assert_eq!(host.accel, "test");
+    assert_eq!(host.libvirt.split('.').count(), 3, "{host:?}");
+    assert!(host.cpus > 0 && host.memory_mib > 0, "{host:?}");
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_program_well() {
+    let mut agent = agent().await;
+    let killed = std::process::Command::new("kill").arg(agent.pid().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert!(agent.ended_well());
+    assert!(!agent.socket().exists(), "the socket goes with the program");
+}
