@@ -25,6 +25,11 @@ pub struct Hypervisor {
     /// The last epoch in which it reported everything it has; until that is the present one, nothing
     /// is given out on it (design §11.2).
     pub reported_epoch: Option<u64>,
+    /// The last epoch in which the books surely knew all it holds: that of its making, of its last
+    /// complete report, or of being declared lost. Until that is the present one, nothing is given out in
+    /// the networks it has (design §11.2).
+    #[serde(default)]
+    pub known_epoch: u64,
     /// What it has for guests, as its agent says; zero before it joined.
     pub total: Resources,
     /// What it is, as its agent says.

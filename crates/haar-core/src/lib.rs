@@ -17,6 +17,7 @@ pub mod flavor;
 pub mod guest;
 pub mod hypervisor;
 pub mod image;
+pub mod ipam;
 pub mod job;
 pub mod network;
 pub mod token;
@@ -27,5 +28,8 @@ pub mod ruleset;
 
 pub mod pipeline;
 
+pub mod schedule;
+
+pub mod batch;
 pub mod fleet;
 pub mod node;

@@ -1,0 +1,92 @@
+//! The desired set of one hypervisor: complete orders that leave the hands no choices.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::Fleet;
+use crate::address::bridge_name;
+use crate::guest::Guest;
+use crate::hypervisor::Hypervisor;
+use crate::id::{HypervisorId, ImageId, NetworkId};
+use crate::image::Source;
+use crate::network::{Network, Reach};
+use crate::order::{DesiredSet, GuestOrder, ImageOrder, NetworkOrder};
+
+impl Fleet {
+    /// All that one hypervisor shall have: every guest with a place on it, those to be removed included,
+    /// with their images and networks.
+    pub fn desired(&self, hypervisor: HypervisorId) -> Option<DesiredSet> {
+        let record = self.hypervisor(hypervisor)?;
+        let guests: Vec<GuestOrder> =
+            self.guests_on(hypervisor).filter_map(|guest| self.guest_order(guest)).collect();
+        let images: BTreeSet<ImageId> = guests.iter().map(|order| order.image).collect();
+        let networks: BTreeSet<NetworkId> = guests.iter().map(|order| order.network).collect();
+        let images = images.into_iter().filter_map(|id| self.image_order(id)).collect();
+        let networks = networks.into_iter().filter_map(|id| self.network(id));
+        let networks = networks.map(|network| self.network_order(network, record)).collect();
+        let cloud = self.config.cloud;
+        Some(DesiredSet { fence: self.fence, cloud, hypervisor, guests, images, networks })
+    }
+
+    fn guest_order(&self, guest: &Guest) -> Option<GuestOrder> {
+        let place = guest.place?;
+        // Only of a claimed guest may the books lack the subnet; it can still be told to go.
+        let subnet = self.subnet(place.subnet).map(|subnet| &subnet.spec);
+        let alone = if place.address.is_ipv4() { 32 } else { 128 };
+        Some(GuestOrder {
+            id: guest.id,
+            name: guest.spec.name.clone(),
+            project: guest.spec.project.clone(),
+            order: guest.order,
+            life: place.life,
+            goal: guest.goal,
+            deed: guest.deed,
+            provisioned: guest.provisioned.is_some(),
+            restart: guest.spec.restart,
+            job: guest.job,
+            flavor: guest.spec.flavor,
+            image: guest.image,
+            resources: guest.resources,
+            network: guest.spec.network,
+            subnet: place.subnet,
+            mac: guest.mac,
+            address: place.address,
+            prefix: subnet.map_or(alone, |subnet| subnet.cidr.net().prefix_len()),
+            gateway: subnet.and_then(|subnet| subnet.gateway),
+            dns: subnet.map(|subnet| subnet.dns.clone()).unwrap_or_default(),
+            ssh_keys: guest.spec.ssh_keys.clone(),
+            user_data: guest.spec.user_data.clone(),
+        })
+    }
+
+    fn image_order(&self, id: ImageId) -> Option<ImageOrder> {
+        let image = self.image(id)?;
+        let data = image.data.as_ref()?;
+        let url = match &image.spec.source {
+            Source::Upload => None,
+            Source::Url { url, .. } => Some(url.clone()),
+        };
+        Some(ImageOrder {
+            id,
+            format: image.spec.format,
+            sha256: data.sha256.clone(),
+            file_bytes: data.file_bytes,
+            url,
+        })
+    }
+
+    /// The bridge is the one a hypervisor lists, if it lists one by name, else the cloud's own.
+    fn network_order(&self, network: &Network, record: &Hypervisor) -> NetworkOrder {
+        let mut gateways: Vec<(IpAddr, u8)> = Vec::new();
+        let mut bridge = bridge_name(self.config.cloud, network.id);
+        for subnet in self.subnets_of(network.id) {
+            let prefix = subnet.spec.cidr.net().prefix_len();
+            gateways.extend(subnet.spec.gateway.map(|gateway| (gateway, prefix)));
+            let listed = record.spec.subnets.get(&subnet.id).filter(|name| !name.is_empty());
+            if let Some(name) = listed.filter(|_| network.spec.reach == Reach::Listed) {
+                bridge.clone_from(name);
+            }
+        }
+        NetworkOrder { id: network.id, bridge, gateways, nat: network.spec.nat }
+    }
+}
