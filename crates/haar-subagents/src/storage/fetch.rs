@@ -85,10 +85,7 @@ impl Fetches {
     pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
         names::check_id("image", &request.id)?;
         let mut known = lock(&self.known);
-        if let Some(facts) = images::find(&self.folders, &request.id)? {
-            check_same(request, &facts.sha256, &facts.format)?;
-            return Ok(facts.to_wire());
-        }
+        // Known before stored, here and wherever an image is shown: what was once told complete stays so.
         if let Some(fetch) = known.get(&request.id) {
             let failed = matches!(*lock(&fetch.state), State::Failed(_));
             if !failed {
@@ -99,6 +96,10 @@ impl Fetches {
                 known.remove(&request.id);
             }
             return Ok(image);
+        }
+        if let Some(facts) = images::find(&self.folders, &request.id)? {
+            check_same(request, &facts.sha256, &facts.format)?;
+            return Ok(facts.to_wire());
         }
         let fetch = Arc::new(Fetch::read(request)?);
         if known.len() >= MAX_KNOWN {

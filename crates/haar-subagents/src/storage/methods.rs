@@ -87,11 +87,11 @@ impl Store {
     }
 
     fn list_images(&self, _: &ImageRequest) -> Result<ImageResponse, Fault> {
-        let mut images: Vec<_> = images::list(&self.folders)?.iter().map(images::Facts::to_wire).collect();
-        // A fetch may have ended between the two looks; the stored image is the truth.
-        for fetching in self.fetches.list() {
-            if images.iter().all(|image| image.id != fetching.id) {
-                images.push(fetching);
+        let mut images = self.fetches.list();
+        // A fetch that ended between the two looks is stored by now.
+        for facts in images::list(&self.folders)? {
+            if images.iter().all(|image| image.id != facts.id) {
+                images.push(facts.to_wire());
             }
         }
         images.sort_by(|left, right| left.id.cmp(&right.id));

@@ -257,6 +257,24 @@ async fn many_calls_for_one_guest_make_its_disks_once() {
 }
 
 #[tokio::test]
+async fn a_guests_creates_and_deletes_never_meet() {
+    let agent = std::sync::Arc::new(Agent::start().await);
+    for _ in 0..12 {
+        let mut calls = Vec::new();
+        for number in 0..40 {
+            let agent = std::sync::Arc::clone(&agent);
+            calls.push(tokio::spawn(async move {
+                let method = if number % 2 == 0 { "CreateGuestDisks" } else { "DeleteGuestsDisks" };
+                agent.guest(method, &guest("1.1", &[("", 1), ("", 1)])).await
+            }));
+        }
+        for call in calls {
+            call.await.unwrap().expect("each finds the guest with all its disks or with none");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_clone_whose_base_is_gone_says_so() {
     let agent = Agent::start().await;
     agent.store_image().await;

@@ -64,8 +64,8 @@ impl Agent {
         let task = tokio::spawn(storage::run(config, async move {
             let _ = stopped.await;
         }));
-        until("the sub-agent listens", || socket.exists() || task.is_finished()).await;
-        assert!(socket.exists(), "the sub-agent did not start: {:?}", task.await);
+        until("the sub-agent listens", || listens(&socket) || task.is_finished()).await;
+        assert!(!task.is_finished(), "the sub-agent did not start: {:?}", task.await);
         Agent { root: folder.join("storage"), socket, image_dir, stop: Some(stop), task, folder: None }
     }
 
@@ -203,6 +203,11 @@ pub(crate) fn qcow2_image() -> Vec<u8> {
 /// Bytes of a raw disk, none of them zero.
 pub(crate) fn raw_image(length: u64) -> Vec<u8> {
     (0..length).map(|number| (number / 3 % 250) as u8 + 1).collect()
+}
+
+/// The file alone says nothing: it stands a moment before the first connection is taken.
+pub(crate) fn listens(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
 #[track_caller]
