@@ -3,10 +3,13 @@
 //! One row of the table and one file per command. This crate uses none of the product's crates:
 //! it is the first thing a fresh machine builds.
 
+mod bench;
 mod image;
 mod libvirt;
+mod openapi;
 mod packages;
 mod run;
+mod sim;
 mod test;
 mod tidy;
 
@@ -24,6 +27,19 @@ struct Row {
 
 const COMMANDS: &[Row] = &[
     Row { name: "test", about: "run all a change must pass", help: test::HELP, main: test::main },
+    Row {
+        name: "bench",
+        about: "measure, each figure beside its yardstick",
+        help: bench::HELP,
+        main: bench::main,
+    },
+    Row { name: "sim", about: "run many simulated worlds", help: sim::HELP, main: sim::main },
+    Row {
+        name: "openapi",
+        about: "write the OpenAPI document anew",
+        help: openapi::HELP,
+        main: openapi::main,
+    },
     Row { name: "tidy", about: "check the manners no compiler checks", help: tidy::HELP, main: tidy::main },
     Row { name: "image", about: "make the tiny bootable guest image", help: image::HELP, main: image::main },
     Row {

@@ -4,7 +4,7 @@
 //! runner: one way to run the tests, and nothing to install. A test that cannot run on this machine
 //! writes a line to the file `$HAAR_LEFT_OUT` and passes; these lines are printed at the end.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -72,7 +72,7 @@ fn tests() -> Result<()> {
     let left_out = scratch.path().join("left-out");
     let mut command = Command::new("cargo");
     command.args(["test", "--workspace", "--no-fail-fast"]).env("HAAR_LEFT_OUT", &left_out);
-    command.env("HAAR_BIN_DIR", target_folder(&top)?.join("debug"));
+    command.env("HAAR_BIN_DIR", run::target_folder()?.join("debug"));
     let is_live = run::is_root();
     let daemons = if is_live {
         command.env("HAAR_LIVE", "1").env("HAAR_TEST_IMAGE", image::build()?.path);
@@ -86,14 +86,6 @@ fn tests() -> Result<()> {
     let live = if is_live { Vec::new() } else { live_tests(&top)? };
     say_what_was_left_out(&left_out, &live);
     outcome
-}
-
-/// Where cargo puts what it builds.
-fn target_folder(top: &Path) -> Result<PathBuf> {
-    let metadata = run::quiet("cargo", ["metadata", "--no-deps", "--format-version", "1"])?;
-    let (_, after) =
-        metadata.split_once("\"target_directory\":\"").context("cargo names no target folder")?;
-    Ok(top.join(after.split('"').next().unwrap_or_default()))
 }
 
 fn say_what_was_left_out(file: &Path, live: &[String]) {

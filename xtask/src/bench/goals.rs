@@ -1,0 +1,124 @@
+//! The goals figures are held against. A goal missed is said, never a failure.
+
+use std::fmt;
+
+use super::figure::Figure;
+
+/// One goal, what it asks, and whether a figure met it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Verdict {
+    is_met: bool,
+    goal: String,
+    found: String,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_met { "met" } else { "MISSED" };
+        write!(formatter, "{word}: {} (found {})", self.goal, self.found)
+    }
+}
+
+/// Holds a figure against its goals; `before` are the figures of the same run so far.
+pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
+    match figure.name() {
+        "placements" => placements(figure, before),
+        "creates" => creates(figure),
+        "create_to_running" => create_to_running(figure),
+        _ => Vec::new(),
+    }
+}
+
+fn placements(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
+    let (Some(10_000.0), Some(rate)) = (figure.number("hypervisors"), figure.number("value")) else {
+        return Vec::new();
+    };
+    let mut verdicts = vec![at_least("20,000 placements/s with 10,000 hypervisors", 20_000.0, rate)];
+    let few = before
+        .iter()
+        .find(|figure| figure.name() == "placements" && figure.number("hypervisors") == Some(100.0));
+    if let Some(few) = few.and_then(|few| few.number("value")) {
+        verdicts.push(at_most("4 × the time it takes with 100 hypervisors", 4.0, few / rate));
+    }
+    verdicts
+}
+
+fn creates(figure: &Figure) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    if let Some(flushes) = figure.number("flushes_per_commit") {
+        verdicts.push(at_most("2 flushes a commit", 2.0, flushes));
+    }
+    if let (Some(64.0), Some(ratio)) = (figure.number("clients"), figure.number("ratio")) {
+        match figure.number("flush_delay_ms") {
+            Some(1.0) => verdicts.push(at_least("5 × the yardstick with 1 ms flushes", 5.0, ratio)),
+            Some(10.0) => verdicts.push(at_least("20 × the yardstick with 10 ms flushes", 20.0, ratio)),
+            _ => {}
+        }
+    }
+    verdicts
+}
+
+fn create_to_running(figure: &Figure) -> Vec<Verdict> {
+    let (Some(took), Some(bare)) = (figure.number("value"), figure.number("yardstick_value")) else {
+        return Vec::new();
+    };
+    let most = bare * 1.3 + 300.0;
+    vec![at_most(&format!("1.3 × the bare virsh path plus 300 ms, here {most:.0} ms"), most, took)]
+}
+
+fn at_least(goal: &str, least: f64, found: f64) -> Verdict {
+    Verdict { is_met: found >= least, goal: format!("at least {goal}"), found: shown(found) }
+}
+
+fn at_most(goal: &str, most: f64, found: f64) -> Verdict {
+    Verdict { is_met: found <= most, goal: format!("at most {goal}"), found: shown(found) }
+}
+
+fn shown(number: f64) -> String {
+    if number < 100.0 { format!("{number:.2}") } else { format!("{number:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(line: &str) -> Figure {
+        Figure::parse(line).unwrap()
+    }
+
+    fn met(verdicts: &[Verdict]) -> Vec<bool> {
+        verdicts.iter().map(|verdict| verdict.is_met).collect()
+    }
+
+    #[test]
+    fn many_hypervisors_are_held_against_few() {
+        let few = figure(r#"{"name":"placements","hypervisors":100,"value":100000}"#);
+        let many =
+            |rate: u32| figure(&format!(r#"{{"name":"placements","hypervisors":10000,"value":{rate}}}"#));
+        assert_eq!(met(&judge(&many(30_000), std::slice::from_ref(&few))), [true, true]);
+        assert_eq!(met(&judge(&many(19_000), std::slice::from_ref(&few))), [false, false]);
+        assert_eq!(met(&judge(&many(30_000), &[])), [true]);
+        assert!(judge(&few, &[]).is_empty());
+    }
+
+    #[test]
+    fn creates_are_held_against_the_flush_they_waited_for() {
+        let line = |delay: u32, ratio: f64, flushes: f64| {
+            figure(&format!(
+                r#"{{"name":"creates","value":1,"clients":64,"flush_delay_ms":{delay},"ratio":{ratio},"flushes_per_commit":{flushes}}}"#
+            ))
+        };
+        assert_eq!(met(&judge(&line(1, 5.5, 2.0), &[])), [true, true]);
+        assert_eq!(met(&judge(&line(10, 19.0, 2.1), &[])), [false, false]);
+        assert_eq!(met(&judge(&line(0, 0.5, 2.0), &[])), [true]);
+    }
+
+    #[test]
+    fn a_start_may_cost_a_third_and_300_ms_more() {
+        let line = |took: u32| {
+            figure(&format!(r#"{{"name":"create_to_running","value":{took},"yardstick_value":400}}"#))
+        };
+        assert_eq!(met(&judge(&line(820), &[])), [true]);
+        assert_eq!(met(&judge(&line(821), &[])), [false]);
+    }
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask bench`: what Haar costs, each figure beside its yardstick from the same run.
+//!
+//! Every bench is a program of its own (an example of the crate it measures, built in release) that prints
+//! one JSON line per figure and fails when an answer it got was wrong. Here they are run in order, their
+//! lines are put in a readable order and held against the goals. A goal that is missed is said, and is no
+//! failure: figures are for people to judge, on a machine that other things use too.
+
+mod figure;
+mod goals;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use self::figure::Figure;
+use crate::run;
+
+pub(crate) const HELP: &str = "\
+cargo xtask bench [NAME...]
+
+Prints one JSON line per figure on stdout, and on stderr whether it meets its goal. Runs all benches or
+those named:
+  placements  guests placed per second by the core with 100, 1,000 and 10,000 hypervisors
+  creates     durable guest creates per second through HTTP, beside bare one-record commits
+  memory      the controller's resident memory with 100,000 guests, beside the bytes of its records
+  clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
+Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
+
+/// How a bench is run: it hands each of its figures to the function.
+type Run = fn(&mut dyn FnMut(Figure)) -> Result<()>;
+
+const BENCHES: &[(&str, Run)] = &[
+    ("placements", |each| example("haar-core", "placements", each)),
+    ("creates", |each| example("haar-controller", "bench_creates", each)),
+    ("memory", |each| example("haar-controller", "bench_memory", each)),
+    ("clone", |each| example("haar-subagents", "bench_clone", each)),
+];
+
+/// The command.
+pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    if let Some(unknown) = arguments.iter().find(|word| BENCHES.iter().all(|(name, _)| name != word)) {
+        bail!("there is no bench `{unknown}`\n\n{HELP}");
+    }
+    let mut figures: Vec<Figure> = Vec::new();
+    let mut failed = Vec::new();
+    for (name, measure) in BENCHES {
+        if !arguments.is_empty() && !arguments.iter().any(|word| word == name) {
+            continue;
+        }
+        let began = Instant::now();
+        eprintln!("== {name}");
+        let outcome = measure(&mut |mut figure: Figure| {
+            let goals = goals::judge(&figure, &figures);
+            figure.judged(&goals);
+            println!("{figure}");
+            for goal in goals {
+                eprintln!("   {goal}");
+            }
+            figures.push(figure);
+        });
+        // The others are measured all the same.
+        match outcome {
+            Ok(()) => eprintln!("   {name}: {:.0} s", began.elapsed().as_secs_f32()),
+            Err(error) => {
+                eprintln!("   {name} FAILED: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("could not measure: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Builds an example in release and runs it; its other output is shown.
+fn example(package: &str, name: &str, each: &mut dyn FnMut(Figure)) -> Result<()> {
+    let words = ["--quiet", "--release", "--package", package, "--example", name];
+    run::shown(Command::new("cargo").arg("build").args(words))?;
+    let mut program = Command::new("cargo");
+    program.arg("run").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut running = run::Running(program.spawn().context("cannot start cargo")?);
+    let printed = running.0.stdout.take().context("the example has no output")?;
+    let mut count = 0;
+    for line in BufReader::new(printed).lines() {
+        let line = line?;
+        match Figure::parse(&line) {
+            Some(figure) => {
+                count += 1;
+                each(figure);
+            }
+            None => eprintln!("   {line}"),
+        }
+    }
+    let status = running.0.wait()?;
+    if !status.success() {
+        bail!("the example `{name}` of {package} ended with {status}; its words are above");
+    }
+    if count == 0 {
+        bail!("the example `{name}` of {package} printed no figure");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bench_is_in_the_help() {
+        for (name, _) in BENCHES {
+            assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_bench_is_refused() {
+        assert!(main(&["everything".to_owned()]).is_err());
+    }
+}
