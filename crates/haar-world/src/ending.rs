@@ -6,6 +6,7 @@ use haar_core::id::GuestId;
 use haar_core::node::Stand;
 use haar_core::order::Power;
 
+use crate::host::Host;
 use crate::world::{Event, World};
 
 /// How long nothing may have been under way.
@@ -120,7 +121,7 @@ impl World {
             State::Stopped => power == Power::Off && disk.is_some(),
             State::Paused => power == Power::Paused,
             State::Lost => domain.is_none() || disk.is_none(),
-            State::Claimed => domain.is_some() || disk.is_some(),
+            State::Claimed => domain.is_some() && disk.is_some() || is_known_lost(host, guest.id),
             State::Failed => power != Power::Running,
             State::Creating | State::Deleting => false,
         };
@@ -148,4 +149,9 @@ impl World {
             !host.dead && (host.domains.contains_key(&guest) || host.disks.contains_key(&guest))
         })
     }
+}
+
+fn is_known_lost(host: &Host, guest: GuestId) -> bool {
+    let record = host.agent.as_ref().and_then(|agent| agent.node.guest(guest));
+    record.is_some_and(|record| matches!(record.stand, Stand::Lost(_)))
 }

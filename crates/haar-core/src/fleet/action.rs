@@ -4,7 +4,7 @@
 use super::command::{Decided, GuestAction, Outcome};
 use super::draft::{Draft, is_current, not_found};
 use super::guest::{begin_life, is_failed, make_anew, wrong_state};
-use super::job;
+use super::{job, placing};
 use crate::fence::Revision;
 use crate::guest::{Deed, DeedKind, Goal, GoalBy, Guest, Owner, Place, State};
 use crate::id::{GuestId, JobId, Kind};
@@ -125,6 +125,14 @@ fn supersede(draft: &mut Draft<'_>, guest: &Guest, by: Action) {
 /// back: that is why only an operator's word does this.
 fn recreate(draft: Draft<'_>, guest: &Guest) -> Decided {
     let Some(place) = guest.place else { return make_anew(draft, guest, Action::Recreate) };
+    if let Some(unheard) = placing::unheard_with(draft.fleet, guest.spec.network) {
+        return Err(wrong_state(
+            guest,
+            format!(
+                "`{unheard}` has not told what it holds since the restore, and may have it; wait for it, or declare it lost"
+            ),
+        ));
+    }
     let life = draft.fence;
     let anew = Guest { place: Some(Place { life, ..place }), ..guest.clone() };
     begin_life(draft, anew, Action::Recreate, Outcome::Changed)

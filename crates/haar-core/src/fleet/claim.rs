@@ -119,19 +119,37 @@ pub(super) fn book(
     put_seen(draft, guest);
 }
 
-/// The same guest as one the books have elsewhere.
-pub(super) fn note_elsewhere(
-    draft: &Draft<'_>,
+/// The same guest as one the books have elsewhere. Of two lives the newer one counts: it began only after the
+/// other had ended, so the books are restored ones. An older one is of the past, and only named.
+pub(super) fn found_elsewhere(
+    draft: &mut Draft<'_>,
     record: &Hypervisor,
     report: &Report,
     seen: &GuestReport,
-    booked_on: HypervisorId,
+    booked: &Guest,
     strangers: &mut Strangers,
 ) {
-    if may_claim(draft, record, report) && is_there(seen) {
-        let name = draft.fleet.hypervisor(booked_on).map(|record| record.spec.name.to_string());
-        let name = name.unwrap_or_else(|| booked_on.to_string());
-        strangers.note(seen, &format!("the same guest is booked on hypervisor `{name}`"));
+    if !may_claim(draft, record, report) || !is_there(seen) {
+        return;
+    }
+    let Some(place) = booked.place else { return };
+    if seen.life > place.life {
+        if let Some(why) = conflict(draft, seen) {
+            return strangers.note(seen, &why);
+        }
+        job::end_badly(draft, booked, superseded());
+        return book(draft, record, report, seen, Some(booked), strangers);
+    }
+    let name = draft.fleet.hypervisor(place.hypervisor).map(|record| record.spec.name.to_string());
+    let name = name.unwrap_or_else(|| place.hypervisor.to_string());
+    strangers.note(seen, &format!("the same guest is booked on hypervisor `{name}`"));
+}
+
+fn superseded() -> Failure {
+    Failure {
+        code: "superseded".to_owned(),
+        message: "the books were restored, and a hypervisor has a newer life of the guest".to_owned(),
+        next: "look at the guest as it is now".to_owned(),
     }
 }
 
@@ -143,13 +161,8 @@ pub(super) fn newer_life(
     before: Guest,
     strangers: &mut Strangers,
 ) {
-    let failure = Failure {
-        code: "superseded".to_owned(),
-        message: "the books were restored, and the hypervisor has a newer life of the guest".to_owned(),
-        next: "look at the guest as it is now".to_owned(),
-    };
     if !is_there(seen) {
-        job::end_badly(draft, &before, failure);
+        job::end_badly(draft, &before, superseded());
         return match before.goal_by {
             GoalBy::Undo => release_failed(draft, &before, before.reason.clone()),
             _ => draft.remove_guest(before.id),
@@ -159,7 +172,7 @@ pub(super) fn newer_life(
         return strangers.note(seen, &why);
     }
     let Some(place) = before.place else { return };
-    job::end_badly(draft, &before, failure);
+    job::end_badly(draft, &before, superseded());
     let mut guest = before;
     guest.spec.network = seen.claim.network;
     guest.image = seen.claim.image;

@@ -10,6 +10,7 @@ use crate::guest::GuestSpec;
 use crate::hypervisor::Hypervisor;
 use crate::id::{GuestId, HypervisorId, Kind, NetworkId, SubnetId};
 use crate::ipam::{Pool, Unavailable};
+use crate::name::Name;
 use crate::network::Reach;
 use crate::refusal::Refusal;
 use crate::schedule::{self, Candidate, No, Request, Score};
@@ -96,6 +97,13 @@ fn subnet_of(fleet: &Fleet, spec: &GuestSpec, address: IpAddr) -> Result<SubnetI
             unavailable(format!("is held by guest `{name}`; leave it out to get another"))
         }
     }
+}
+
+/// The name of a hypervisor that has the network and has not told what it holds since a restore.
+pub(super) fn unheard_with(fleet: &Fleet, network: NetworkId) -> Option<Name> {
+    let listed_only = fleet.network(network).is_some_and(|network| network.spec.reach == Reach::Listed);
+    let id = unheard(fleet, network, listed_only)?;
+    Some(fleet.hypervisor(id)?.spec.name.clone())
 }
 
 /// A hypervisor that has the network and of which the books may not know all it holds since a restore.

@@ -24,7 +24,7 @@ use super::job;
 use crate::fence::Fence;
 use crate::guest::{Goal, GoalBy, Guest, Owner, State};
 use crate::hypervisor::Hypervisor;
-use crate::id::Kind;
+use crate::id::{GuestId, Kind};
 use crate::job::{Action, Failure};
 use crate::order::{Complete, GuestReport, Phase, Power, Report};
 use crate::refusal::Refusal;
@@ -82,9 +82,14 @@ fn take_complete(
     changed.strangers = strangers.with_those_of(complete, &changed.strangers, draft, changed.id);
     changed.inventory = complete.inventory.clone();
     changed.total = complete.total;
-    changed.reported_epoch = Some(epoch);
-    changed.known_epoch = epoch;
     claim::drop_unheld(draft, changed.id, &complete.holds);
+    // What it holds and the books cannot book keeps its address: until that is resolved, the books do not
+    // know enough to give anything out there.
+    let here = |id: &GuestId| draft.guest(*id).and_then(|guest| guest.place).map(|place| place.hypervisor);
+    if complete.holds.iter().all(|id| here(id) == Some(changed.id)) {
+        changed.reported_epoch = Some(epoch);
+        changed.known_epoch = epoch;
+    }
 }
 
 fn take_guest(
@@ -100,7 +105,7 @@ fn take_guest(
     match guest.place {
         None => claim::book(draft, record, report, seen, Some(&guest), strangers),
         Some(place) if place.hypervisor != record.id => {
-            claim::note_elsewhere(draft, record, report, seen, place.hypervisor, strangers);
+            claim::found_elsewhere(draft, record, report, seen, &guest, strangers);
         }
         Some(place) if place.life == seen.life => take_known(draft, report, seen, guest),
         Some(place) if place.life < seen.life => claim::newer_life(draft, report, seen, guest, strangers),

@@ -100,7 +100,8 @@ fn record_of(order: &GuestOrder) -> GuestRecord {
         image: None,
         network: None,
         provisioned: order.provisioned,
-        made: Made::Nothing,
+        // What has held data is looked for, and is lost when it is not found.
+        made: if order.provisioned { Made::Whole } else { Made::Nothing },
         stand: Stand::Due,
         local: None,
         deed_begun: None,
@@ -123,6 +124,10 @@ fn take_new_life(entry: &mut Entry, order: &GuestOrder) {
 
 fn take_newer(entry: &mut Entry, order: &GuestOrder) {
     let record = &mut entry.record;
+    if record.order.is_none() {
+        // The ledger was lost, and with it what was done: a deed is done at most once, so not again.
+        record.deed_begun = order.deed.map(|deed| deed.fence);
+    }
     record.claim = Some(order.claim());
     record.provisioned |= order.provisioned;
     record.local = None;

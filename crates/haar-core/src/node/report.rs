@@ -7,7 +7,7 @@ use crate::id::GuestId;
 use crate::order::{Complete, GuestReport, Phase, Report};
 
 use super::draft::Draft;
-use super::ledger::{GuestRecord, Stand};
+use super::ledger::Stand;
 use super::{COMPLETE_EVERY_MS, Entry, Head, Node};
 
 /// What there is to say of a guest; None when it could not be booked from it anyway.
@@ -89,7 +89,10 @@ fn complete(node: &Node) -> Complete {
         .map(|record| format!("disks of guest {} (life {}) without a readable mark", record.id, record.life));
     Complete {
         epoch: node.head.record.seen.epoch,
-        holds: held().map(|record: &GuestRecord| record.id).collect::<Vec<GuestId>>(),
+        holds: held()
+            .filter(|record| record.claim.is_some())
+            .map(|record| record.id)
+            .collect::<Vec<GuestId>>(),
         strangers: node.head.strangers.iter().cloned().chain(nameless).collect(),
         inventory: node.head.inventory.clone(),
         total: node.head.total,

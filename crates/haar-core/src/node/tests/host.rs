@@ -105,7 +105,7 @@ fn strangers_are_reported_and_never_touched() {
 }
 
 #[test]
-fn a_disk_without_a_readable_mark_is_told_among_the_strangers_and_held() {
+fn a_disk_without_a_readable_mark_is_told_among_the_strangers() {
     let bare = Seen { domain: false, power: Power::Absent, claim: None, ..seen(5, Power::Off) };
     let mut rig = Rig::fresh(vec![bare]);
     rig.give(Input::Welcome { incarnation: 3 });
@@ -114,7 +114,7 @@ fn a_disk_without_a_readable_mark_is_told_among_the_strangers_and_held() {
     rig.look();
     let report = rig.node.reports().pop().unwrap();
     let complete = report.complete.unwrap();
-    assert_eq!(complete.holds, [web()]);
+    assert_eq!(complete.holds, []);
     assert!(complete.strangers[1].contains(&web().to_string()));
     assert!(report.guests.is_empty());
 }
@@ -226,4 +226,14 @@ fn the_remains_of_an_earlier_life_are_removed_before_the_next_is_used() {
     rig.look_later();
     let first = rig.calls.iter().rev().find(|call| call.stage == Stage::Poweroff).unwrap();
     assert_eq!(first.order.life, fence(5));
+}
+
+#[test]
+fn a_guest_that_the_books_call_provisioned_is_lost_when_no_look_finds_it() {
+    let mut rig = Rig::ready();
+    rig.feed(GuestOrder { provisioned: true, ..order(8, 5, Goal::Running) });
+    rig.end(fault("invalid", false));
+    assert!(matches!(rig.phase(), Phase::Failed { stage: Stage::Inspect, .. }));
+    rig.look_later();
+    assert!(matches!(rig.phase(), Phase::Lost { .. }), "{:?}", rig.phase());
 }

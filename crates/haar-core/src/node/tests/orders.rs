@@ -195,6 +195,15 @@ fn a_reboot_cut_short_by_a_crash_of_the_agent_is_not_repeated() {
 }
 
 #[test]
+fn a_reboot_is_not_repeated_when_the_ledger_was_lost() {
+    let mut rig = Rig::fresh(vec![seen(5, Power::Running)]);
+    rig.give(Input::Welcome { incarnation: 2 });
+    rig.feed(reboot(8));
+    assert!(!rig.run().contains(&Stage::Reboot));
+    assert_eq!((rig.phase(), rig.said().deed), (Phase::Settled, Some(fence(8))));
+}
+
+#[test]
 fn a_reboot_of_a_guest_that_is_off_is_a_start() {
     let mut rig = Rig::running();
     rig.feed(order(7, 5, Goal::Off));
