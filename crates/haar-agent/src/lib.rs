@@ -2,7 +2,27 @@
 //!
 //! The node's brain (`haar_core::node`) decides; everything here makes its decisions durable and carries
 //! them out. Guests run on without it.
+//!
+//! ```text
+//!   controller ◀──link──▶ engine (Node, ledger) ──effects──▶ stages ──▶ sub-agents, seed disks, bridges
+//!                           ▲                                  │
+//!                           └──────── ended, observed ◀────────┘
+//! ```
 
+mod call;
+mod claim;
+pub mod config;
+mod engine;
+pub mod ledger;
+pub mod link;
 pub mod net;
+mod observe;
+mod run;
 pub mod seed;
+mod stages;
+mod streams;
 pub mod supervise;
+
+pub use call::Patience;
+pub use config::Config;
+pub use run::{Error, Hand, HostNetwork, Parts, Running, start, start_with};

@@ -30,6 +30,14 @@ pub enum Error {
     Layout(#[source] std::io::Error),
 }
 
+impl Error {
+    /// Whether there was no room for it.
+    pub fn is_full(&self) -> bool {
+        let (Error::Write { source, .. } | Error::Layout(source)) = self;
+        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// What cloud-init reads, by file name.
 pub fn files(order: &GuestOrder, user_data: Option<&[u8]>) -> Vec<(&'static str, Vec<u8>)> {
     let meta = json!({

@@ -6,13 +6,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What to keep running.
@@ -38,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(15);
 /// A program kept running until [`Supervised::stop`], or until this is dropped.
 pub struct Supervised {
     name: &'static str,
-    restart: Arc<Notify>,
+    condemned: watch::Sender<Option<u32>>,
     stop: watch::Sender<bool>,
     pid: watch::Receiver<Option<u32>>,
     task: JoinHandle<()>,
@@ -54,12 +53,12 @@ impl Drop for Supervised {
 impl Supervised {
     /// Starts the program and keeps it running.
     pub fn start(program: Program) -> Supervised {
-        let restart = Arc::new(Notify::new());
+        let (condemned, to_kill) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
         let (pid_sender, pid) = watch::channel(None);
         let name = program.name;
-        let task = tokio::spawn(keep(program, Arc::clone(&restart), stopped, pid_sender));
-        Supervised { name, restart, stop, pid, task }
+        let task = tokio::spawn(keep(program, to_kill, stopped, pid_sender));
+        Supervised { name, condemned, stop, pid, task }
     }
 
     /// What people call it.
@@ -67,9 +66,10 @@ impl Supervised {
         self.name
     }
 
-    /// Kills the present process, which hangs; a new one is started.
-    pub fn restart(&self) {
-        self.restart.notify_one();
+    /// Kills the process of this id, which hangs, and starts a new one. Of an earlier process nothing is left
+    /// to kill: then nothing happens.
+    pub fn restart(&self, pid: u32) {
+        self.condemned.send_replace(Some(pid));
     }
 
     /// Its process id while one runs.
@@ -87,7 +87,7 @@ impl Supervised {
 
 async fn keep(
     program: Program,
-    restart: Arc<Notify>,
+    mut condemned: watch::Receiver<Option<u32>>,
     mut stopped: watch::Receiver<bool>,
     pid: watch::Sender<Option<u32>>,
 ) {
@@ -99,10 +99,11 @@ async fn keep(
             Ok(mut child) => {
                 // Held here for as long as it shall run: waiting for a child closes its input.
                 let input = child.stdin.take();
-                pid.send_replace(child.id());
+                let own = child.id();
+                pid.send_replace(own);
                 let ended = tokio::select! {
                     status = child.wait() => Ended::ByItself(status),
-                    () = restart.notified() => Ended::Hung,
+                    _ = condemned.wait_for(|pid| pid.is_some() && *pid == own) => Ended::Hung,
                     _ = stopped.wait_for(|stop| *stop) => Ended::Asked,
                 };
                 pid.send_replace(None);
@@ -216,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let supervised = Supervised::start(shell("trap '' TERM; echo up; exec cat", folder.path()));
         let first = eventually("a pid", || supervised.pid()).await;
-        supervised.restart();
+        supervised.restart(first);
         let second = eventually("another pid", || supervised.pid().filter(|pid| *pid != first)).await;
         assert_ne!(first, second);
         eventually("the first to be gone", || (!alive(first)).then_some(())).await;

@@ -98,6 +98,22 @@ fn pruning_removes_only_bridges_and_rules_of_this_cloud() {
 }
 
 #[test]
+fn a_bridge_that_something_is_plugged_into_is_not_pruned() {
+    in_own_namespace(|| {
+        let cloud = CloudId(Uuid::from_u128(0xabcd << 112));
+        let network = network(cloud, 1, false, &[("10.77.0.1", 24)]);
+        block_on(net::ensure(cloud, std::slice::from_ref(&network))).unwrap();
+        run("ip", &["link", "add", "port0", "type", "veth"]);
+        run("ip", &["link", "set", "port0", "master", &network.bridge]);
+        block_on(net::prune(cloud, &[])).unwrap();
+        assert!(run("ip", &["-brief", "link"]).contains(&network.bridge));
+        run("ip", &["link", "del", "port0"]);
+        block_on(net::prune(cloud, &[])).unwrap();
+        assert!(!run("ip", &["-brief", "link"]).contains(&network.bridge));
+    });
+}
+
+#[test]
 fn a_strangers_link_of_that_name_is_left_alone() {
     in_own_namespace(|| {
         let cloud = CloudId(Uuid::from_u128(0xabcd << 112));

@@ -61,6 +61,19 @@ impl Bridges {
         self.handle.link().del(link.header.index).execute().await.map_err(refused("remove", name))
     }
 
+    /// Whether anything is plugged into it; nothing is into a bridge that is not there.
+    ///
+    /// # Errors
+    /// [`Error::Link`] for the kernel's no.
+    pub async fn has_ports(&self, name: &str) -> Result<bool, Error> {
+        let Some(bridge) = self.find(name).await? else { return Ok(false) };
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(refused("list", name))?;
+        let plugged_in =
+            |link: &LinkMessage| link.attributes.contains(&LinkAttribute::Controller(bridge.header.index));
+        Ok(links.iter().any(plugged_in))
+    }
+
     /// Names of the bridges that begin with `prefix`.
     ///
     /// # Errors

@@ -4,7 +4,10 @@
 //! touched. Routing is switched on only when a network asks for NAT, and never off again: others may rely on it.
 
 pub mod bridge;
+pub(crate) mod keep;
 pub mod nft;
+
+pub(crate) use keep::Networks;
 
 use haar_core::id::CloudId;
 use haar_core::order::NetworkOrder;
@@ -56,7 +59,8 @@ pub async fn ensure(cloud: CloudId, networks: &[NetworkOrder]) -> Result<(), Err
     nft::load(&ruleset::compile(cloud, networks)).await
 }
 
-/// Removes the bridges of this cloud that no network of `keep` needs, and the rules if none is left.
+/// Removes the bridges of this cloud that no network of `keep` needs and nothing is plugged into, and the rules
+/// if no network is left.
 ///
 /// # Errors
 /// As [`ensure`].
@@ -64,9 +68,17 @@ pub async fn prune(cloud: CloudId, keep: &[NetworkOrder]) -> Result<(), Error> {
     let bridges = bridge::Bridges::open()?;
     let prefix = format!("hr{}-", &cloud.0.simple().to_string()[..4]);
     for name in bridges.named(&prefix).await? {
-        if !keep.iter().any(|network| network.bridge == name) {
-            bridges.remove(&name).await?;
+        if keep.iter().any(|network| network.bridge == name) {
+            continue;
         }
+        if bridges.has_ports(&name).await? {
+            tracing::warn!(
+                bridge = name,
+                "no guest known here needs it, yet something is plugged in: left alone"
+            );
+            continue;
+        }
+        bridges.remove(&name).await?;
     }
     let rules = if keep.is_empty() { ruleset::remove(cloud) } else { ruleset::compile(cloud, keep) };
     nft::load(&rules).await
