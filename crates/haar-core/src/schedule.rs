@@ -16,6 +16,8 @@ use crate::refusal::{Cause, Reason};
 use crate::units::Resources;
 
 pub(crate) mod board;
+#[cfg(test)]
+mod tests;
 
 /// Where a guest would rather go: the smallest score wins, read from the top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

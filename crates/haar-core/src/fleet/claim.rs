@@ -107,7 +107,7 @@ pub(super) fn book(
     guest.resources = seen.claim.resources;
     guest.mac = seen.claim.mac;
     guest.place = Some(place);
-    guest.goal = goal_of(seen, guest.goal);
+    guest.goal = goal_of(seen, alive(guest.goal));
     guest.goal_by = GoalBy::Local;
     guest.order = seen.order;
     guest.deed = None;
@@ -179,10 +179,12 @@ pub(super) fn newer_life(
     guest.resources = seen.claim.resources;
     guest.mac = seen.claim.mac;
     guest.place = Some(place_of(place.hypervisor, seen));
-    guest.goal = goal_of(seen, if guest.goal == Goal::Gone { Goal::Running } else { guest.goal });
+    guest.goal = goal_of(seen, alive(guest.goal));
     guest.goal_by = GoalBy::Local;
     guest.deed = None;
     guest.provisioned = seen.provisioned.then_some(seen.life);
+    // Whatever the books made of the earlier life says nothing of this one.
+    guest.state = State::Creating;
     guest.state = state_of(&guest, seen.power);
     guest.reason = String::new();
     guest.observed = (report.incarnation, seen.version);
@@ -198,7 +200,7 @@ pub(super) fn newer_life(
 
 /// News of a claimed guest: noted, nothing ordered.
 pub(super) fn follow(draft: &mut Draft<'_>, seen: &GuestReport, mut guest: Guest) {
-    if seen.phase == Phase::Gone {
+    if !is_there(seen) {
         return draft.remove_guest(guest.id);
     }
     guest.goal = goal_of(seen, guest.goal);
@@ -258,6 +260,11 @@ fn goal_of(seen: &GuestReport, otherwise: Goal) -> Goal {
         Power::Off => Goal::Stopped,
         _ => otherwise,
     }
+}
+
+/// Of a life that the books did not know they have not ordered that it go.
+fn alive(goal: Goal) -> Goal {
+    if goal == Goal::Gone { Goal::Running } else { goal }
 }
 
 fn unknown(draft: &Draft<'_>, seen: &GuestReport) -> Guest {

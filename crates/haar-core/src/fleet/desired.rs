@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Fleet;
+use super::placing::unheard_with;
 use crate::address::bridge_name;
-use crate::guest::Guest;
+use crate::guest::{Goal, Guest};
 use crate::hypervisor::Hypervisor;
 use crate::id::{HypervisorId, ImageId, NetworkId};
 use crate::image::Source;
@@ -30,6 +31,9 @@ impl Fleet {
 
     fn guest_order(&self, guest: &Guest) -> Option<GuestOrder> {
         let place = guest.place?;
+        if self.is_withheld(guest) {
+            return None;
+        }
         // Only of a claimed guest may the books lack the subnet; it can still be told to go.
         let subnet = self.subnet(place.subnet).map(|subnet| &subnet.spec);
         let alone = if place.address.is_ipv4() { 32 } else { 128 };
@@ -57,6 +61,14 @@ impl Fleet {
             ssh_keys: guest.spec.ssh_keys.clone(),
             user_data: guest.spec.user_data.clone(),
         })
+    }
+
+    /// A create from before a restore is told only when every hypervisor of the network was heard: it may
+    /// have ended since the backup, and its address be another's by now.
+    fn is_withheld(&self, guest: &Guest) -> bool {
+        let is_old = guest.place.is_some_and(|place| place.life.epoch < self.fence.epoch);
+        let is_create = guest.provisioned.is_none() && guest.goal != Goal::Gone;
+        is_old && is_create && unheard_with(self, guest.spec.network).is_some()
     }
 
     fn image_order(&self, id: ImageId) -> Option<ImageOrder> {

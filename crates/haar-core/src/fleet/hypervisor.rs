@@ -137,7 +137,9 @@ fn next_incarnation(present: u64, epoch: u64) -> u64 {
 /// answer is [`Outcome::Same`].
 pub(super) fn declare_lost(mut draft: Draft<'_>, id: HypervisorId) -> Decided {
     let present = draft.fleet.hypervisor(id).ok_or_else(|| not_found(Kind::Hypervisor, id))?;
-    if draft.env.alive.is_alive(id) {
+    // After a start nobody was heard yet: silence means something only after one TTL.
+    let is_too_early = draft.env.now.0 < draft.fleet.config.liveness_ttl_ms();
+    if draft.env.alive.is_alive(id) || (is_too_early && present.incarnation != 0) {
         return Err(Refusal::StillAlive(present.spec.name.clone()));
     }
     let nothing = Resources::default();

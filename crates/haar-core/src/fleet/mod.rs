@@ -344,7 +344,10 @@ impl Fleet {
 
     fn note_hypervisor(&mut self, before: Option<&Hypervisor>, record: &Hypervisor) {
         if record.known_epoch == self.fence.epoch {
-            self.index.unheard.remove(&record.id);
+            if self.index.unheard.remove(&record.id) {
+                // What was withheld for its sake is ordered now.
+                self.index.desired.all_changed(self.fence.revision);
+            }
         } else {
             self.index.unheard.insert(record.id);
         }
