@@ -26,7 +26,7 @@ pub(crate) fn named(request: &GuestRequest) -> Result<Guest, Fault> {
     if id.len() > ID_BYTES || id.starts_with('.') || id.contains(|c: char| c == '/' || c.is_control()) {
         return Err(invalid(format!("the guest id {id:?} cannot be a domain's name: use a UUID")));
     }
-    if guest.haar.is_some() && !uuid(id).is_some_and(|uuid| uuid == id) {
+    if guest.haar.is_some() && uuid(id).is_none_or(|uuid| uuid != id) {
         return Err(invalid(format!("the guest id {id:?} is no lower-case UUID")));
     }
     Ok(guest.clone())

@@ -15,7 +15,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 
 /// The program, its socket and its folders.
 pub(crate) struct Agent {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -46,15 +46,6 @@ impl Agent {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("rpc")
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits for the program's end and tells whether it was a good one.
-    pub(crate) fn ended_well(&mut self) -> bool {
-        self.child.wait().unwrap().success()
     }
 
     /// Calls a guest method with this request.
