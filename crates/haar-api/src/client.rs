@@ -66,6 +66,8 @@ pub struct Answered<T> {
     pub etag: Option<String>,
     /// For 202: the job's path.
     pub location: Option<String>,
+    /// The answer's bytes as they came.
+    pub body: Bytes,
 }
 
 impl<T> Answered<T> {
@@ -328,9 +330,9 @@ async fn read_answer<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<
         answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
     let (status, etag, location) = (answer.status().as_u16(), text(header::ETAG), text(header::LOCATION));
-    let bytes = read_body(answer).await?;
-    let value = serde_json::from_slice(&bytes).map_err(ClientError::Json)?;
-    Ok(Answered { status, value, etag, location })
+    let body = read_body(answer).await?;
+    let value = serde_json::from_slice(&body).map_err(ClientError::Json)?;
+    Ok(Answered { status, value, etag, location, body })
 }
 
 async fn read_body(answer: Response<Incoming>) -> Result<Bytes, ClientError> {

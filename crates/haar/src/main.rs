@@ -1,2 +1,16 @@
-//! The haar binary.
-fn main() {}
+//! The haar binary: its first word is a mode of a server ([`modes`]) or a noun of the command line ([`cli`]).
+
+mod cli;
+mod modes;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(first) = words.first()
+        && let Some(mode) = modes::MODES.iter().find(|mode| mode.word == first)
+    {
+        return (mode.main)(&words[1..]);
+    }
+    cli::main()
+}

@@ -1,0 +1,132 @@
+//! Which controller is spoken to, with which token, in which form the answer is printed.
+
+use haar_api::client::Client;
+
+use super::Global;
+use super::credentials::{self, Credentials, DEFAULT_CLOUD, SavedCloud};
+use super::failure::Failure;
+use super::output::Format;
+
+/// What a command needs besides its words.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Speaks to the controller.
+    pub(crate) client: Client,
+    /// How answers are printed.
+    pub(crate) format: Format,
+    /// The project names are looked up and made in; the server's default when none.
+    pub(crate) project: Option<String>,
+    /// The cloud's name, for files kept per cloud.
+    pub(crate) cloud: String,
+}
+
+impl Context {
+    /// Finds address and token and makes a client; nothing is sent yet.
+    pub(crate) fn connect(global: Global) -> Result<Context, Failure> {
+        let saved = load()?;
+        let environment = std::env::var("HAAR_TOKEN").ok().filter(|token| !token.is_empty());
+        let chosen = choose(&saved, global.url.as_deref(), global.cloud.as_deref(), environment)?;
+        Ok(Context {
+            client: Client::new(&chosen.url, chosen.token)?,
+            format: global.output,
+            project: global.project,
+            cloud: chosen.cloud,
+        })
+    }
+
+    /// Whether answers are printed as JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+}
+
+fn load() -> Result<Credentials, Failure> {
+    let unusable = |error| Failure::local("the saved clouds are of no use", error);
+    // Without a home there are no saved clouds; address and token may still come from elsewhere.
+    let Ok(path) = credentials::path() else { return Ok(Credentials::default()) };
+    if credentials::is_open_to_others(&path) {
+        eprintln!("warning: {} can be read by others; run  chmod 600 {}", path.display(), path.display());
+    }
+    Credentials::load(&path).map_err(unusable)
+}
+
+/// What was chosen.
+#[derive(Debug, PartialEq, Eq)]
+struct Chosen {
+    cloud: String,
+    url: String,
+    token: Option<String>,
+}
+
+/// An address given by hand wins over a saved cloud's. A saved token goes only to its own cloud's address.
+fn choose(
+    saved: &Credentials,
+    url: Option<&str>,
+    cloud: Option<&str>,
+    token: Option<String>,
+) -> Result<Chosen, Failure> {
+    let name = cloud.unwrap_or(DEFAULT_CLOUD);
+    let named = saved.clouds.get(name);
+    if let Some(url) = url {
+        let same = |cloud: &SavedCloud| cloud.url.trim_end_matches('/') == url.trim_end_matches('/');
+        let mut known = named.into_iter().chain(saved.clouds.values());
+        let token = token.or_else(|| known.find(|cloud| same(cloud)).map(|cloud| cloud.token.clone()));
+        return Ok(Chosen { cloud: name.to_owned(), url: url.to_owned(), token });
+    }
+    match (named, cloud) {
+        (Some(named), _) => Ok(Chosen {
+            cloud: name.to_owned(),
+            url: named.url.clone(),
+            token: token.or_else(|| Some(named.token.clone())),
+        }),
+        (None, Some(_)) => {
+            let names: Vec<&str> = saved.clouds.keys().map(String::as_str).collect();
+            let known = if names.is_empty() { "none is saved".to_owned() } else { names.join(", ") };
+            Err(Failure::Usage(format!("there is no saved cloud `{name}` ({known}); save it with  haar login")))
+        }
+        (None, None) => Err(Failure::Usage(
+            "no cloud is known; save one with  haar login --url http://host:8600  or start one here with  sudo haar up"
+                .to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved() -> Credentials {
+        let cloud = |url: &str, token: &str| SavedCloud { url: url.to_owned(), token: token.to_owned() };
+        let clouds = [
+            ("default".to_owned(), cloud("http://here:1", "here")),
+            ("lab".to_owned(), cloud("http://lab:2", "lab")),
+        ];
+        Credentials { clouds: clouds.into() }
+    }
+
+    fn chosen(url: Option<&str>, cloud: Option<&str>, token: Option<&str>) -> (String, Option<String>) {
+        let chosen = choose(&saved(), url, cloud, token.map(str::to_owned)).unwrap();
+        (chosen.url, chosen.token)
+    }
+
+    #[test]
+    fn the_default_cloud_is_meant_when_none_is_named() {
+        assert_eq!(chosen(None, None, None), ("http://here:1".into(), Some("here".into())));
+        assert_eq!(chosen(None, Some("lab"), None), ("http://lab:2".into(), Some("lab".into())));
+        assert_eq!(chosen(None, Some("lab"), Some("x")), ("http://lab:2".into(), Some("x".into())));
+    }
+
+    #[test]
+    fn a_saved_token_goes_only_to_its_own_address() {
+        assert_eq!(chosen(Some("http://lab:2/"), None, None).1, Some("lab".into()));
+        assert_eq!(chosen(Some("http://stranger:3"), None, None).1, None);
+        assert_eq!(chosen(Some("http://stranger:3"), Some("lab"), None).1, None);
+        assert_eq!(chosen(Some("http://stranger:3"), None, Some("x")).1, Some("x".into()));
+    }
+
+    #[test]
+    fn a_cloud_nobody_saved_is_wrong_usage() {
+        assert_eq!(choose(&saved(), None, Some("attic"), None).unwrap_err().code(), 2);
+        assert_eq!(choose(&Credentials::default(), None, None, None).unwrap_err().code(), 2);
+    }
+}

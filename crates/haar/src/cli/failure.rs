@@ -1,0 +1,150 @@
+//! Why a command did not end well: what a person reads, what a program reads, and the exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use haar_api::client::ClientError;
+use haar_api::problem::{Problem, ReasonView};
+use haar_api::v1::JobView;
+
+use super::job;
+use super::output::{self, Format};
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The words cannot be meant.
+    Usage(String),
+    /// The request failed, or was refused.
+    Client(ClientError),
+    /// A job ended in error.
+    Job(Box<JobView>),
+    /// Something on this machine: what was tried, and why it failed.
+    Local(String, Box<dyn Error + Send + Sync>),
+    /// It was done, and what it found is bad; everything was said already.
+    Said,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match error {
+            ClientError::Problem(mut problem) if problem.code == "job_failed" && problem.job.is_some() => {
+                match problem.job.take() {
+                    Some(job) => Failure::Job(job),
+                    None => Failure::Client(ClientError::Problem(problem)),
+                }
+            }
+            other => Failure::Client(other),
+        }
+    }
+}
+
+impl Failure {
+    /// Something on this machine failed.
+    pub(crate) fn local(tried: impl Into<String>, error: impl Error + Send + Sync + 'static) -> Failure {
+        Failure::Local(tried.into(), Box::new(error))
+    }
+
+    /// Says it on stderr and gives the exit code.
+    pub(crate) fn report(&self, format: Format) -> ExitCode {
+        match (self, format) {
+            (Failure::Said, _) => {}
+            (_, Format::Json) => {
+                let json = serde_json::to_string_pretty(&self.problem());
+                eprintln!("{}", json.unwrap_or_else(|error| error.to_string()));
+            }
+            (_, Format::Table) => eprint!("{}", self.text()),
+        }
+        ExitCode::from(self.code())
+    }
+
+    /// 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 not allowed, 6 unreachable.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Job(_) | Failure::Local(..) | Failure::Said => 1,
+            Failure::Client(error) => match error {
+                ClientError::Problem(problem) => exit_code(problem),
+                ClientError::BadUrl(_) | ClientError::BadToken => 2,
+                error if error.is_unreachable() => 6,
+                _ => 1,
+            },
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Failure::Client(ClientError::Problem(problem)) => problem_text(problem),
+            Failure::Job(failed) => job::failure_text(failed),
+            Failure::Client(error) => format!("error: {}\n", chain(error)),
+            Failure::Local(tried, error) => format!("error: {tried}: {}\n", chain(error.as_ref())),
+            Failure::Usage(text) => format!("error: {text}\n"),
+            Failure::Said => String::new(),
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        let local =
+            |code: &str, message: String| Problem { code: code.to_owned(), message, ..Problem::default() };
+        match self {
+            Failure::Client(ClientError::Problem(problem)) => (**problem).clone(),
+            Failure::Job(failed) => Problem {
+                job: Some(failed.clone()),
+                ..Problem::new(409, "job_failed", job::failure_line(failed))
+            },
+            Failure::Client(error) if error.is_unreachable() => local("unreachable", chain(error)),
+            Failure::Client(error) => local("client", chain(error)),
+            Failure::Usage(text) => local("usage", text.clone()),
+            Failure::Local(tried, error) => local("local", format!("{tried}: {}", chain(error.as_ref()))),
+            Failure::Said => local("failed", String::new()),
+        }
+    }
+}
+
+/// The error and its causes, each said once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn exit_code(problem: &Problem) -> u8 {
+    match (problem.status, problem.code.as_str()) {
+        (_, "job_failed") => 1,
+        (401 | 403, _) => 5,
+        (404, _) => 4,
+        (503, "not_ready" | "too_many_connections") => 6,
+        (400..=499, _) => 3,
+        _ => 1,
+    }
+}
+
+/// A problem for a person: the message with its code at the right, then the reasons.
+pub(crate) fn problem_text(problem: &Problem) -> String {
+    let mut text = output::with_code(&format!("error: {}", problem.message), &problem.code);
+    let width = problem.reasons.iter().map(|reason| reason.words.chars().count()).max().unwrap_or(0);
+    for reason in &problem.reasons {
+        text.push_str(&reason_line(reason, width));
+    }
+    if problem.status >= 500 && !problem.request_id.is_empty() {
+        text.push_str(&format!("   the controller's log has more under request {}\n", problem.request_id));
+    }
+    text
+}
+
+fn reason_line(reason: &ReasonView, width: usize) -> String {
+    let which = match (reason.count, reason.detail.as_str()) {
+        (1, "") => reason.best.clone(),
+        (1, detail) => format!("{}, {detail}", reason.best),
+        (_, "") => format!("such as {}", reason.best),
+        (_, detail) => format!("best: {}, {detail}", reason.best),
+    };
+    format!("{:>4}  {:width$}   {which}\n", reason.count, reason.words)
+}

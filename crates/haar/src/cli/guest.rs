@@ -1,0 +1,373 @@
+//! `haar guest`: virtual machines.
+
+use std::net::IpAddr;
+
+use haar_api::client::Answered;
+use haar_api::endpoint::{Endpoint, Nothing};
+use haar_api::table as t;
+use haar_api::v1::{GuestListQuery, GuestPatch, GuestRestart, GuestView, LogQuery, Ref, RefWaitQuery, Time};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::follow::{self, WaitWords};
+use super::labels::LabelChanges;
+use super::noun::{self, Noun};
+use super::{console, guest_create, output};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Place, make and start a guest
+    #[command(after_help = guest_create::EXAMPLES)]
+    Create(Box<guest_create::Words>),
+    /// List guests
+    #[command(
+        after_help = "Examples:\n  haar guest list\n  haar guest list --on lab2 --state running\n  haar guest list -o json"
+    )]
+    List(ListWords),
+    /// Show a guest
+    #[command(after_help = "Examples:\n  haar guest show web\n  haar guest show 7f3a")]
+    Show(One),
+    /// Change a guest's name, labels, restart policy or firewall group
+    #[command(
+        after_help = "Examples:\n  haar guest set web --metadata team=web --unset old\n  haar guest set web --restart always\n  haar guest set web --no-fwgroup"
+    )]
+    Set(SetWords),
+    /// Stop guests and remove them with their disks
+    #[command(after_help = "Examples:\n  haar guest delete web\n  haar guest delete ci-1 ci-2 --no-wait")]
+    Delete(Several),
+    /// Start guests
+    #[command(after_help = "Examples:\n  haar guest start web")]
+    Start(Several),
+    /// Ask guests to power off
+    #[command(after_help = "Examples:\n  haar guest shutdown web")]
+    Shutdown(Several),
+    /// Cut guests' power
+    #[command(after_help = "Examples:\n  haar guest poweroff web")]
+    Poweroff(Several),
+    /// Ask guests to reboot
+    #[command(after_help = "Examples:\n  haar guest reboot web")]
+    Reboot(Several),
+    /// Make lost guests anew from their image; what was on their disks stays lost
+    #[command(after_help = "Examples:\n  haar guest recreate web")]
+    Recreate(Several),
+    /// Take over guests found on a host after a restore
+    #[command(after_help = "Examples:\n  haar guest adopt web")]
+    Adopt(Several),
+    /// Open a guest's serial console; Ctrl-] closes it
+    #[command(after_help = "Examples:\n  haar guest console web")]
+    Console(One),
+    /// Print what a guest wrote to its serial console
+    #[command(after_help = "Examples:\n  haar guest log web --tail 4096\n  haar guest log web --follow")]
+    Log(LogWords),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// Name, id, or the beginning of an id
+    guest: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Several {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    guest: Vec<String>,
+    #[command(flatten)]
+    wait: WaitWords,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListWords {
+    /// Only those on this hypervisor
+    #[arg(long, value_name = "HYPERVISOR")]
+    on: Option<String>,
+    /// Only those in this state
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those of this flavor
+    #[arg(long)]
+    flavor: Option<String>,
+    /// Only those of this image
+    #[arg(long)]
+    image: Option<String>,
+    /// Only those in this network
+    #[arg(long)]
+    network: Option<String>,
+    /// Only the one of this name
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetWords {
+    /// Name, id, or the beginning of an id
+    guest: String,
+    /// New name; the host name inside stays
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    labels: LabelChanges,
+    /// When it is started again by itself
+    #[arg(long, value_enum)]
+    restart: Option<RestartWord>,
+    /// New firewall group
+    #[arg(long, conflicts_with = "no_fwgroup")]
+    fwgroup: Option<String>,
+    /// Take it out of its firewall group
+    #[arg(long)]
+    no_fwgroup: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogWords {
+    /// Name, id, or the beginning of an id
+    guest: String,
+    /// Go on with what is added
+    #[arg(long, short)]
+    follow: bool,
+    /// Bytes of the log's end to begin with
+    #[arg(long, value_name = "BYTES")]
+    tail: Option<u64>,
+}
+
+/// When a guest is started again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RestartWord {
+    /// Not at all
+    Never,
+    /// After a crash or the host's reboot
+    OnFailure,
+    /// Whenever it is off and shall run
+    Always,
+}
+
+impl From<RestartWord> for GuestRestart {
+    fn from(word: RestartWord) -> GuestRestart {
+        match word {
+            RestartWord::Never => GuestRestart::Never,
+            RestartWord::OnFailure => GuestRestart::OnFailure,
+            RestartWord::Always => GuestRestart::Always,
+        }
+    }
+}
+
+/// The noun.
+pub(crate) struct Guests;
+
+impl Noun for Guests {
+    const WORD: &'static str = "guest";
+    const COLUMNS: &'static [&'static str] =
+        &["NAME", "STATE", "ADDRESS", "FLAVOR", "IMAGE", "HYPERVISOR", "AGE", ""];
+    type View = GuestView;
+    type List = t::GuestList;
+
+    fn id(view: &GuestView) -> Uuid {
+        view.id.0
+    }
+
+    fn name(view: &GuestView) -> &str {
+        view.name.as_str()
+    }
+
+    fn row(view: &GuestView, now: Time) -> Vec<String> {
+        vec![
+            view.name.to_string(),
+            view.state.clone(),
+            view.ip.map_or("-".to_owned(), |ip| ip.to_string()),
+            view.flavor_name.clone(),
+            view.image_name.clone(),
+            view.hypervisor_name.clone().unwrap_or_else(|| "-".to_owned()),
+            output::age(view.created_at, now),
+            view.reason.clone(),
+        ]
+    }
+
+    fn details(view: &GuestView) -> (String, Vec<(&'static str, String)>) {
+        let wanted = if view.goal == view.state { String::new() } else { view.goal.clone() };
+        let address = view.ip.map_or(String::new(), |ip| {
+            format!("{ip} in {} ({})", view.network_name, view.subnet_name.as_deref().unwrap_or_default())
+        });
+        let resources = view.resources;
+        let size = format!(
+            "{} ({} cpu, {}, {} disk)",
+            view.flavor_name,
+            resources.cpu,
+            output::mib(resources.memory),
+            output::mib(resources.disk)
+        );
+        let keys = view.ssh_keys.len() as u64;
+        let lines = vec![
+            ("state", view.state.clone()),
+            ("wanted", wanted),
+            ("reason", view.reason.clone()),
+            ("address", address),
+            ("mac", view.mac.to_string()),
+            ("flavor", size),
+            ("image", view.image_name.clone()),
+            ("hypervisor", view.hypervisor_name.clone().unwrap_or_default()),
+            ("bridge", view.bridge.clone().unwrap_or_default()),
+            ("fwgroup", view.fwgroup_name.clone().unwrap_or_default()),
+            ("restart", restart_word(view.restart).to_owned()),
+            ("owner", if view.owner == "controller" { String::new() } else { view.owner.clone() }),
+            ("labels", output::labels(&view.metadata)),
+            ("ssh keys", if keys == 0 { "none".to_owned() } else { keys.to_string() }),
+            ("user-data", view.user_data.as_deref().map(output::short_hash).unwrap_or_default()),
+            ("last job", view.job.map(|job| job.to_string()).unwrap_or_default()),
+            ("revision", view.revision.to_string()),
+            ("made", view.created_at.to_string()),
+        ];
+        (format!("guest {}   {}", view.name, view.id), lines)
+    }
+}
+
+fn restart_word(restart: GuestRestart) -> &'static str {
+    match restart {
+        GuestRestart::Never => "never",
+        GuestRestart::OnFailure => "on-failure",
+        GuestRestart::Always => "always",
+    }
+}
+
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(words) => guest_create::run(context, *words).await,
+        Verb::List(words) => list(context, words).await,
+        Verb::Show(words) => noun::show::<Guests, t::GuestShow>(context, &words.guest).await,
+        Verb::Set(words) => set(context, words).await,
+        Verb::Delete(words) => delete(context, &words).await,
+        Verb::Start(words) => act::<t::GuestStart>(context, &words).await,
+        Verb::Shutdown(words) => act::<t::GuestShutdown>(context, &words).await,
+        Verb::Poweroff(words) => act::<t::GuestPoweroff>(context, &words).await,
+        Verb::Reboot(words) => act::<t::GuestReboot>(context, &words).await,
+        Verb::Recreate(words) => act::<t::GuestRecreate>(context, &words).await,
+        Verb::Adopt(words) => act::<t::GuestAdopt>(context, &words).await,
+        Verb::Console(words) => console::run(context, &words.guest).await,
+        Verb::Log(words) => log(context, &words).await,
+    }
+}
+
+async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
+    let query = GuestListQuery {
+        name: words.name,
+        project: context.project.clone(),
+        hypervisor: words.on,
+        state: words.state,
+        flavor: words.flavor,
+        image: words.image,
+        network: words.network,
+        ..GuestListQuery::default()
+    };
+    noun::list::<Guests>(context, query).await
+}
+
+async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
+    let read = noun::read::<Guests, t::GuestShow>(context, &words.guest).await?;
+    let fwgroup = match (words.fwgroup, words.no_fwgroup) {
+        (Some(group), _) => Some(Some(Ref(group))),
+        (None, true) => Some(None),
+        (None, false) => None,
+    };
+    let patch = GuestPatch {
+        name: words.name,
+        metadata: words.labels.applied_to(&read.value.metadata),
+        restart: words.restart.map(GuestRestart::from),
+        fwgroup,
+    };
+    let call = context.client.request::<t::GuestSet>(&[&read.value.id.to_string()]);
+    let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
+    noun::said(context, &answered, &format!("guest {} changed", answered.value.name))
+}
+
+fn no_wait(context: &Context) -> RefWaitQuery {
+    RefWaitQuery { project: context.project.clone(), wait: None }
+}
+
+async fn act<A>(context: &Context, words: &Several) -> Result<(), Failure>
+where
+    A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
+{
+    for guest in &words.guest {
+        let reference = noun::resolve::<Guests>(context, guest).await?;
+        let call = context.client.request::<A>(&[&reference]).query(no_wait(context));
+        let answered = call.send(&Nothing).await?;
+        let name = answered.value.name.to_string();
+        let Some(job) = job_of(&answered) else {
+            noun::said(context, &answered, &format!("{name}   {}", answered.value.state))?;
+            continue;
+        };
+        if words.wait.no_wait {
+            noun::said(context, &answered, &job)?;
+            continue;
+        }
+        let ended = follow::to_the_end(context, &name, &job, words.wait).await?;
+        let call = context.client.request::<t::GuestShow>(&[&answered.value.id.to_string()]);
+        let after = call.send(&Nothing).await?;
+        let line =
+            format!("{name}   {}   {} after {}", follow::ticks(&ended), after.value.state, took(&ended));
+        noun::said(context, &after, &line)?;
+    }
+    Ok(())
+}
+
+/// The job an answer began.
+fn job_of<T>(answered: &Answered<T>) -> Option<String> {
+    answered.is_under_way().then(|| answered.job().map(str::to_owned)).flatten()
+}
+
+/// How long a job took, from its making to its end.
+pub(crate) fn took(job: &haar_api::v1::JobView) -> String {
+    let ended = job.finished_at.unwrap_or(job.created_at);
+    output::span(ended.as_ms() - job.created_at.as_ms())
+}
+
+async fn delete(context: &Context, words: &Several) -> Result<(), Failure> {
+    for guest in &words.guest {
+        let reference = noun::resolve::<Guests>(context, guest).await?;
+        let call = context.client.request::<t::GuestDelete>(&[&reference]).query(no_wait(context));
+        let answered = call.send(&Nothing).await?;
+        let name = answered.value.guest_name.clone();
+        if words.wait.no_wait {
+            noun::said(context, &answered, &answered.value.id.to_string())?;
+            continue;
+        }
+        let job = answered.value.id.to_string();
+        let ended = match answered.value.ended() {
+            true if answered.value.status == "error" => return Err(Failure::Job(Box::new(answered.value))),
+            true => answered.value.clone(),
+            false => follow::to_the_end(context, &name, &job, words.wait).await?,
+        };
+        if context.is_json() {
+            let value = serde_json::to_value(&ended);
+            output::json(&value.map_err(|error| Failure::local("cannot write JSON", error))?)?;
+            continue;
+        }
+        output::out(&format!("  {name}   {}   deleted after {}\n", follow::ticks(&ended), took(&ended)));
+    }
+    Ok(())
+}
+
+async fn log(context: &Context, words: &LogWords) -> Result<(), Failure> {
+    let reference = noun::resolve::<Guests>(context, &words.guest).await?;
+    let query =
+        LogQuery { project: context.project.clone(), tail: words.tail, follow: words.follow.then_some(true) };
+    let call = context.client.request::<t::GuestLog>(&[&reference]).query(query);
+    let mut bytes = call.stream(&Nothing).await?;
+    while let Some(chunk) = bytes.chunk().await? {
+        use std::io::Write as _;
+        let mut stdout = std::io::stdout().lock();
+        if stdout.write_all(&chunk).and_then(|()| stdout.flush()).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// A guest's address, or what is in the way of one.
+pub(crate) fn address(view: &GuestView) -> Result<IpAddr, Failure> {
+    let no_address = || {
+        let text = format!("guest {} has no address: it is {} {}", view.name, view.state, view.reason);
+        Failure::Usage(text.trim_end().to_owned())
+    };
+    view.ip.ok_or_else(no_address)
+}

@@ -1,0 +1,187 @@
+//! `haar network`: what guests are plugged into.
+
+use haar_api::table as t;
+use haar_api::v1::{NetworkCreate, NetworkPatch, NetworkReach, NetworkView, Time};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::labels::{self, Label, LabelChanges};
+use super::noun::{self, ListWords, Noun};
+use super::output;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Make a network
+    #[command(
+        after_help = "Examples:\n  haar network create lab --nat\n  haar subnet create lab --network lab --cidr 10.78.0.0/24 --gateway 10.78.0.1"
+    )]
+    Create(CreateWords),
+    /// List networks
+    #[command(after_help = "Examples:\n  haar network list")]
+    List(ListWords),
+    /// Show a network
+    #[command(after_help = "Examples:\n  haar network show default")]
+    Show(One),
+    /// Change a network
+    #[command(after_help = "Examples:\n  haar network set lab --nat false")]
+    Set(SetWords),
+    /// Remove networks without subnets and guests
+    #[command(after_help = "Examples:\n  haar network delete lab")]
+    Delete(Several),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// Name, id, or the beginning of an id
+    network: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Several {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    network: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateWords {
+    /// Its name
+    name: String,
+    /// Let guests reach the outside under the hypervisor's address
+    #[arg(long)]
+    nat: bool,
+    /// Which hypervisors have it
+    #[arg(long, value_enum, default_value = "all")]
+    reach: ReachWord,
+    /// A label; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    metadata: Vec<Label>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetWords {
+    /// Name, id, or the beginning of an id
+    network: String,
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+    /// Whether guests reach the outside under the hypervisor's address
+    #[arg(long, value_name = "true|false")]
+    nat: Option<bool>,
+    /// Which hypervisors have it
+    #[arg(long, value_enum)]
+    reach: Option<ReachWord>,
+    #[command(flatten)]
+    labels: LabelChanges,
+}
+
+/// Which hypervisors have a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ReachWord {
+    /// Every one
+    All,
+    /// Those whose record lists one of its subnets
+    Listed,
+}
+
+impl From<ReachWord> for NetworkReach {
+    fn from(word: ReachWord) -> NetworkReach {
+        match word {
+            ReachWord::All => NetworkReach::All,
+            ReachWord::Listed => NetworkReach::Listed,
+        }
+    }
+}
+
+/// The noun.
+pub(crate) struct Networks;
+
+impl Noun for Networks {
+    const WORD: &'static str = "network";
+    const COLUMNS: &'static [&'static str] = &["NAME", "NAT", "REACH", "SUBNETS", "BRIDGE", "AGE"];
+    type View = NetworkView;
+    type List = t::NetworkList;
+
+    fn id(view: &NetworkView) -> Uuid {
+        view.id.0
+    }
+
+    fn name(view: &NetworkView) -> &str {
+        view.name.as_str()
+    }
+
+    fn row(view: &NetworkView, now: Time) -> Vec<String> {
+        vec![
+            view.name.to_string(),
+            yes_no(view.nat).to_owned(),
+            reach(view.reach).to_owned(),
+            view.subnet_names.join(", "),
+            view.bridge.clone(),
+            output::age(view.created_at, now),
+        ]
+    }
+
+    fn details(view: &NetworkView) -> (String, Vec<(&'static str, String)>) {
+        let lines = vec![
+            ("nat", yes_no(view.nat).to_owned()),
+            ("reach", reach(view.reach).to_owned()),
+            ("subnets", view.subnet_names.join(", ")),
+            ("bridge", view.bridge.clone()),
+            ("labels", output::labels(&view.metadata)),
+            ("revision", view.revision.to_string()),
+            ("made", view.created_at.to_string()),
+        ];
+        (format!("network {}   {}", view.name, view.id), lines)
+    }
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+fn reach(reach: NetworkReach) -> &'static str {
+    match reach {
+        NetworkReach::All => "all",
+        NetworkReach::Listed => "listed",
+    }
+}
+
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(words) => create(context, words).await,
+        Verb::List(words) => noun::list::<Networks>(context, words.query(context)).await,
+        Verb::Show(words) => noun::show::<Networks, t::NetworkShow>(context, &words.network).await,
+        Verb::Set(words) => set(context, words).await,
+        Verb::Delete(words) => noun::delete::<Networks, t::NetworkDelete>(context, &words.network).await,
+    }
+}
+
+async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
+    let body = NetworkCreate {
+        name: words.name,
+        project: context.project.clone(),
+        metadata: labels::map(&words.metadata),
+        nat: words.nat,
+        reach: words.reach.into(),
+    };
+    let answered = context.client.request::<t::NetworkPost>(&[]).send(&body).await?;
+    let name = &answered.value.name;
+    let line = format!(
+        "network {name} made; give it addresses:  haar subnet create {name} --network {name} --cidr …"
+    );
+    noun::said(context, &answered, &line)
+}
+
+async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
+    let read = noun::read::<Networks, t::NetworkShow>(context, &words.network).await?;
+    let patch = NetworkPatch {
+        name: words.name,
+        metadata: words.labels.applied_to(&read.value.metadata),
+        nat: words.nat,
+        reach: words.reach.map(NetworkReach::from),
+    };
+    let call = context.client.request::<t::NetworkSet>(&[&read.value.id.to_string()]);
+    let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
+    noun::said(context, &answered, &format!("network {} changed", answered.value.name))
+}

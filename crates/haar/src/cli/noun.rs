@@ -1,0 +1,248 @@
+//! What the nouns have in common: list, show, delete, and finding a thing by name, id or its beginning.
+
+use haar_api::client::Answered;
+use haar_api::endpoint::{Endpoint, Nothing};
+use haar_api::v1::{
+    GuestListQuery, JobListQuery, List, ListQuery, MOST_LIMIT, RefQuery, SubnetListQuery, Time,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::output;
+
+/// A noun as the command line shows it.
+pub(crate) trait Noun {
+    /// The word.
+    const WORD: &'static str;
+    /// The columns of its list.
+    const COLUMNS: &'static [&'static str];
+    /// What the API sends.
+    type View: DeserializeOwned;
+    /// Its list.
+    type List: Endpoint<Query: Paged, Body = Nothing, Answer = List<Self::View>>;
+    /// Its id.
+    fn id(view: &Self::View) -> Uuid;
+    /// Its name; empty for nouns without one.
+    fn name(view: &Self::View) -> &str;
+    /// Its row of the list.
+    fn row(view: &Self::View, now: Time) -> Vec<String>;
+    /// Its title and details.
+    fn details(view: &Self::View) -> (String, Vec<(&'static str, String)>);
+}
+
+/// A query that pages.
+pub(crate) trait Paged: Clone {
+    /// Asks for the page at `cursor`, as large as the server gives.
+    fn page(self, cursor: Option<String>) -> Self;
+}
+
+macro_rules! paged {
+    ($($query:ty)*) => {$(
+        impl Paged for $query {
+            fn page(mut self, cursor: Option<String>) -> Self {
+                self.limit = Some(MOST_LIMIT);
+                self.cursor = cursor;
+                self
+            }
+        }
+    )*};
+}
+
+paged!(ListQuery GuestListQuery JobListQuery SubnetListQuery);
+
+/// What a list is narrowed by.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ListWords {
+    /// Only the one of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+impl ListWords {
+    /// As a query, in the project asked for.
+    pub(crate) fn query(self, context: &Context) -> ListQuery {
+        ListQuery { name: self.name, project: context.project.clone(), ..ListQuery::default() }
+    }
+}
+
+/// Every page, as views and as one JSON document.
+pub(crate) async fn pages<N: Noun>(
+    context: &Context,
+    query: <N::List as Endpoint>::Query,
+) -> Result<(Vec<N::View>, Value), Failure> {
+    let (mut views, mut items, mut cursor) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = query.clone().page(cursor);
+        let answered = context.client.request::<N::List>(&[]).query(page).send(&Nothing).await?;
+        let raw: Value = serde_json::from_slice(&answered.body)
+            .map_err(|error| Failure::local("the answer is no JSON", error))?;
+        if let Some(page) = raw["items"].as_array() {
+            items.extend(page.iter().cloned());
+        }
+        views.extend(answered.value.items);
+        cursor = answered.value.next_cursor;
+        if cursor.is_none() {
+            let document = json!({"items": items, "next_cursor": null, "revision": raw["revision"]});
+            return Ok((views, document));
+        }
+    }
+}
+
+/// Prints the list.
+pub(crate) async fn list<N: Noun>(
+    context: &Context,
+    query: <N::List as Endpoint>::Query,
+) -> Result<(), Failure> {
+    let (views, document) = pages::<N>(context, query).await?;
+    if context.is_json() {
+        return output::json(&document);
+    }
+    if views.is_empty() {
+        output::out(&format!("  no {}s\n", N::WORD));
+        return Ok(());
+    }
+    let now = output::now();
+    let rows = views.iter().map(|view| N::row(view, now)).collect();
+    output::out(&output::table(N::COLUMNS, rows, output::colours()));
+    Ok(())
+}
+
+/// Prints one thing's details, or what the API sent.
+pub(crate) fn print<N: Noun>(context: &Context, answered: &Answered<N::View>) -> Result<(), Failure> {
+    if context.is_json() {
+        return output::json_bytes(&answered.body);
+    }
+    let (title, lines) = N::details(&answered.value);
+    output::out(&output::details(&title, &lines));
+    Ok(())
+}
+
+/// Prints one line about what was done, or what the API sent.
+pub(crate) fn said<T>(context: &Context, answered: &Answered<T>, line: &str) -> Result<(), Failure> {
+    if context.is_json() {
+        return output::json_bytes(&answered.body);
+    }
+    output::out(&format!("  {line}\n"));
+    Ok(())
+}
+
+/// The query of a path that names one thing.
+pub(crate) fn in_project(context: &Context) -> RefQuery {
+    RefQuery { project: context.project.clone() }
+}
+
+/// Reads one thing by name, id, or the beginning of its id.
+pub(crate) async fn read<N: Noun, S>(context: &Context, text: &str) -> Result<Answered<N::View>, Failure>
+where
+    S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
+{
+    let reference = resolve::<N>(context, text).await?;
+    let call = context.client.request::<S>(&[&reference]).query(in_project(context));
+    Ok(call.send(&Nothing).await?)
+}
+
+/// Reads one thing and prints it.
+pub(crate) async fn show<N: Noun, S>(context: &Context, text: &str) -> Result<(), Failure>
+where
+    S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
+{
+    print::<N>(context, &read::<N, S>(context, text).await?)
+}
+
+/// Deletes things one by one; the first no ends it.
+pub(crate) async fn delete<N: Noun, D>(context: &Context, names: &[String]) -> Result<(), Failure>
+where
+    D: Endpoint<Query = RefQuery, Body = Nothing, Answer = Nothing>,
+{
+    for name in names {
+        let reference = resolve::<N>(context, name).await?;
+        let call = context.client.request::<D>(&[&reference]).query(in_project(context));
+        call.send_only(&Nothing).await?;
+        if !context.is_json() {
+            output::out(&format!("  {} {name} deleted\n", N::WORD));
+        }
+    }
+    Ok(())
+}
+
+/// What the API can be asked with: the text itself, or the id that begins with it. Only a text that could be
+/// the beginning of an id costs a look at the list.
+pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<String, Failure> {
+    if text.is_empty() {
+        return Err(Failure::Usage(format!("the {}'s name is empty", N::WORD)));
+    }
+    if !could_begin_an_id(text) {
+        return Ok(text.to_owned());
+    }
+    let (views, _) = pages::<N>(context, <N::List as Endpoint>::Query::default()).await?;
+    let known: Vec<(Uuid, &str)> = views.iter().map(|view| (N::id(view), N::name(view))).collect();
+    match pick(&known, text) {
+        Picked::One(id) => Ok(id.to_string()),
+        Picked::AsGiven => Ok(text.to_owned()),
+        Picked::Several(ids) => {
+            let ids = ids.iter().map(output::short_id).collect::<Vec<_>>().join(", ");
+            Err(Failure::Usage(format!(
+                "`{text}` begins the ids of several {}s: {ids}; give more of it",
+                N::WORD
+            )))
+        }
+    }
+}
+
+/// At least four hex digits, less than a whole id.
+fn could_begin_an_id(text: &str) -> bool {
+    let digits = text.chars().filter(|c| *c != '-').count();
+    (4..32).contains(&digits) && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Picked {
+    One(Uuid),
+    AsGiven,
+    Several(Vec<Uuid>),
+}
+
+/// A name wins over the beginning of an id.
+fn pick(known: &[(Uuid, &str)], text: &str) -> Picked {
+    if known.iter().any(|(_, name)| *name == text) {
+        return Picked::AsGiven;
+    }
+    let wanted = text.replace('-', "").to_lowercase();
+    let begins = |id: &Uuid| id.simple().to_string().starts_with(&wanted);
+    let ids: Vec<Uuid> = known.iter().map(|(id, _)| *id).filter(begins).collect();
+    match ids.as_slice() {
+        [] => Picked::AsGiven,
+        [id] => Picked::One(*id),
+        _ => Picked::Several(ids),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_an_id_must_be_unique_and_yields_to_a_name() {
+        let one = Uuid::from_u128(0x7f3a_1111 << 96);
+        let two = Uuid::from_u128(0x7f3a_2222 << 96);
+        let known = [(one, "web"), (two, "dead")];
+        assert_eq!(pick(&known, "7f3a1"), Picked::One(one));
+        assert_eq!(pick(&known, "7F3A2222-00"), Picked::One(two));
+        assert_eq!(pick(&known, "7f3a"), Picked::Several(vec![one, two]));
+        assert_eq!(pick(&known, "beef"), Picked::AsGiven);
+        assert_eq!(pick(&[(one, "7f3a"), (two, "x")], "7f3a"), Picked::AsGiven);
+    }
+
+    #[test]
+    fn only_hex_that_is_no_whole_id_is_looked_up() {
+        for text in ["7f3a", "7f3a1111-0000", "DEAD"] {
+            assert!(could_begin_an_id(text), "{text}");
+        }
+        for text in ["web", "abc", "7f3a1111-0000-0000-0000-000000000000", "dead-web", "----"] {
+            assert!(!could_begin_an_id(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `haar subnet`: ranges of addresses in a network.
+
+use haar_api::table as t;
+use haar_api::v1::{Ref, SubnetCreate, SubnetListQuery, SubnetPatch, SubnetView, Time};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::labels::{self, Label, LabelChanges};
+use super::noun::{self, Noun};
+use super::output;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Make a subnet
+    #[command(
+        after_help = "Examples:\n  haar subnet create lab --network lab --cidr 10.78.0.0/24 --gateway 10.78.0.1\n  haar subnet create six --network lab --cidr fd00:78::/64 --gateway fd00:78::1 --start fd00:78::100"
+    )]
+    Create(CreateWords),
+    /// List subnets
+    #[command(after_help = "Examples:\n  haar subnet list --network lab")]
+    List(ListWords),
+    /// Show a subnet
+    #[command(after_help = "Examples:\n  haar subnet show lab")]
+    Show(One),
+    /// Change a subnet; addresses in use must stay inside
+    #[command(after_help = "Examples:\n  haar subnet set lab --end 10.78.0.99 --dns 9.9.9.9")]
+    Set(SetWords),
+    /// Remove subnets whose addresses are all free
+    #[command(after_help = "Examples:\n  haar subnet delete lab")]
+    Delete(Several),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// Name, id, or the beginning of an id
+    subnet: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Several {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    subnet: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListWords {
+    /// Only those of this network
+    #[arg(long)]
+    network: Option<String>,
+    /// Only the one of this name
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateWords {
+    /// Its name
+    name: String,
+    /// The network it belongs to; `default` when left out
+    #[arg(long, default_value = "default")]
+    network: String,
+    /// The range as a whole
+    #[arg(long)]
+    cidr: String,
+    /// The router's address: the bridge's own on each hypervisor
+    #[arg(long)]
+    gateway: Option<String>,
+    /// First address handed out; the range's first when left out
+    #[arg(long)]
+    start: Option<String>,
+    /// Last address handed out; the range's last when left out
+    #[arg(long)]
+    end: Option<String>,
+    /// A name server told to guests; may be given three times
+    #[arg(long)]
+    dns: Vec<String>,
+    /// A label; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    metadata: Vec<Label>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetWords {
+    /// Name, id, or the beginning of an id
+    subnet: String,
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+    /// New router's address
+    #[arg(long, conflicts_with = "no_gateway")]
+    gateway: Option<String>,
+    /// Have no router
+    #[arg(long)]
+    no_gateway: bool,
+    /// New first address
+    #[arg(long)]
+    start: Option<String>,
+    /// New last address
+    #[arg(long)]
+    end: Option<String>,
+    /// The new name servers, all of them; may be given three times
+    #[arg(long)]
+    dns: Vec<String>,
+    #[command(flatten)]
+    labels: LabelChanges,
+}
+
+/// The noun.
+pub(crate) struct Subnets;
+
+impl Noun for Subnets {
+    const WORD: &'static str = "subnet";
+    const COLUMNS: &'static [&'static str] =
+        &["NAME", "NETWORK", "CIDR", "GATEWAY", "START", "END", "USED", "AGE"];
+    type View = SubnetView;
+    type List = t::SubnetList;
+
+    fn id(view: &SubnetView) -> Uuid {
+        view.id.0
+    }
+
+    fn name(view: &SubnetView) -> &str {
+        view.name.as_str()
+    }
+
+    fn row(view: &SubnetView, now: Time) -> Vec<String> {
+        vec![
+            view.name.to_string(),
+            view.network_name.clone(),
+            view.cidr.to_string(),
+            view.gateway.map_or("-".to_owned(), |gateway| gateway.to_string()),
+            view.start.to_string(),
+            view.end.to_string(),
+            used(view),
+            output::age(view.created_at, now),
+        ]
+    }
+
+    fn details(view: &SubnetView) -> (String, Vec<(&'static str, String)>) {
+        let lines = vec![
+            ("network", view.network_name.clone()),
+            ("cidr", view.cidr.to_string()),
+            ("gateway", view.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()),
+            ("hands out", format!("{} to {}", view.start, view.end)),
+            ("addresses", used(view)),
+            ("dns", view.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            ("labels", output::labels(&view.metadata)),
+            ("revision", view.revision.to_string()),
+            ("made", view.created_at.to_string()),
+        ];
+        (format!("subnet {}   {}", view.name, view.id), lines)
+    }
+}
+
+fn used(view: &SubnetView) -> String {
+    match view.addresses_total {
+        u64::MAX => view.addresses_used.to_string(),
+        total => format!("{} of {total}", view.addresses_used),
+    }
+}
+
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(words) => create(context, words).await,
+        Verb::List(words) => {
+            let query = SubnetListQuery {
+                name: words.name,
+                network: words.network,
+                project: context.project.clone(),
+                ..SubnetListQuery::default()
+            };
+            noun::list::<Subnets>(context, query).await
+        }
+        Verb::Show(words) => noun::show::<Subnets, t::SubnetShow>(context, &words.subnet).await,
+        Verb::Set(words) => set(context, words).await,
+        Verb::Delete(words) => noun::delete::<Subnets, t::SubnetDelete>(context, &words.subnet).await,
+    }
+}
+
+async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
+    let body = SubnetCreate {
+        name: words.name,
+        project: context.project.clone(),
+        metadata: labels::map(&words.metadata),
+        network: Ref(words.network),
+        cidr: words.cidr,
+        gateway: words.gateway,
+        start: words.start,
+        end: words.end,
+        dns: words.dns,
+    };
+    let answered = context.client.request::<t::SubnetPost>(&[]).send(&body).await?;
+    let view = &answered.value;
+    let line =
+        format!("subnet {} made: {} to {} in network {}", view.name, view.start, view.end, view.network_name);
+    noun::said(context, &answered, &line)
+}
+
+async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
+    let read = noun::read::<Subnets, t::SubnetShow>(context, &words.subnet).await?;
+    let gateway = match (words.gateway, words.no_gateway) {
+        (Some(gateway), _) => Some(Some(gateway)),
+        (None, true) => Some(None),
+        (None, false) => None,
+    };
+    let patch = SubnetPatch {
+        name: words.name,
+        metadata: words.labels.applied_to(&read.value.metadata),
+        gateway,
+        start: words.start,
+        end: words.end,
+        dns: if words.dns.is_empty() { None } else { Some(words.dns) },
+    };
+    let call = context.client.request::<t::SubnetSet>(&[&read.value.id.to_string()]);
+    let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
+    noun::said(context, &answered, &format!("subnet {} changed", answered.value.name))
+}
