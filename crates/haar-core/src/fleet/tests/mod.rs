@@ -78,7 +78,7 @@ impl Cloud {
     pub(super) fn with_hosts(hosts: u128) -> Cloud {
         let mut cloud = Cloud {
             fleet: Fleet::new(CloudId(Uuid::from_u128(0xc1))),
-            now: 1000,
+            now: 1_000_000,
             polls: Polls::default(),
             lot: 0,
             version: 0,

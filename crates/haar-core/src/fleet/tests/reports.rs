@@ -263,6 +263,16 @@ fn a_host_declared_lost_gives_up_its_guests_and_its_old_ledger() {
 }
 
 #[test]
+fn nobody_is_declared_lost_before_silence_means_something() {
+    let mut cloud = Cloud::with_hosts(1);
+    cloud.polls.0.clear();
+    cloud.now = cloud.fleet.config().liveness_ttl_ms() - 1;
+    assert!(matches!(cloud.no(Command::DeclareLost(host(1))), Refusal::StillAlive(_)));
+    cloud.now += 1;
+    cloud.yes(Command::DeclareLost(host(1)));
+}
+
+#[test]
 fn a_full_host_is_declared_lost_in_slices_that_fit_a_commit() {
     let mut cloud = Cloud::with_hosts(1);
     let flavor = FlavorId(Uuid::from_u128(0xf9));

@@ -333,3 +333,54 @@ fn an_epoch_never_runs_over() {
     cloud.yes(Command::BeginEpoch(3));
     assert_eq!(cloud.fleet.epoch(), 8, "each restore is an epoch of its own");
 }
+
+#[test]
+fn of_two_lives_on_two_hosts_the_newer_moves_the_booking() {
+    let mut backup = Cloud::with_hosts(2);
+    backup.running(1);
+    assert_eq!(backup.place(guest(1)), host(1));
+    let mut cloud = backup.clone();
+    cloud.yes(Command::Delete(Kind::Guest, guest(1).0, None));
+    cloud.tell(guest(1), Phase::Gone, Power::Absent);
+    let spec = GuestSpec { hypervisor: Some(host(2)), ..guest_spec(1) };
+    cloud.yes(Command::CreateGuest(guest(1), Box::new(spec), None));
+    cloud.tell(guest(1), Phase::Settled, Power::Running);
+    let newer = cloud.says(guest(1), Phase::Settled, Power::Unknown);
+    // The books' last word was a delete of the earlier life: it says nothing of the newer one.
+    backup.yes(Command::Delete(Kind::Guest, guest(1).0, None));
+    let mut cloud = restore(&cloud, &backup);
+    report_of(&mut cloud, host(2), vec![newer]);
+    assert_eq!(cloud.place(guest(1)), host(2));
+    assert_eq!((cloud.guest(guest(1)).state, cloud.guest(guest(1)).goal), (State::Claimed, Goal::Running));
+    assert_eq!(cloud.fleet.used(host(1)), Resources::default());
+}
+
+#[test]
+fn a_host_that_holds_what_cannot_be_booked_is_not_heard_yet() {
+    let mut backup = Cloud::with_hosts(2);
+    backup.running(1);
+    let mut cloud = backup.clone();
+    cloud.running(2);
+    assert_eq!(cloud.place(guest(2)), host(2));
+    let mut held = cloud.says(guest(2), Phase::Settled, Power::Running);
+    held.claim.address = cloud.guest(guest(1)).place.unwrap().address;
+    let mut cloud = restore(&cloud, &backup);
+    cloud.complete(host(1), &[guest(1)]);
+    report_of(&mut cloud, host(2), vec![held]);
+    cloud.complete(host(2), &[guest(2)]);
+    assert_eq!(cloud.create(3).unwrap_err().code(), "no_room");
+    cloud.complete(host(2), &[]);
+    cloud.create(3).unwrap();
+}
+
+#[test]
+fn a_lost_guest_is_not_made_anew_while_another_host_may_have_it() {
+    let mut backup = Cloud::with_hosts(2);
+    backup.running(1);
+    backup.tell(guest(1), Phase::Lost { message: "disk is missing".into() }, Power::Absent);
+    let mut cloud = restore(&backup, &backup);
+    cloud.complete(host(1), &[guest(1)]);
+    assert_eq!(cloud.act(guest(1), GuestAction::Recreate).unwrap_err().code(), "wrong_state");
+    cloud.complete(host(2), &[]);
+    cloud.act(guest(1), GuestAction::Recreate).unwrap();
+}
