@@ -46,6 +46,11 @@ impl World {
             return Some("the user waits".to_owned());
         }
         for (number, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.dead) {
+            let epoch = engine.published.epoch();
+            let record = engine.published.hypervisor(host.id);
+            if record.is_some_and(|record| record.reported_epoch != Some(epoch)) {
+                return Some(format!("host {number} has not told what it holds: {record:?}"));
+            }
             let Some(agent) = &host.agent else { return Some(format!("host {number} has no agent")) };
             let node = &agent.node;
             if !host.is_idle() || node.hello().is_some() || !node.reports().is_empty() {

@@ -101,9 +101,10 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn new(record: GuestRecord) -> Entry {
+        let power = if record.ended() { Power::Absent } else { Power::Unknown };
         Entry {
             record,
-            power: Power::Unknown,
+            power,
             reason: OffReason::Unknown,
             fresh_from_ask: 0,
             run: None,

@@ -174,6 +174,10 @@ impl Draft<'_> {
         let again = fault.may_pass && run.tries < most_tries(stage);
         if run.task.never_gives_up() || (again && !lost) {
             run.due = now.after(wait_ms(run.tries));
+            if run.task.never_gives_up() {
+                // From the beginning: somebody may have started the guest that was just powered off.
+                run.index = 0;
+            }
             note(entry, stage, StepState::Running, format!("{}; tried again", fault.message));
             return;
         }
@@ -309,7 +313,9 @@ fn pipeline_for(record: &GuestRecord, power: Power) -> Pipeline {
 fn stage_done(entry: &mut Entry, stage: Stage) {
     let Some(run) = &mut entry.run else { return };
     run.index += 1;
-    run.tries = 0;
+    if !run.task.never_gives_up() {
+        run.tries = 0;
+    }
     run.furthest = None;
     let (task, last) = (run.task, run.index == run.stages.len());
     match stage {
