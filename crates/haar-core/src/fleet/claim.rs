@@ -226,6 +226,33 @@ pub(super) fn drop_unheld(draft: &mut Draft<'_>, hypervisor: HypervisorId, holds
     }
 }
 
+/// The first complete report since a restore: a create from before it that the host does not hold was told
+/// nobody in this epoch, so nothing of it will be made. It gives back its place. True when none is left.
+pub(super) fn end_unmade(draft: &mut Draft<'_>, hypervisor: HypervisorId, holds: &[GuestId]) -> bool {
+    let fleet = draft.fleet;
+    let unmade = fleet.guests_on(hypervisor).filter(|guest| {
+        let is_old = guest.place.is_some_and(|place| place.life.epoch < fleet.fence.epoch);
+        let is_create = guest.provisioned.is_none() && guest.goal != Goal::Gone;
+        is_old && is_create && guest.owner == Owner::Controller && !holds.contains(&guest.id)
+    });
+    let ids: Vec<GuestId> = unmade.map(|guest| guest.id).collect();
+    for id in ids.iter().take(Report::MOST_GUESTS) {
+        let Some(guest) = draft.guest(*id).cloned() else { continue };
+        if guest.place.is_none_or(|place| place.hypervisor != hypervisor) {
+            continue;
+        }
+        let reason = "nothing of it is on its hypervisor since the books were restored".to_owned();
+        let failure = Failure {
+            code: "gone".to_owned(),
+            message: reason.clone(),
+            next: "make it anew, or delete it".to_owned(),
+        };
+        job::end_badly(draft, &guest, failure);
+        release_failed(draft, &guest, reason);
+    }
+    ids.len() <= Report::MOST_GUESTS
+}
+
 /// Why a claim cannot be booked without double-booking.
 fn conflict(draft: &Draft<'_>, seen: &GuestReport) -> Option<String> {
     let Claim { subnet, address, mac, network, .. } = seen.claim;

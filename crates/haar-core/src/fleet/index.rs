@@ -139,10 +139,23 @@ impl Index {
         }
     }
 
-    pub(super) fn hypervisor_changed(&mut self, old: Option<&Hypervisor>, new: Option<&Hypervisor>) {
+    pub(super) fn hypervisor_changed(
+        &mut self,
+        old: Option<&Hypervisor>,
+        new: Option<&Hypervisor>,
+        revision: Revision,
+    ) {
         let name = |record: &Hypervisor| (record.spec.project.clone(), record.spec.name.clone());
-        let id = old.or(new).map(|record| record.id.0).unwrap_or_default();
-        self.renamed(Kind::Hypervisor, old.map(name), new.map(name), id);
+        let Some(id) = old.or(new).map(|record| record.id) else { return };
+        self.renamed(Kind::Hypervisor, old.map(name), new.map(name), id.0);
+        if new.is_none() {
+            self.desired.by_hypervisor.remove(&id);
+            return;
+        }
+        // The bridges it lists are part of its orders.
+        if old.map(|record| &record.spec.subnets) != new.map(|record| &record.spec.subnets) {
+            self.desired.changed(id, revision);
+        }
     }
 
     pub(super) fn image_changed(&mut self, old: Option<&Image>, new: Option<&Image>, revision: Revision) {

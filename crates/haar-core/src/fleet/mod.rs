@@ -247,7 +247,7 @@ impl Fleet {
             }
             Record::Hypervisor(hypervisor) => {
                 let before = self.hypervisors.insert(hypervisor.id, Arc::clone(&hypervisor));
-                self.index.hypervisor_changed(before.as_deref(), Some(&hypervisor));
+                self.index.hypervisor_changed(before.as_deref(), Some(&hypervisor), revision);
                 self.note_hypervisor(before.as_deref(), &hypervisor);
             }
             Record::Image(image) => {
@@ -293,7 +293,7 @@ impl Fleet {
             }
             Kind::Hypervisor => {
                 if let Some(before) = self.hypervisors.remove(&id.into()) {
-                    self.index.hypervisor_changed(Some(&before), None);
+                    self.index.hypervisor_changed(Some(&before), None, revision);
                     self.index.unheard.remove(&before.id);
                     self.board.remove(&before);
                 }

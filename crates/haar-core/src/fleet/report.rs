@@ -83,10 +83,12 @@ fn take_complete(
     changed.inventory = complete.inventory.clone();
     changed.total = complete.total;
     claim::drop_unheld(draft, changed.id, &complete.holds);
+    let is_first = changed.reported_epoch != Some(epoch);
+    let all_ended = !is_first || claim::end_unmade(draft, changed.id, &complete.holds);
     // What it holds and the books cannot book keeps its address: until that is resolved, the books do not
     // know enough to give anything out there.
     let here = |id: &GuestId| draft.guest(*id).and_then(|guest| guest.place).map(|place| place.hypervisor);
-    if complete.holds.iter().all(|id| here(id) == Some(changed.id)) {
+    if all_ended && complete.holds.iter().all(|id| here(id) == Some(changed.id)) {
         changed.reported_epoch = Some(epoch);
         changed.known_epoch = epoch;
     }

@@ -153,7 +153,8 @@ fn a_listed_network_is_only_where_its_subnets_are_listed() {
         subnets: list.iter().map(|id| (*id, "br-rack".to_owned())).collect(),
         ..hypervisor_spec("lab2")
     };
-    cloud.yes(Command::SetHypervisor(host(2), listing(&[subnet]), None));
+    let listed = cloud.yes(Command::SetHypervisor(host(2), listing(&[subnet]), None));
+    assert_eq!(cloud.fleet.desired_revision(host(2)), listed.fence.revision, "its bridges are its orders'");
     cloud.yes(want(1));
     assert_eq!(cloud.place(guest(1)), host(2));
     assert_eq!(cloud.fleet.desired(host(2)).unwrap().networks[0].bridge, "br-rack");

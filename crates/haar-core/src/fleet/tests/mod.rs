@@ -26,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::units::{MiB, Resources};
 
 mod actions;
+mod check;
 mod create;
 mod jobs;
 mod nouns;
