@@ -4,6 +4,8 @@
 //! commits of one record as large as a guest's, and creates through the whole controller, each run on a new
 //! file with the same options. Every answer is checked, and after every run the books are read again from the
 //! file and must hold exactly the guests that were answered with a yes. One JSON line per setting, of medians.
+//! Flushes and commits are counted while nothing is under way, before and after each of several rounds; the
+//! store flushes once more each time its file grows, so the median round tells a commit's own.
 
 mod bench_stage;
 
@@ -19,8 +21,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const RUNS: usize = 3;
-/// How long one run creates, and how long one commits.
-const CREATE: Duration = Duration::from_secs(2);
+/// Rounds of creates in a run, after one that warms up.
+const ROUNDS: usize = 5;
+/// How long one round creates, and how long the yardstick commits.
+const CREATE: Duration = Duration::from_millis(500);
 const COMMIT: Duration = Duration::from_secs(1);
 const DELAYS_MS: [u64; 3] = [0, 1, 10];
 const CLIENTS: [usize; 3] = [1, 16, 64];
@@ -32,7 +36,17 @@ struct Run {
     creates_per_second: f64,
     flushes_per_commit: f64,
     creates_per_commit: f64,
+    growth_flushes: f64,
     yardstick: f64,
+}
+
+/// What was counted in one round, or in several.
+#[derive(Default)]
+struct Count {
+    creates: usize,
+    seconds: f64,
+    flushes: u64,
+    commits: u64,
 }
 
 #[tokio::main]
@@ -58,6 +72,7 @@ fn figure(delay_ms: u64, clients: usize, runs: &[Run]) -> Value {
         "yardstick": "raw one-record commits/s", "yardstick_value": yardstick.round(),
         "ratio": hundredths(value / yardstick),
         "flushes_per_commit": hundredths(median(runs, |run| run.flushes_per_commit)),
+        "flushes_beyond_two_a_commit": median(runs, |run| run.growth_flushes),
         "creates_per_commit": hundredths(median(runs, |run| run.creates_per_commit)),
         "runs": RUNS,
         "read": "PUT /v1/guests/{id} until its 202, clients and server on the same processors; each create \
@@ -73,19 +88,35 @@ async fn run(delay_ms: u64, clients: usize) -> Outcome<Run> {
     let yardstick = tokio::task::spawn_blocking(move || raw_commits(&raw, options)).await??;
 
     let stage = Stage::begin(&folder.path().join("cloud"), options).await?;
-    let (flushes, commits) = stage.flushes_and_commits().await?;
-    let created = stage.create(clients, |_, elapsed| elapsed < CREATE).await?;
-    let (flushes, commits) = {
+    let mut ids = Vec::new();
+    let mut rounds = Vec::new();
+    for round in 0..=ROUNDS {
+        let (flushes, commits) = stage.flushes_and_commits().await?;
+        let created = stage.create(clients, |_, elapsed| elapsed < CREATE).await?;
         let (flushes_after, commits_after) = stage.flushes_and_commits().await?;
-        ((flushes_after - flushes) as f64, (commits_after - commits) as f64)
-    };
+        if round > 0 {
+            rounds.push(Count {
+                creates: created.ids.len(),
+                seconds: created.took.as_secs_f64(),
+                flushes: flushes_after - flushes,
+                commits: commits_after - commits,
+            });
+        }
+        ids.extend(created.ids);
+    }
     stage.end().await;
-    count_again(&folder.path().join("cloud/store.redb"), options, &created.ids)?;
-    let count = created.ids.len() as f64;
+    count_again(&folder.path().join("cloud/store.redb"), options, &ids)?;
+    let all = rounds.iter().fold(Count::default(), |sum, round| Count {
+        creates: sum.creates + round.creates,
+        seconds: sum.seconds + round.seconds,
+        flushes: sum.flushes + round.flushes,
+        commits: sum.commits + round.commits,
+    });
     Ok(Run {
-        creates_per_second: count / created.took.as_secs_f64(),
-        flushes_per_commit: flushes / commits,
-        creates_per_commit: count / commits,
+        creates_per_second: all.creates as f64 / all.seconds,
+        flushes_per_commit: median(&rounds, |round| round.flushes as f64 / round.commits as f64),
+        creates_per_commit: all.creates as f64 / all.commits as f64,
+        growth_flushes: all.flushes as f64 - 2.0 * all.commits as f64,
         yardstick,
     })
 }
@@ -122,7 +153,7 @@ fn count_again(path: &Path, options: Options, answered: &[Uuid]) -> Outcome<()> 
     Ok(())
 }
 
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+fn median<T>(runs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use haar_api::client::Client;
 use haar_api::endpoint::Nothing;
 use haar_api::feed::{self, ReportComplete};
+use haar_api::table;
 use haar_api::v1::{
     FlavorCreate, GuestCreate, HypervisorCreate, ImageCreate, ImageFormat, InventoryView, NetworkCreate, Ref,
     ResourcesView, SubnetCreate, TokenCreate, TokenRole,
 };
-use haar_api::table;
 use haar_controller::{Config, Running};
 use haar_store::{Meter, Options, RedbDisk};
 use tokio::sync::oneshot;
@@ -30,7 +30,7 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Hosts; each has room for all.
 const HYPERVISORS: usize = 16;
 /// How often an agent polls: often enough to be alive, seldom enough not to be what is measured.
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A controller at work.
