@@ -211,7 +211,7 @@ impl EventLog {
         if sequence >= ring.end {
             return Ok(Vec::new());
         }
-        if let Some(events) = self.from_tail(sequence, limit) {
+        if let Some(events) = self.in_tail(sequence, limit) {
             return Ok(events);
         }
         let to_wrap = ring.capacity - sequence % ring.capacity;
@@ -231,7 +231,7 @@ impl EventLog {
         found.map(|(_, event)| event).ok_or_else(|| Error::Bad(format!("event {sequence} is missing")))
     }
 
-    fn from_tail(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, Arc<Event>)>> {
+    fn in_tail(&self, sequence: u64, limit: usize) -> Option<Vec<(u64, Arc<Event>)>> {
         let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
         let first = tail.front()?.0;
         let skip = usize::try_from(sequence.checked_sub(first)?).ok()?;
@@ -271,6 +271,7 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Copy)]
     enum Publish {
         Stored,
         Live,

@@ -11,6 +11,7 @@
 
 mod disk;
 mod liveness;
+mod reader;
 mod run;
 mod wakes;
 
@@ -35,6 +36,7 @@ use crate::metrics::Metrics;
 pub use self::disk::LoadError;
 pub(crate) use self::disk::{Books, DiskCommit, load, store_fence};
 pub(crate) use self::liveness::{Clock, Heard, Liveness};
+use self::reader::ClosableReader;
 pub(crate) use self::run::chain;
 use self::run::{Loop, Message};
 use self::wakes::{Waited, Wakes};
@@ -71,7 +73,7 @@ pub(crate) struct Shared {
     pub(crate) events: EventLog,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    blobs: Box<dyn Reader>,
+    reader: ClosableReader,
     hypervisors: Wakes<HypervisorId>,
     jobs: Wakes<JobId>,
     waiting: AtomicUsize,
@@ -122,10 +124,11 @@ impl Engine {
         on_fatal: OnFatal,
     ) -> std::io::Result<Engine> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE);
+        let reader = ClosableReader::new(disk.reader());
         let shared = Arc::new(Shared {
             liveness: Liveness::new(clock, books.fleet.config().liveness_ttl_ms()),
-            events: EventLog::new(disk.reader(), books.ring),
-            blobs: disk.reader(),
+            events: EventLog::new(Box::new(reader.clone()), books.ring),
+            reader,
             published: RwLock::new(books.fleet.clone()),
             clock,
             metrics,
@@ -229,7 +232,7 @@ impl Engine {
     pub(crate) async fn blob(&self, sha256: String) -> Result<Option<Vec<u8>>, haar_store::Error> {
         let shared = Arc::clone(&self.shared);
         let read = move || {
-            let found = shared.blobs.scan(crate::records::BLOBS, sha256.as_bytes(), 1)?;
+            let found = shared.reader.scan(crate::records::BLOBS, sha256.as_bytes(), 1)?;
             Ok(found.into_iter().find(|(key, _)| key == sha256.as_bytes()).map(|(_, bytes)| bytes))
         };
         tokio::task::spawn_blocking(read).await.unwrap_or(Ok(None))
@@ -250,7 +253,7 @@ impl Engine {
         Arc::clone(&self.shared)
     }
 
-    /// Takes what waits, commits it for the last time, and ends the thread.
+    /// Takes what waits, commits it for the last time, ends the thread, and lets go of the store.
     pub(crate) async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         let sender = self.sender.clone();
@@ -260,6 +263,9 @@ impl Engine {
             // An error means that the thread has ended already.
             let _ = stopped.await;
         }
+        let reader = self.shared.reader.clone();
+        let closed = tokio::task::spawn_blocking(move || reader.close()).await;
+        closed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The engine's thread: takes what waits, has it decided and committed as one, publishes, answers, wakes.
 //!
-//! When a commit fails, the whole batch is told that its outcome is unknown, the disk is opened and read
-//! again, and the books are replaced; when that fails too, the process must end. Deliberately absent:
-//! retrying a batch, for whoever asked is there to ask again.
+//! When a commit fails, or a defect shows while a batch is decided, the whole batch is told that its
+//! outcome is unknown, the disk is opened and read again, and the books are replaced; when that fails too,
+//! the process must end. Deliberately absent: retrying a batch, for whoever asked is there to ask again.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -29,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const REOPENS: u32 = 20;
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
+/// Turns in a row that may meet a defect before the process ends.
+const DEFECTS: u32 = 8;
+
 /// Whoever waits for a command's answer; nobody for the engine's own.
 type Ticket = Option<oneshot::Sender<Result<Answer, Failure>>>;
 
@@ -48,6 +51,7 @@ pub(super) struct Loop {
     commit: DiskCommit,
     queue: VecDeque<(Ticket, Command)>,
     stop: Option<oneshot::Sender<()>>,
+    defects: u32,
 }
 
 impl Loop {
@@ -57,7 +61,7 @@ impl Loop {
         working: Fleet,
         commit: DiskCommit,
     ) -> Loop {
-        Loop { receiver, shared, working, commit, queue: VecDeque::new(), stop: None }
+        Loop { receiver, shared, working, commit, queue: VecDeque::new(), stop: None, defects: 0 }
     }
 
     /// Runs until stopped; a defect or a dead disk ends in `on_fatal`.
@@ -68,7 +72,7 @@ impl Loop {
             Ok(Ok(())) => {}
             Ok(Err(cause)) => on_fatal(cause),
             Err(_) => {
-                on_fatal("the engine met a defect and cannot go on; the books on disk are whole".into())
+                on_fatal("the engine met a defect and cannot go on; the books on disk are whole".into());
             }
         }
         // Dropped last: whoever waits for the stop knows that the disk is closed.
@@ -137,24 +141,39 @@ impl Loop {
             numbered.push_back((place as u64, command));
         }
         let shared = Arc::clone(&self.shared);
-        let result = batch::turn(&mut self.working, &mut numbered, || shared.env(), &mut self.commit);
+        let (working, commit) = (&mut self.working, &mut self.commit);
+        // A defect leaves `working` in doubt, which is replaced then, and the queue whole.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            batch::turn(working, &mut numbered, || shared.env(), commit)
+        }));
+        if result.is_err() {
+            // The command under decision is still at the front: it goes with its batch.
+            numbered.pop_front();
+        }
         let rest = tickets.split_off(before - numbered.len());
         self.queue.extend(rest.into_iter().zip(numbered.into_iter().map(|(_, command)| command)));
-        match result {
-            Ok(outcomes) => {
+        let cause = match result {
+            Ok(Ok(outcomes)) => {
+                self.defects = 0;
                 self.measure(began, outcomes.len());
                 self.settle(tickets, outcomes.into_iter().map(|(_, decided)| decided).collect());
-                Ok(())
+                return Ok(());
             }
-            Err(error) => {
-                self.shared.metrics.commits_failed.inc();
-                tracing::error!(error = %chain(&error), batch = tickets.len(), "commit failed; the store is read again");
-                for ticket in tickets {
-                    self.answer(ticket, Err(Failure::OutcomeUnknown));
-                }
-                self.reload()
-            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => self.count_defect()?,
+        };
+        self.shared.metrics.commits_failed.inc();
+        tracing::error!(cause, batch = tickets.len(), "commit failed; the store is read again");
+        for ticket in tickets {
+            self.answer(ticket, Err(Failure::OutcomeUnknown));
         }
+        self.reload()
+    }
+
+    fn count_defect(&mut self) -> Result<String, String> {
+        self.defects += 1;
+        let text = "a defect showed while a batch was decided".to_owned();
+        if self.defects < DEFECTS { Ok(text) } else { Err(text) }
     }
 
     /// Published, then answered, then acted on.

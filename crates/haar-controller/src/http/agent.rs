@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use haar_api::feed::{Hello, Report, ReportTaken, VERSION};
+use haar_api::problem::Problem;
 use haar_api::table::{AgentBlob, AgentFeed, AgentHello, AgentReport};
 use haar_api::v1::FenceText;
 use haar_core::fleet::command::Command;
@@ -13,7 +14,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::ask::Ask;
-use super::reply::{Reply, empty, json, not_found, text};
+use super::reply::{No, Reply, empty, json, not_found, text};
 use crate::wire::feed::{feed, hello, welcome};
 use crate::wire::report::report;
 
@@ -26,7 +27,7 @@ pub(crate) async fn take_hello(ask: Ask<AgentHello>, body: Hello) -> Reply {
     engine.submit_from_agent(Command::Hello(hello(hypervisor, body)?)).await?;
     engine.liveness.heard(hypervisor);
     let view = ask.app.look(|look| look.fleet.hypervisor(hypervisor).map(|record| welcome(record, look)));
-    Ok(json(StatusCode::OK, &view.ok_or_else(|| not_found(Kind::Hypervisor, hypervisor))?))
+    Ok(json(StatusCode::OK, &view.ok_or_else(|| not_found(Kind::Hypervisor, &hypervisor))?))
 }
 
 /// `GET /v1/agent/feed`: the whole desired set once it is newer than `?since=`, or when a stream is wanted.
@@ -56,7 +57,7 @@ pub(crate) async fn poll(ask: Ask<AgentFeed>) -> Reply {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
     let set = engine.read(|fleet| fleet.desired(hypervisor));
-    let set = set.ok_or_else(|| not_found(Kind::Hypervisor, hypervisor))?;
+    let set = set.ok_or_else(|| not_found(Kind::Hypervisor, &hypervisor))?;
     Ok(json(StatusCode::OK, &feed(set, app.streams.show(hypervisor))))
 }
 
@@ -76,10 +77,11 @@ pub(crate) async fn blob(ask: Ask<AgentBlob>) -> Reply {
     });
     // What it may not have is not told apart from what is not there.
     let missing = || {
-        super::reply::No::of(
-            haar_api::problem::ErrorCode::NotFoundRoute,
+        No(Box::new(Problem::new(
+            404,
+            "not_found",
             "no guest of this hypervisor has user-data of that SHA-256",
-        )
+        )))
     };
     if !is_its_own {
         return Err(missing());

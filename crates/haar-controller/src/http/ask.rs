@@ -163,7 +163,7 @@ where
         }
         let name = Name::new(self.param()).map_err(Refusal::from)?;
         let project = crate::wire::project(project.cloned())?;
-        look.fleet.find(kind, &project, &name).ok_or_else(|| not_found(kind, name))
+        look.fleet.find(kind, &project, &name).ok_or_else(|| not_found(kind, &name))
     }
 
     /// The revision of `If-Match`, if there is one.

@@ -29,7 +29,7 @@ pub(crate) async fn upload(ask: Ask<ImageUpload>, request: Request) -> Reply {
     require_media(&ask.headers, "application/octet-stream")?;
     let app = &ask.app;
     let id = ImageId(app.look(|look| ask.resolve(Kind::Image, ask.query.project.as_ref(), look))?);
-    let record = app.look(|look| look.fleet.image(id).cloned()).ok_or_else(|| not_found(Kind::Image, id))?;
+    let record = app.look(|look| look.fleet.image(id).cloned()).ok_or_else(|| not_found(Kind::Image, &id))?;
     let expected = expected(ask.query.sha256.as_ref())?;
     if let Some(answer) = already(app, &record, expected.as_deref())? {
         return Ok(answer);
@@ -89,13 +89,14 @@ pub(crate) async fn for_agent(ask: Ask<AgentImage>) -> Reply {
     let (id, hypervisor) = (ImageId(ask.id()?), ask.who.hypervisor);
     let needed = ask.app.look(|look| look.fleet.guests_on(hypervisor).any(|guest| guest.image == id));
     if !needed {
-        return Err(No::of(ErrorCode::Forbidden, "no guest of this hypervisor is cloned from that image"));
+        // What it may not have is not told apart from what is not there.
+        return Err(not_found(Kind::Image, &id));
     }
     send(&ask.app, id).await
 }
 
 async fn send(app: &App, id: ImageId) -> Reply {
-    let record = app.look(|look| look.fleet.image(id).cloned()).ok_or_else(|| not_found(Kind::Image, id))?;
+    let record = app.look(|look| look.fleet.image(id).cloned()).ok_or_else(|| not_found(Kind::Image, &id))?;
     if let Source::Url { url, .. } = &record.spec.source {
         let message = format!("the bytes of image `{}` are at {url}, not here", record.spec.name);
         return Err(No::of(ErrorCode::ImageNotUpload, message));

@@ -106,7 +106,7 @@ pub(crate) async fn retry(ask: Ask<JobRetry>) -> Reply {
     let app = &ask.app;
     let asked = JobId(ask.id()?);
     let answer = app.engine.submit(Command::RetryJob(asked)).await?;
-    let job = answer.job.ok_or_else(|| not_found(Kind::Job, asked))?;
+    let job = answer.job.ok_or_else(|| not_found(Kind::Job, &asked))?;
     let ended = wait(app, job, ask.query.wait).await?;
     settled(&ended, job, |status| object::<Jobs>(app, status, job.0), StatusCode::OK)
 }

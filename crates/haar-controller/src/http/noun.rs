@@ -97,7 +97,7 @@ pub(crate) fn object<N: Noun>(app: &App, status: StatusCode, id: Uuid) -> Reply 
         let record = N::get(look.fleet, id)?;
         Some((N::view(record, look), N::revision(record)))
     });
-    let (view, revision) = found.ok_or_else(|| not_found(N::KIND, id))?;
+    let (view, revision) = found.ok_or_else(|| not_found(N::KIND, &id))?;
     Ok(tagged(json(status, &view), revision))
 }
 
@@ -170,7 +170,7 @@ where
     let id = app.look(|look| ask.resolve(N::KIND, ask.query.project.as_ref(), look))?;
     for tries in 1.. {
         let command = app.look(|look| {
-            let record = N::get(look.fleet, id).ok_or_else(|| not_found(N::KIND, id))?;
+            let record = N::get(look.fleet, id).ok_or_else(|| not_found(N::KIND, &id))?;
             let if_match = asked.or(Some(N::revision(record)));
             N::set(record, body.clone(), if_match, look).map_err(No::from)
         })?;

@@ -125,7 +125,7 @@ async fn agent_end(app: &App, wanted: Wanted) -> Result<AgentEnd, No> {
 
 fn placed(app: &App, guest: GuestId) -> Result<(String, Place), No> {
     let record =
-        app.look(|look| look.fleet.guest(guest).cloned()).ok_or_else(|| not_found(Kind::Guest, guest))?;
+        app.look(|look| look.fleet.guest(guest).cloned()).ok_or_else(|| not_found(Kind::Guest, &guest))?;
     match record.place {
         Some(place) => Ok((record.spec.name.to_string(), place)),
         None => Err(Refusal::WrongState {

@@ -17,7 +17,7 @@ pub(crate) async fn post(ask: Ask<TokenPost>, body: TokenCreate) -> Reply {
     let command = ask.app.look(|look| token::create(id, body, &secret, look))?;
     ask.app.engine.submit(command).await?;
     let shown = ask.app.look(|look| Tokens::get(look.fleet, id).map(|record| Tokens::view(record, look)));
-    let token = shown.ok_or_else(|| not_found(Kind::Token, id))?;
+    let token = shown.ok_or_else(|| not_found(Kind::Token, &id))?;
     let created = TokenCreated { token, secret: secret.reveal().to_owned() };
     Ok(located(json(StatusCode::CREATED, &created), Kind::Token, id))
 }

@@ -1,0 +1,104 @@
+//! Images' bytes over HTTP: whole or not at all.
+
+use haar_controller::Limits;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::agent::Agent;
+use super::cloud::{Cloud, Reply, uuid};
+
+fn qcow2() -> Vec<u8> {
+    let mut bytes = vec![7; 300_000];
+    bytes[..80].fill(0);
+    bytes[..4].copy_from_slice(b"QFI\xfb");
+    bytes[4..8].copy_from_slice(&3_u32.to_be_bytes());
+    bytes[24..32].copy_from_slice(&(1_u64 << 29).to_be_bytes());
+    bytes
+}
+
+async fn empty_image(cloud: &Cloud, format: &str) -> String {
+    let path = format!("/v1/images/{}", uuid(9));
+    let made = cloud.put(&path, json!({"name": "tiny", "format": format})).await;
+    assert_eq!(made["state"], "empty");
+    format!("{path}/data")
+}
+
+async fn upload(cloud: &Cloud, path: &str, bytes: Vec<u8>) -> Reply {
+    cloud.ask("PUT", path).raw("application/octet-stream", bytes).send().await
+}
+
+fn files(cloud: &Cloud) -> usize {
+    std::fs::read_dir(cloud.folder.path().join("controller/images")).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_goes_up_and_comes_down_whole() {
+    let cloud = Cloud::start().await;
+    let path = empty_image(&cloud, "qcow2").await;
+    let sum = hex::encode(Sha256::digest(qcow2()));
+    assert_eq!(cloud.ask("GET", &path).send().await.code(), "image_not_ready");
+    let reply = upload(&cloud, &format!("{path}?sha256={sum}"), qcow2()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let image = reply.json();
+    assert_eq!((&image["state"], &image["sha256"]), (&json!("ready"), &json!(sum)));
+    assert_eq!((&image["file_bytes"], &image["virtual_bytes"]), (&json!(300_000), &json!(1 << 29)));
+    let down = cloud.ask("GET", &path).send().await;
+    assert_eq!((down.header("content-length"), down.body.as_ref()), ("300000", qcow2().as_slice()));
+
+    // The same again is nothing new; other bytes are refused; a restart keeps them.
+    assert_eq!(upload(&cloud, &format!("{path}?sha256={sum}"), qcow2()).await.status, 200);
+    assert_eq!(upload(&cloud, &path, qcow2()).await.code(), "image_has_data");
+    let cloud = cloud.restart().await;
+    assert_eq!(cloud.ask("GET", &path).send().await.body.as_ref(), qcow2().as_slice());
+
+    // A guest's hypervisor fetches it; deleted, the bytes go with the record.
+    let agent = Agent::join(&cloud, 1).await;
+    cloud
+        .put(
+            "/v1/flavors/00000000-0000-0000-0000-0000000000f1",
+            json!({"name": "f", "cpu": 1, "memory": 64, "disk": 512}),
+        )
+        .await;
+    let guest = json!({"name": "web", "flavor": "f", "image": "tiny", "network": "default"});
+    cloud.ask("PUT", &format!("/v1/guests/{}", uuid(100))).json(&guest).send().await;
+    let own = agent.ask("GET", &format!("/v1/agent/images/{}/data", uuid(9))).send().await;
+    assert_eq!(own.body.as_ref(), qcow2().as_slice());
+    assert_eq!(cloud.ask("DELETE", "/v1/images/tiny").send().await.code(), "in_use");
+    assert_eq!(files(&cloud), 1);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_fails_leaves_nothing() {
+    let limits = Limits { image_bytes: 400_000, ..Limits::default() };
+    let cloud = Cloud::start_with(|config| config.limits = limits).await;
+    let path = empty_image(&cloud, "qcow2").await;
+    let wrong = format!("{path}?sha256={}", "0".repeat(64));
+    assert_eq!(upload(&cloud, &wrong, qcow2()).await.code(), "image_checksum");
+    assert_eq!(upload(&cloud, &format!("{path}?sha256=xyz"), qcow2()).await.code(), "bad_query");
+    assert_eq!(upload(&cloud, &path, vec![1; 4096]).await.code(), "image_bad_format");
+    let mut backed = qcow2();
+    backed[15] = 1;
+    assert_eq!(upload(&cloud, &path, backed).await.code(), "image_bad_format");
+    assert_eq!(upload(&cloud, &path, vec![1; 400_001]).await.code(), "body_too_large");
+    let typed = cloud.ask("PUT", &path).raw("text/plain", qcow2()).send().await;
+    assert_eq!(typed.code(), "unsupported_media_type");
+    assert_eq!(files(&cloud), 0);
+    let image: Value = cloud.get(&path.replace("/data", "")).await;
+    assert_eq!((&image["state"], &image["sha256"]), (&json!("empty"), &Value::Null));
+    assert_eq!(upload(&cloud, &path, qcow2()).await.status, 200);
+    assert_eq!(cloud.ask("DELETE", "/v1/images/tiny").send().await.status, 204);
+    assert_eq!(files(&cloud), 0);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_from_an_address_takes_no_upload() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let reply = upload(&cloud, "/v1/images/tiny/data", qcow2()).await;
+    assert_eq!(reply.code(), "image_not_upload");
+    let unpinned = json!({"name": "x", "format": "raw", "url": "http://127.0.0.1/x"});
+    assert_eq!(cloud.ask("POST", "/v1/images").json(&unpinned).send().await.code(), "bad_field");
+    cloud.stop().await;
+}
