@@ -1,8 +1,9 @@
 //! The end of a world: when it is quiet, the books must equal the truth.
 
 use haar_core::fleet::Fleet;
+use haar_core::fleet::command::Command;
 use haar_core::guest::{Goal, Guest, State};
-use haar_core::id::GuestId;
+use haar_core::id::{GuestId, Kind};
 use haar_core::node::Stand;
 use haar_core::order::Power;
 
@@ -21,6 +22,7 @@ impl World {
             }
             Some(_) => {
                 self.truth.quiet_since = None;
+                self.operator_resolves();
                 self.after(30_000, Event::Check);
             }
             None => {
@@ -31,6 +33,25 @@ impl World {
                     self.compare();
                 }
             }
+        }
+    }
+
+    /// A lost guest of restored books may hold the address of one that runs: an operator must let go of it.
+    fn operator_resolves(&mut self) {
+        let Some(engine) = &self.books.engine else { return };
+        let books = &engine.published;
+        let unheard = |id| {
+            books.hypervisor(id).is_some_and(|record| {
+                record.reported_epoch != Some(books.epoch()) && !record.strangers.is_empty()
+            })
+        };
+        let lost = books.guests().filter(|guest| guest.state == State::Lost);
+        let in_the_way: Vec<GuestId> = lost
+            .filter(|_| self.hosts.iter().any(|host| !host.dead && unheard(host.id)))
+            .map(|guest| guest.id)
+            .collect();
+        for id in in_the_way {
+            self.user_asks(Command::Delete(Kind::Guest, id.0, None));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::host::Hand;
 use crate::world::{Asker, CHAOS_MS, Event, HEALED_MS, World, tell};
 
 /// Faults drawn for one world, besides those of messages and stages.
-const FAULTS: u64 = 24;
+const FAULTS: u64 = 26;
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
@@ -28,9 +28,16 @@ impl World {
     }
 
     pub(crate) fn something_breaks(&mut self) {
-        if !self.chaos {
-            return;
+        // Some find nothing to break; then another is drawn.
+        let before = self.faults;
+        for _ in 0..12 {
+            if self.chaos && self.faults == before {
+                self.break_one();
+            }
         }
+    }
+
+    fn break_one(&mut self) {
         let host = self.lot.below(self.hosts.len());
         match self.lot.below(36) {
             0..=2 => self.partition(host),

@@ -59,7 +59,8 @@ impl World {
             self.after(3_000, Event::User);
             return;
         }
-        if let Some(command) = self.draw_command() {
+        let drawn = (0..12).find_map(|_| self.draw_command());
+        if let Some(command) = drawn {
             self.user_asks(command);
         }
     }
