@@ -308,6 +308,9 @@ mod tests {
             let answer = revisions_after(&log, since, fence);
             assert!(matches!(answer, Err(Error::Resync)), "{since}: {answer:?}");
         }
+        // A follower that is slower than the ring.
+        assert!(matches!(log.read(3, 1), Err(Error::Resync)));
+        assert_eq!(log.read(4, 1).unwrap()[0].1.id.revision, 5);
     }
 
     #[test]

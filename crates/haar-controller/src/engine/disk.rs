@@ -4,6 +4,7 @@
 //! Deliberately absent: deciding, and what is done when a commit fails.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,7 +101,7 @@ pub(crate) struct DiskCommit {
     shared: Arc<Shared>,
     ring: Ring,
     /// Decisions of the turn under way, encoded when their cost was asked.
-    encoded: RefCell<Vec<Encoded>>,
+    encoded: RefCell<VecDeque<Encoded>>,
     scribe: RefCell<Scribe>,
     fresh_events: Vec<Event>,
     /// When the last commit began and how long it took.
@@ -167,7 +168,7 @@ impl Commit for DiskCommit {
     fn cost(&self, decision: &Decision) -> Cost {
         let encoded = self.encode(decision);
         let cost = encoded.cost();
-        self.encoded.borrow_mut().push(encoded);
+        self.encoded.borrow_mut().push_back(encoded);
         cost
     }
 
@@ -184,9 +185,9 @@ impl Commit for DiskCommit {
         let mut known = std::mem::take(self.encoded.get_mut());
         let (mut ops, mut ring, mut events) = (Vec::new(), self.ring, Vec::new());
         for decision in decisions {
-            let place = known.iter().position(|encoded| encoded.fence == decision.fence);
-            let encoded = match place {
-                Some(place) => known.swap_remove(place),
+            // In the order of the decisions; one whose cost was never asked is encoded now.
+            let encoded = match known.pop_front_if(|encoded| encoded.fence == decision.fence) {
+                Some(encoded) => encoded,
                 None => self.encode(decision),
             };
             ops.extend(encoded.ops);

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use super::App;
 use super::handle::{MOST_HEADERS, handle};
 
-/// How long the headers of a request may take to arrive.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long the headers of a request may take to arrive, and a connection may be idle.
+const HEADER_TIME: Duration = Duration::from_secs(30);
 /// How long requests may take to finish once the controller shall end.
 const FINISH_TIME: Duration = Duration::from_secs(10);
 /// How long a connection that is turned away gets to hear why.

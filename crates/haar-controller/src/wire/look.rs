@@ -57,8 +57,8 @@ impl<'a> Look<'a> {
         id.map(|id| self.name(kind, id))
     }
 
-    /// `alive`, `silent`, `new` or `unreported`. Before the controller has listened for a TTL, who has
-    /// not spoken is shown as `silent` only if it must be: see [`Heard::NotYet`].
+    /// `alive`, `silent`, `new` or `unreported`: owes word of what it holds, since a restore or since the
+    /// controller's own start less than a TTL ago.
     pub(crate) fn hypervisor_state(&self, record: &Hypervisor) -> &'static str {
         if record.incarnation == 0 {
             return "new";

@@ -1,9 +1,13 @@
 //! What was answered is there, whatever fails: the process, the disk, the folder.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use haar_controller::{AdminToken, Error, LoadError, folder};
-use haar_store::{Disk, FailingDisk, Fault, Faults, Kind, MemoryDisk, MemoryMedium, Op};
+use haar_store::{
+    Disk, Error as StoreError, FailingDisk, Fault, Faults, Fence, Kind, MemoryDisk, MemoryMedium, Op,
+};
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Outcome};
@@ -39,6 +43,40 @@ async fn a_failed_commit_is_told_as_unknown_and_asking_again_settles_it() {
         assert_eq!(again.status, status, "{fault:?}: {}", again.text());
     }
     assert_eq!(cloud.get("/v1/check").await["faults"], json!([]));
+    cloud.stop().await;
+}
+
+/// A disk whose commit meets a defect when told to.
+struct Defective(MemoryDisk, Arc<AtomicBool>);
+
+impl Disk for Defective {
+    fn load(&mut self, skip: &[Kind], each: &mut haar_store::Visit<'_>) -> Result<Fence, StoreError> {
+        self.0.load(skip, each)
+    }
+    fn commit(&mut self, ops: &[Op], expected: Fence, new: Fence) -> Result<(), StoreError> {
+        assert!(!self.1.swap(false, Ordering::SeqCst), "a planned defect");
+        self.0.commit(ops, expected, new)
+    }
+    fn limits(&self) -> haar_store::Limits {
+        self.0.limits()
+    }
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.0.reopen()
+    }
+    fn reader(&self) -> Box<dyn haar_store::Reader> {
+        self.0.reader()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defect_costs_its_batch_and_not_the_controller() {
+    let defect = Arc::new(AtomicBool::new(false));
+    let disk = Defective(MemoryDisk::new(), Arc::clone(&defect));
+    let cloud = Cloud::start_with(|config| config.disk = Some(Box::new(disk))).await;
+    defect.store(true, Ordering::SeqCst);
+    let path = format!("/v1/flavors/{}", uuid(1));
+    assert_eq!(cloud.ask("PUT", &path).json(&flavor("f")).send().await.code(), "outcome_unknown");
+    assert_eq!(cloud.put(&path, flavor("f")).await["name"], "f");
     cloud.stop().await;
 }
 

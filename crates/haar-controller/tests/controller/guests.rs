@@ -69,6 +69,21 @@ async fn without_a_wait_the_answer_is_202_and_says_where_the_job_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_cancels_only_its_waiting() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let path = format!("/v1/guests/{}?wait=600s", uuid(100));
+    let waiting = tokio::spawn(cloud.ask("PUT", &path).json(&guest("web")).send());
+    cloud.until("/v1/guests/web", |guest| guest["state"] == "creating").await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    let _work = agent.work(Outcome::Settled);
+    cloud.until("/v1/guests/web", |guest| guest["state"] == "running").await;
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_job_is_told_with_its_steps_and_can_be_tried_again() {
     let cloud = Cloud::start().await;
     cloud.image().await;
