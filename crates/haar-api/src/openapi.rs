@@ -178,7 +178,8 @@ fn status_words(row: &EndpointInfo, status: u16) -> &'static str {
         (201, _) => "Made.",
         (202, _) => "Begun; the job has not ended within `?wait=`.",
         (204, Media::Nothing) => "Done.",
-        (204, _) => "Nothing newer within `?wait=`.",
+        (204, _) if row.method == "GET" => "Nothing newer within `?wait=`.",
+        (204, _) => "Done at once.",
         (_, Media::Events) => {
             "Each message has `id: epoch.revision.n` and `event: change`; comment lines keep the connection alive. A `since` that is no longer kept is answered 410 `resync`: list again, then follow from the list's revision."
         }

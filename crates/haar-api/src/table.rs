@@ -109,7 +109,7 @@ endpoints! {
     GuestShow          "guest_show"         GET    "/v1/guests/{ref}"                Admin (RefQuery, Nothing) -> GuestView [200] "One guest.";
     GuestPut           "guest_put"          PUT    "/v1/guests/{ref}"                Admin (WaitQuery, GuestCreate) -> GuestView [200 201 202] "Places, makes and starts a guest with this id; the same twice is the same guest.";
     GuestSet           "guest_set"          PATCH  "/v1/guests/{ref}"                Admin (RefQuery, GuestPatch) -> GuestView [200] "Changes what of a guest may change while it lives.";
-    GuestDelete        "guest_delete"       DELETE "/v1/guests/{ref}"                Admin (RefWaitQuery, Nothing) -> JobView [200 202] "Stops and removes a guest with its disks; answers the job.";
+    GuestDelete        "guest_delete"       DELETE "/v1/guests/{ref}"                Admin (RefWaitQuery, Nothing) -> JobView [200 202 204] "Stops and removes a guest with its disks; answers the job, or nothing when it held nothing.";
     GuestStart         "guest_start"        POST   "/v1/guests/{ref}/start"          Admin (RefWaitQuery, Nothing) -> GuestView [200 202] "Starts a guest.";
     GuestShutdown      "guest_shutdown"     POST   "/v1/guests/{ref}/shutdown"       Admin (RefWaitQuery, Nothing) -> GuestView [200 202] "Asks a guest to power off.";
     GuestPoweroff      "guest_poweroff"     POST   "/v1/guests/{ref}/poweroff"       Admin (RefWaitQuery, Nothing) -> GuestView [200 202] "Cuts a guest's power.";

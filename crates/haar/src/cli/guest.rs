@@ -325,7 +325,13 @@ async fn delete(context: &Context, words: &Several) -> Result<(), Failure> {
     for guest in &words.guest {
         let reference = noun::resolve::<Guests>(context, guest).await?;
         let call = context.client.request::<t::GuestDelete>(&[&reference]).query(no_wait(context));
-        let answered = call.send(&Nothing).await?;
+        let Some(answered) = call.poll(&Nothing).await? else {
+            // It held nothing on any machine, so that no job was needed.
+            if !context.is_json() {
+                output::out(&format!("  {guest}   deleted\n"));
+            }
+            continue;
+        };
         let name = answered.value.guest_name.clone();
         if words.wait.no_wait {
             noun::said(context, &answered, &answered.value.id.to_string())?;

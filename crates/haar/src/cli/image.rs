@@ -16,7 +16,9 @@ pub(crate) enum Verb {
     #[command(after_help = import::EXAMPLES)]
     Import(import::Words),
     /// Make an image's record only; its bytes are uploaded or fetched later
-    #[command(after_help = "Examples:\n  haar image create debian-12 --format qcow2")]
+    #[command(
+        after_help = "Examples:\n  haar image create debian-12 --format qcow2\n  haar image create alpine --format raw --from http://mirror/alpine.raw --sha256 5f3c…"
+    )]
     Create(CreateWords),
     /// List images
     #[command(after_help = "Examples:\n  haar image list")]
@@ -53,10 +55,10 @@ pub(crate) struct CreateWords {
     #[arg(long, value_enum)]
     format: FormatWord,
     /// Where hypervisors fetch it
-    #[arg(long, requires = "sha256")]
-    url: Option<String>,
+    #[arg(long, requires = "sha256", value_name = "URL")]
+    from: Option<String>,
     /// What the bytes there hash to
-    #[arg(long, requires = "url", value_name = "HEX")]
+    #[arg(long, requires = "from", value_name = "HEX")]
     sha256: Option<String>,
     /// A label; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
@@ -157,7 +159,7 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
         format: words.format.into(),
-        url: words.url,
+        url: words.from,
         sha256: words.sha256,
     };
     let answered = context.client.request::<t::ImagePost>(&[]).send(&body).await?;

@@ -157,14 +157,30 @@ fn headline(job: &JobView) -> String {
     format!("{} guest {}{place}   {status}", job.action, job.guest_name)
 }
 
-/// The steps, one per line, with their times and words.
+/// The steps, one per line, with their times and words; then why it failed, if no step said so, and what next.
 fn steps(job: &JobView) -> String {
     let width = job.steps.iter().map(|step| step.stage.len()).max().unwrap_or(0);
     let mut text: String = job.steps.iter().map(|step| step_line(step, width)).collect();
-    if let Some(next) = &job.next {
-        text.push_str(&format!("  next: {next}\n"));
+    if let Some(error) = job.error.as_ref().filter(|error| !said_by_a_step(job, error)) {
+        text.push_str(&format!("  {error}\n"));
+    }
+    let retry = format!("haar job retry {}", output::short_id(job.id));
+    let can_retry = job.status == "error" && matches!(job.action.as_str(), "create" | "recreate");
+    match &job.next {
+        Some(next) if can_retry && !next.contains("haar job") => {
+            text.push_str(&format!("  next: {next}\n        {retry}\n"));
+        }
+        Some(next) => text.push_str(&format!("  next: {next}\n")),
+        None if can_retry => text.push_str(&format!("  next: {retry}\n")),
+        None => {}
     }
     text
+}
+
+fn said_by_a_step(job: &JobView, error: &str) -> bool {
+    let mut messages =
+        job.steps.iter().map(|step| step.message.as_str()).filter(|message| !message.is_empty());
+    messages.any(|message| message.contains(error) || error.contains(message))
 }
 
 fn step_line(step: &StepView, width: usize) -> String {
@@ -188,13 +204,5 @@ pub(crate) fn failure_line(job: &JobView) -> String {
 pub(crate) fn failure_text(job: &JobView) -> String {
     let mut text = output::with_code(&format!("error: {}", headline(job)), job.code.as_deref().unwrap_or(""));
     text.push_str(&steps(job));
-    let said =
-        job.error.as_ref().is_none_or(|error| job.steps.iter().any(|step| step.message.contains(error)));
-    if let (false, Some(error)) = (said, &job.error) {
-        text.push_str(&format!("  {error}\n"));
-    }
-    if job.next.is_none() {
-        text.push_str(&format!("  next: haar job retry {}\n", output::short_id(job.id)));
-    }
     text
 }

@@ -150,7 +150,10 @@ pub(crate) fn main() -> ExitCode {
 
 /// The whole grammar, as help and completion show it.
 pub(crate) fn command() -> clap::Command {
-    let modes = crate::modes::overview();
+    command_beside(&crate::modes::overview())
+}
+
+fn command_beside(modes: &str) -> clap::Command {
     let footer = format!(
         "{modes}First steps:\n  haar image import debian-12 ./debian-12-genericcloud-amd64.qcow2\n  \
          haar guest create web --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub\n  haar ssh web\n\n\

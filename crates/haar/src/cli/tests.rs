@@ -10,7 +10,7 @@ use haar_api::v1::{JobView, StatusView, Time};
 use serde_json::json;
 
 use super::failure::{self, Failure};
-use super::{Cli, command, job, output, status};
+use super::{Cli, command, command_beside, job, output, status};
 
 fn matches_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -38,7 +38,7 @@ fn help_of(command: &mut clap::Command, path: &str, text: &mut String) {
 
 #[test]
 fn the_help_reads_as_it_did() {
-    let mut command = command().version("0.0.0");
+    let mut command = command_beside("").version("0.0.0");
     command.build();
     let mut text = String::new();
     help_of(&mut command, "haar", &mut text);
@@ -48,6 +48,24 @@ fn the_help_reads_as_it_did() {
 #[test]
 fn the_grammar_holds_together() {
     command().debug_assert();
+}
+
+#[test]
+fn no_verb_shadows_what_every_command_takes() {
+    fn look(command: &clap::Command, everywhere: &[String], path: &str) {
+        for sub in command.get_subcommands() {
+            for argument in sub.get_arguments() {
+                let id = argument.get_id().to_string();
+                assert!(!everywhere.contains(&id), "{path} {} takes another {id}", sub.get_name());
+            }
+            look(sub, everywhere, &format!("{path} {}", sub.get_name()));
+        }
+    }
+    let command = command();
+    let global = command.get_arguments().filter(|argument| argument.is_global_set());
+    let everywhere: Vec<String> = global.map(|argument| argument.get_id().to_string()).collect();
+    assert!(everywhere.contains(&"url".to_owned()));
+    look(&command, &everywhere, "haar");
 }
 
 #[test]
@@ -73,7 +91,7 @@ fn words_that_cannot_be_meant_are_refused() {
         "haar guest create",
         "haar flavor create small --cpu 1 --memory 2x --disk 1g",
         "haar token create a --role agent",
-        "haar image create a --format qcow2 --url http://x",
+        "haar image create a --format qcow2 --from http://x",
         "haar events",
         "haar guest set web --fwgroup a --no-fwgroup",
     ] {
