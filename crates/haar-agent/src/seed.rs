@@ -5,6 +5,7 @@
 
 use std::io::{Cursor, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use haar_core::order::GuestOrder;
@@ -72,7 +73,9 @@ pub fn write(path: &Path, order: &GuestOrder, user_data: Option<&[u8]>) -> Resul
             std::fs::create_dir_all(parent)?;
         }
         let temporary = path.with_extension("new");
-        let mut file = std::fs::File::create(&temporary)?;
+        // User-data may hold secrets; libvirt hands the file to QEMU's user.
+        let mut file =
+            std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(&image)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

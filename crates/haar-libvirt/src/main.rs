@@ -55,11 +55,14 @@ struct Args {
     /// Folder for the guests' console logs, in its subfolder `console`.
     #[arg(long, default_value = "/var/lib/haar/log")]
     log_dir: PathBuf,
+    /// End when standard input closes: whoever started it is gone then.
+    #[arg(long)]
+    supervised: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -96,20 +99,29 @@ async fn serve(args: Args) -> Result<(), String> {
         (Some(path), _) => kit::Listen::Unix(path),
         (None, port) => kit::Listen::Loopback(port.unwrap_or(0)),
     };
-    let ends = ends().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let ends = ends(args.supervised).map_err(|error| format!("signals cannot be heard: {error}"))?;
     let bound = service::server(pool, host).bind(&listen).map_err(|error| error.to_string())?;
     tracing::info!(?listen, uri = args.uri, accel = accel.as_str(), reason, "answering");
     bound.serve(ends).await.map_err(|error| error.to_string())
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-fn ends() -> std::io::Result<impl Future<Output = ()> + Send> {
+/// Resolves at the first SIGTERM or SIGINT, and for a supervised program when standard input closes.
+fn ends(supervised: bool) -> std::io::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let (left_alone, alone) = tokio::sync::oneshot::channel();
+    if supervised {
+        // A thread of its own, for such a read cannot be taken back; it ends with the process.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = left_alone.send(());
+        });
+    }
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = alone, if supervised => {}
         }
     })
 }

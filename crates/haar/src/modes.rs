@@ -1,5 +1,15 @@
 //! The modes: what the binary does as a server. One row each; a mode reads its own words.
 
+mod agent;
+mod controller;
+mod doctor;
+mod down;
+mod folder;
+mod machine;
+mod process;
+mod storage;
+mod up;
+
 use std::process::ExitCode;
 
 /// A mode.
@@ -13,7 +23,14 @@ pub(crate) struct Mode {
 }
 
 /// Every mode, in the order of `haar help`.
-pub(crate) const MODES: &[Mode] = &[];
+pub(crate) const MODES: &[Mode] = &[
+    Mode { word: "up", about: "a whole cloud on this machine", main: up::main },
+    Mode { word: "down", about: "stop it; guests run on", main: down::main },
+    Mode { word: "doctor", about: "look at this machine and say what guests would miss", main: doctor::main },
+    Mode { word: "controller", about: "the cloud's books, and the API", main: controller::main },
+    Mode { word: "agent", about: "carry out on this machine what the controller wants", main: agent::main },
+    Mode { word: "storage", about: "the storage sub-agent, started by the agent", main: storage::main },
+];
 
 /// The modes as they stand in `haar help`; empty when there are none.
 pub(crate) fn overview() -> String {

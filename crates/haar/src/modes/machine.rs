@@ -1,0 +1,292 @@
+//! Checking this machine: what guests need, what is there, and what to do about what is not.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use haar_core::address::Cidr;
+use ipnet::Ipv4Net;
+
+/// Where libvirtd answers.
+const LIBVIRT_SOCKET: &str = "/run/libvirt/libvirt-sock";
+/// How long libvirtd may take to answer once started.
+const STARTING: Duration = Duration::from_secs(15);
+/// Programs are looked for here too: a plain user's path may lack the last ones.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Fine.
+    Good,
+    /// Guests will run, but not as well as they might.
+    Warning,
+    /// Guests cannot run.
+    Bad,
+}
+
+/// One line of the checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Check {
+    pub(super) mark: Mark,
+    /// What was looked at, and what was found.
+    pub(super) found: String,
+    /// What it means, or what to do.
+    pub(super) note: String,
+}
+
+impl Check {
+    fn new(mark: Mark, found: impl Into<String>, note: impl Into<String>) -> Check {
+        Check { mark, found: found.into(), note: note.into() }
+    }
+
+    /// The line as it is shown.
+    pub(super) fn line(&self) -> String {
+        let mark = match self.mark {
+            Mark::Good => "✓",
+            Mark::Warning => "!",
+            Mark::Bad => "✗",
+        };
+        let line = format!("{mark} {:<46} {}", self.found, self.note);
+        line.trim_end().to_owned()
+    }
+}
+
+/// Whether libvirtd may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Libvirt {
+    /// It is started when it does not run.
+    Start,
+    /// It is only looked at.
+    Look,
+}
+
+/// Everything but the network, which only a first start chooses.
+pub(super) fn checks(data: &Path, libvirt: Libvirt, sub_agent: Option<&Path>) -> Vec<Check> {
+    let mut checks = vec![virtualisation(libvirt), sub_agent_program(sub_agent), kvm(), storage(data)];
+    checks.extend(impassable(data));
+    checks.push(nftables());
+    checks
+}
+
+fn virtualisation(libvirt: Libvirt) -> Check {
+    let Some(qemu) = version(&format!("qemu-system-{}", std::env::consts::ARCH)) else {
+        return Check::new(
+            Mark::Bad,
+            "QEMU is missing",
+            "install it: apt install qemu-system-x86 qemu-utils",
+        );
+    };
+    if version("qemu-img").is_none() {
+        return Check::new(Mark::Bad, "qemu-img is missing", "install it: apt install qemu-utils");
+    }
+    let Some(daemon) = version("libvirtd") else {
+        let note = "install it: apt install libvirt-daemon-system";
+        return Check::new(Mark::Bad, format!("QEMU {qemu}, libvirt is missing"), note);
+    };
+    let found = format!("QEMU {qemu}, libvirt {daemon}");
+    if UnixStream::connect(LIBVIRT_SOCKET).is_ok() {
+        return Check::new(Mark::Good, found, "");
+    }
+    if libvirt == Libvirt::Look {
+        return Check::new(Mark::Bad, format!("{found}, not running"), "start it: `haar up` does");
+    }
+    match start_libvirt() {
+        Ok(how) => Check::new(Mark::Good, found, format!("started libvirtd (none was running) {how}")),
+        Err(why) => Check::new(Mark::Bad, format!("{found}, not running"), why),
+    }
+}
+
+/// Starts libvirtd the way this machine starts services.
+fn start_libvirt() -> Result<String, String> {
+    let has_systemd = Path::new("/run/systemd/system").is_dir();
+    let commands: &[&[&str]] = if has_systemd {
+        &[&["systemctl", "start", "libvirtd"]]
+    } else {
+        &[&["virtlogd", "-d"], &["libvirtd", "-d"]]
+    };
+    for words in commands {
+        // A daemon that runs already says so and fails; whether libvirtd answers is what counts.
+        let _ = command(words[0]).args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+    let deadline = Instant::now() + STARTING;
+    while UnixStream::connect(LIBVIRT_SOCKET).is_err() {
+        if Instant::now() >= deadline {
+            return Err("libvirtd did not start; look at its log: journalctl -u libvirtd".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(if has_systemd { "with systemctl".to_owned() } else { "without systemd".to_owned() })
+}
+
+fn sub_agent_program(configured: Option<&Path>) -> Check {
+    let program = configured.map_or_else(|| haar_agent::config::beside("haar-libvirt"), PathBuf::from);
+    let is_there = program.is_file() || (program.components().count() == 1 && on_path(&program));
+    if is_there {
+        return Check::new(Mark::Good, "haar-libvirt is there", "");
+    }
+    let note = "put it beside `haar`, or name it: --libvirt-program FILE";
+    Check::new(Mark::Bad, format!("{} is missing", program.display()), note)
+}
+
+/// KVM counts only when the device opens and the CPU can do it: some hosts have a device that does not work.
+fn kvm() -> Check {
+    let device = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let needs_flag = matches!(std::env::consts::ARCH, "x86" | "x86_64");
+    let has_flag = cpu.split_whitespace().any(|word| matches!(word, "vmx" | "svm"));
+    let why = match device {
+        Err(error) => format!("/dev/kvm does not open ({})", error.kind()),
+        Ok(_) if needs_flag && !has_flag => "the CPU offers no vmx/svm".to_owned(),
+        Ok(_) => return Check::new(Mark::Good, "KVM", ""),
+    };
+    Check::new(Mark::Warning, format!("KVM not usable: {why}"), "guests will be emulated (slow)")
+}
+
+fn storage(data: &Path) -> Check {
+    let there = data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let found = format!("storage  qcow2 in {}", data.join("storage/disks").display());
+    let Ok(space) = nix::sys::statvfs::statvfs(there) else {
+        return Check::new(Mark::Bad, found, "the file system does not answer");
+    };
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    let note = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
+    let mark = if free < 1 << 30 { Mark::Warning } else { Mark::Good };
+    Check::new(mark, found, note)
+}
+
+/// A folder on the way to the data that QEMU's user cannot pass.
+fn impassable(data: &Path) -> Option<Check> {
+    let closed = data.ancestors().filter(|folder| folder.is_dir()).find(|folder| {
+        std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+    })?;
+    let found = format!("QEMU's user cannot pass {}", closed.display());
+    Some(Check::new(Mark::Bad, found, format!("let it: chmod o+x {}", closed.display())))
+}
+
+fn nftables() -> Check {
+    match version("nft") {
+        Some(version) => Check::new(Mark::Good, format!("nftables {version}"), ""),
+        None => Check::new(Mark::Bad, "nftables is missing", "install it: apt install nftables"),
+    }
+}
+
+/// The first range for a network of our own that no route of this host overlaps.
+pub(super) fn free_range() -> Option<Cidr> {
+    let routes = routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
+    first_free(&routes)
+}
+
+fn first_free(routes: &[Ipv4Net]) -> Option<Cidr> {
+    let tens = (77..=126).map(|second| Ipv4Addr::new(10, second, 0, 0));
+    let others = (16..=31).map(|second| Ipv4Addr::new(172, second, 77, 0));
+    let small = (77..=99).map(|third| Ipv4Addr::new(192, 168, third, 0));
+    let range = tens.chain(others).chain(small).find_map(|address| {
+        let net = Ipv4Net::new(address, 24).ok()?;
+        let overlaps = |route: &Ipv4Net| route.contains(&net) || net.contains(route);
+        (!routes.iter().any(overlaps)).then_some(net)
+    });
+    range.and_then(|net| net.to_string().parse().ok())
+}
+
+/// The routes of /proc/net/route but for the default one, which leads everywhere.
+fn routes(table: &str) -> Vec<Ipv4Net> {
+    let route = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        // The kernel prints addresses as they lie in memory.
+        let number = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
+        let destination = number(fields.next()?)?;
+        let mask = number(fields.nth(5)?)?;
+        Ipv4Net::with_netmask(Ipv4Addr::from(destination), Ipv4Addr::from(mask)).ok()
+    };
+    table.lines().skip(1).filter_map(route).filter(|net| net.prefix_len() > 0).collect()
+}
+
+/// Name servers that guests can reach: the host's own, unless they listen on the host alone.
+pub(super) fn name_servers() -> Vec<IpAddr> {
+    for path in ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"] {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let servers: Vec<IpAddr> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("nameserver"))
+            .filter_map(|address| address.trim().parse().ok())
+            .filter(|address: &IpAddr| address.is_ipv4() && !address.is_loopback())
+            .collect();
+        if !servers.is_empty() {
+            return servers;
+        }
+    }
+    Vec::new()
+}
+
+/// Whether the address can be listened on now.
+pub(super) fn check_listen(listen: SocketAddr) -> Result<(), String> {
+    if listen.port() == 0 {
+        return Err(
+            "--listen needs a port that stays the same; 0 is a different one at each start".to_owned()
+        );
+    }
+    match TcpListener::bind(listen) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(format!(
+            "{listen} is in use by another program; stop that one, or choose another: --listen 127.0.0.1:PORT"
+        )),
+        Err(error) => Err(format!("cannot listen on {listen}: {error}")),
+    }
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", PATH).stdin(Stdio::null());
+    command
+}
+
+fn on_path(program: &Path) -> bool {
+    let own = std::env::var("PATH").unwrap_or_default();
+    std::env::split_paths(&own).any(|folder| folder.join(program).is_file())
+}
+
+/// The first word of `PROGRAM --version` that looks like one.
+fn version(program: &str) -> Option<String> {
+    let output = command(program).arg("--version").stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().map(|word| word.trim_start_matches('v')).find_map(|word| {
+        let is_version = word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+        is_version.then(|| word.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+        eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+        eth0\t00004D0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n\
+        br0\t00014E0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+
+    #[test]
+    fn routes_are_read_without_the_default_one() {
+        let found: Vec<String> = routes(TABLE).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.77.0.0/16", "10.78.1.0/24"]);
+    }
+
+    #[test]
+    fn the_first_range_without_a_route_is_chosen() {
+        assert_eq!(first_free(&[]).unwrap().to_string(), "10.77.0.0/24");
+        assert_eq!(first_free(&routes(TABLE)).unwrap().to_string(), "10.78.0.0/24");
+        let tens: Ipv4Net = "10.0.0.0/8".parse().unwrap();
+        assert_eq!(first_free(&[tens]).unwrap().to_string(), "172.16.77.0/24");
+    }
+
+    #[test]
+    fn port_0_and_a_busy_port_are_refused_with_what_to_do() {
+        assert!(check_listen("127.0.0.1:0".parse().unwrap()).unwrap_err().contains("port"));
+        let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = check_listen(busy.local_addr().unwrap()).unwrap_err();
+        assert!(error.contains("in use") && error.contains("--listen"), "{error}");
+    }
+}
