@@ -29,8 +29,7 @@ impl std::fmt::Display for MiB {
         if self.0 >= 1024 && self.0.is_multiple_of(1024) {
             write!(f, "{} GiB", self.0 / 1024)
         } else if self.0 >= 10 * 1024 {
-            let tenths = self.0 * 10 / 1024;
-            write!(f, "{}.{} GiB", tenths / 10, tenths % 10)
+            write!(f, "{}.{} GiB", self.0 / 1024, self.0 % 1024 * 10 / 1024)
         } else {
             write!(f, "{} MiB", self.0)
         }
@@ -80,5 +79,18 @@ impl Overcommit {
             memory: MiB(scale(total.memory.0, self.memory)),
             disk: MiB(scale(total.disk.0, self.disk)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_size_can_be_shown() {
+        assert_eq!(MiB(512).to_string(), "512 MiB");
+        assert_eq!(MiB(2048).to_string(), "2 GiB");
+        assert_eq!(MiB(10 * 1024 + 512).to_string(), "10.5 GiB");
+        assert_eq!(MiB(u64::MAX).to_string(), "18014398509481983.9 GiB");
     }
 }
