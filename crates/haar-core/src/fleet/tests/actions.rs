@@ -146,6 +146,7 @@ fn a_lost_guest_is_made_anew_only_by_an_operators_word_under_a_new_life() {
     assert!(after.place.unwrap().life > before.place.unwrap().life);
     assert_eq!(after.place.unwrap().address, before.place.unwrap().address);
     assert_eq!(after.state, State::Creating);
+    assert_eq!(after.observed, (0, 0), "a new life is told of from its first version on");
     // Its failing is a create's failing: the place is given back.
     cloud.tell(guest(1), failed(), Power::Absent);
     assert_eq!((cloud.guest(guest(1)).state, cloud.guest(guest(1)).place), (State::Failed, None));

@@ -167,6 +167,20 @@ fn a_create_that_is_overdue_is_not_taken_back_on_a_hypervisor_that_has_not_repor
 }
 
 #[test]
+fn what_held_data_is_never_taken_back_by_a_deadline() {
+    let mut cloud = Cloud::with_hosts(1);
+    cloud.create(1).unwrap();
+    // Not by any rule here: as another version's books might say.
+    let mut held = cloud.guest(guest(1)).clone();
+    held.provisioned = Some(held.order);
+    held.state = State::Running;
+    cloud.fleet.restore(super::super::change::Record::Guest(Arc::new(held)));
+    cloud.miss_all_deadlines(guest(1));
+    assert_eq!(cloud.last_job(guest(1)).status, Status::Error);
+    assert_eq!(cloud.guest(guest(1)).goal, Goal::Running);
+}
+
+#[test]
 fn job_ids_come_from_the_lot_and_never_meet() {
     let mut cloud = Cloud::with_hosts(1);
     cloud.lot = 4;

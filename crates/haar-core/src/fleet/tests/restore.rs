@@ -90,9 +90,13 @@ fn a_complete_report_of_an_earlier_epoch_opens_nothing() {
     cloud.yes(Command::Report(old.clone()));
     assert_eq!(cloud.create(1).unwrap_err().code(), "no_room");
     // Nor one that says the new epoch without having seen an order of it.
-    let mut unseen = old;
+    let mut unseen = old.clone();
     unseen.complete.as_mut().unwrap().epoch = 2;
     cloud.yes(Command::Report(unseen));
+    assert_eq!(cloud.create(1).unwrap_err().code(), "no_room");
+    // Nor one that was read in the earlier epoch and sent in this one.
+    let read_before = Report { seen: cloud.fleet.fence(), ..old };
+    cloud.yes(Command::Report(read_before));
     assert_eq!(cloud.create(1).unwrap_err().code(), "no_room");
 }
 
