@@ -113,7 +113,8 @@ fn what_a_host_holds_and_the_books_lost_is_booked_as_claimed() {
     assert_eq!((claimed.state, claimed.owner), (State::Claimed, Owner::Claimed));
     assert_eq!((claimed.place, claimed.mac), (before.place, before.mac));
     assert_eq!(cloud.fleet.used(host(1)), before.resources);
-    assert_eq!(cloud.act(guest(1), GuestAction::Shutdown).unwrap_err().code(), "wrong_state");
+    let refusal = cloud.act(guest(1), GuestAction::Shutdown).unwrap_err();
+    assert!(refusal.to_string().contains("adopt it first"), "{refusal}");
     cloud.complete(host(1), &[guest(1)]);
     cloud.complete(host(2), &[]);
     // Its address is held.
@@ -334,6 +335,7 @@ fn an_epoch_never_runs_over() {
     let mut cloud = Cloud::with_hosts(1);
     cloud.yes(Command::BeginEpoch(7));
     assert_eq!(cloud.fleet.epoch(), 7);
+    assert_eq!(cloud.fleet.desired_revision(host(1)), cloud.fleet.fence().revision, "all are told");
     cloud.yes(Command::BeginEpoch(3));
     assert_eq!(cloud.fleet.epoch(), 8, "each restore is an epoch of its own");
 }
