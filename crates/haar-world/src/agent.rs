@@ -160,7 +160,7 @@ impl World {
         if let Some(since) = agent.node.feed_since() {
             self.send(Message::ToController(host, run, ToController::Feed(since)));
         }
-        let wait = if self.chaos { self.lot.between(1_000, 3_000) } else { 4_000 };
+        let wait = if self.chaos { self.lot.between(500, 2_500) } else { 4_000 };
         self.after(wait, Event::Poll { host, run });
     }
 

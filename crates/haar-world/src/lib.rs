@@ -10,6 +10,7 @@ mod books;
 pub mod coverage;
 mod ending;
 mod faults;
+pub mod guards;
 mod host;
 mod lot;
 mod net;

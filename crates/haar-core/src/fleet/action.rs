@@ -10,6 +10,8 @@ use crate::guest::{Deed, DeedKind, Goal, GoalBy, Guest, Owner, Place, State};
 use crate::id::{GuestId, JobId, Kind};
 use crate::job::{Action, Failure, Status};
 use crate::refusal::Refusal;
+use crate::schedule::{Load, shortage};
+use crate::units::Resources;
 
 /// What a request comes to.
 enum Verdict {
@@ -133,9 +135,22 @@ fn recreate(draft: Draft<'_>, guest: &Guest) -> Decided {
             ),
         ));
     }
+    // A restore may have booked more there than fits; what was lost is not made again on top of it.
+    let record = draft.fleet.hypervisor(place.hypervisor);
+    if let Some(record) = record.filter(|record| is_oversold(draft.fleet.load_of(record))) {
+        let name = &record.spec.name;
+        return Err(wrong_state(
+            guest,
+            format!("`{name}` has promised more than it has; delete a guest there first"),
+        ));
+    }
     let life = draft.fence;
     let anew = Guest { place: Some(Place { life, ..place }), ..guest.clone() };
     begin_life(draft, anew, Action::Recreate, Outcome::Changed)
+}
+
+fn is_oversold(load: Load) -> bool {
+    shortage(load, Resources::default()).is_some()
 }
 
 /// A claimed guest becomes the controller's; its goal is what it was last seen doing.
