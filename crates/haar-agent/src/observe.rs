@@ -80,7 +80,7 @@ pub(crate) async fn observe(
         total: Resources {
             cpu: host.cpus,
             memory: MiB(memory.0.saturating_sub(reserve.of(memory).0)),
-            disk: MiB::from_bytes_floor(capacity.total_bytes),
+            disk: whole_gib(capacity.total_bytes),
         },
     })
 }
@@ -93,10 +93,14 @@ fn inventory(host: &rpc::HostResponse, capacity: &rpc::CapacityResponse) -> Inve
         accel_reason: host.accel_reason.clone(),
         cpus: host.cpus,
         memory_mib: host.memory_mib,
-        // In steps, so that what changes with every written block is not news.
-        disk_free_mib: MiB::from_bytes_floor(capacity.free_bytes).0 / 1024 * 1024,
+        disk_free_mib: whole_gib(capacity.free_bytes).0,
         ..own()
     }
+}
+
+/// In steps, so that what changes with every written block is not news.
+fn whole_gib(bytes: u64) -> MiB {
+    MiB(MiB::from_bytes_floor(bytes).0 / 1024 * 1024)
 }
 
 fn own() -> Inventory {

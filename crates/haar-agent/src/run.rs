@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::ledger::{self, Ledger};
 use crate::link::http::HttpLink;
 use crate::link::pull::Pull;
-use crate::link::talk::Talk;
+use crate::link::talk::{Facts, Talk};
 use crate::link::{Link, Ticket};
 use crate::net::Networks;
 use crate::observe::{self, Reserve};
@@ -237,10 +237,25 @@ pub async fn start_with<L: Link>(
     let (unsupported_sender, unsupported) = watch::channel(Vec::new());
     let (tickets_sender, tickets) = mpsc::channel::<Ticket>(TICKETS);
     let reserve = parts.reserve_memory_mib.map_or(Reserve::Usual, |mib| Reserve::Fixed(MiB(mib)));
-    let actor = Actor { hands: Arc::clone(&hands), engine: engine.clone(), news: Arc::clone(&news), reserve };
+    let (facts_sender, facts) = watch::channel(None);
+    let actor = Actor {
+        hands: Arc::clone(&hands),
+        engine: engine.clone(),
+        news: Arc::clone(&news),
+        facts: Arc::new(facts_sender),
+        reserve,
+    };
     let (cloud, hypervisor) = (parts.cloud, parts.hypervisor);
-    let talk =
-        Talk { link: Arc::clone(&parts.link), engine: engine.clone(), news, unsupported, cloud, hypervisor };
+    let talk = Talk {
+        link: Arc::clone(&parts.link),
+        engine: engine.clone(),
+        news,
+        unsupported,
+        facts,
+        told: None,
+        cloud,
+        hypervisor,
+    };
     let pull = Pull {
         link: parts.link,
         engine: engine.clone(),
@@ -333,6 +348,7 @@ struct Actor<L> {
     hands: Arc<Hands<L>>,
     engine: Engine,
     news: Arc<Notify>,
+    facts: Arc<watch::Sender<Option<Facts>>>,
     reserve: Reserve,
 }
 
@@ -348,7 +364,7 @@ impl<L: Link> Actor<L> {
                 }
                 Effect::Observe { ask } => {
                     let (hands, engine) = (Arc::clone(&self.hands), self.engine.clone());
-                    acts.spawn(look(hands, engine, ask, self.reserve));
+                    acts.spawn(look(hands, engine, Arc::clone(&self.facts), ask, self.reserve));
                 }
                 Effect::Hello | Effect::Report => self.news.notify_one(),
             }
@@ -375,12 +391,23 @@ async fn call_hand<L: Link>(hands: Arc<Hands<L>>, engine: Engine, call: StageCal
     let _ = engine.give(Input::Ended { call: call.call, outcome }).await;
 }
 
-async fn look<L: Link>(hands: Arc<Hands<L>>, engine: Engine, ask: u64, reserve: Reserve) {
+async fn look<L: Link>(
+    hands: Arc<Hands<L>>,
+    engine: Engine,
+    facts: Arc<watch::Sender<Option<Facts>>>,
+    ask: u64,
+    reserve: Reserve,
+) {
     let Ok(is_empty) = engine.read(|node| !node.guests().any(|record| record.holds())).await else { return };
     let begun = Instant::now();
     let looked = observe::observe(ask, hands.cloud, reserve, is_empty, &hands.storage, &hands.libvirt).await;
     observe::note(begun, &looked);
+    let new_facts =
+        looked.as_ref().ok().map(|seen| Facts { inventory: seen.inventory.clone(), total: seen.total });
     let input = looked.map_or(Input::Unseen { ask }, Input::Observed);
     // As above.
     let _ = engine.give(input).await;
+    if let Some(new_facts) = new_facts {
+        facts.send_if_modified(|known| known.replace(new_facts.clone()) != Some(new_facts));
+    }
 }

@@ -1,10 +1,15 @@
 //! Saying hello, and reporting: whatever the node has to say is said at once, in its order, until it is taken.
+//!
+//! A hello is said again when what the machine is or has for guests has changed: the same ledger gets the same
+//! answer, and placement goes by the new facts at once instead of after the next complete report.
 
 use std::sync::Arc;
 
+use haar_core::hypervisor::Inventory;
 use haar_core::id::{CloudId, HypervisorId};
 use haar_core::node::Input;
 use haar_core::order::{Hello, Report};
+use haar_core::units::Resources;
 use tokio::sync::{Notify, watch};
 
 use super::{Link, LinkError, Pause, Unsupported};
@@ -18,8 +23,19 @@ pub(crate) struct Talk<L> {
     pub(crate) news: Arc<Notify>,
     /// What of the last feed could not be read.
     pub(crate) unsupported: watch::Receiver<Vec<Unsupported>>,
+    /// What the last look at the host found; None before the first.
+    pub(crate) facts: watch::Receiver<Option<Facts>>,
+    /// The facts last said.
+    pub(crate) told: Option<Facts>,
     pub(crate) cloud: CloudId,
     pub(crate) hypervisor: HypervisorId,
+}
+
+/// What the machine is, and what it has for guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) inventory: Inventory,
+    pub(crate) total: Resources,
 }
 
 /// What the node has to say.
@@ -39,6 +55,7 @@ impl<L: Link> Talk<L> {
                     pause.reset();
                     tokio::select! {
                         () = self.news.notified() => {}
+                        changed = self.facts.changed() => changed.map_err(|_| Stopped)?,
                         changed = self.unsupported.changed() => changed.map_err(|_| Stopped)?,
                     }
                 }
@@ -62,7 +79,10 @@ impl<L: Link> Talk<L> {
             let said = match word.await? {
                 Word::Hello(hello) => self.say_hello(&hello).await?,
                 Word::Reports(reports) => self.report(&reports).await?,
-                Word::Nothing => return self.say_unsupported().await,
+                Word::Nothing => match self.say_facts().await? {
+                    Ok(()) => return self.say_unsupported().await,
+                    Err(error) => Err(error),
+                },
             };
             if said.is_err() {
                 return Ok(said);
@@ -85,7 +105,7 @@ impl<L: Link> Talk<L> {
                 ),
             }));
         }
-        tracing::info!(incarnation = welcome.incarnation, "welcomed by the controller");
+        tracing::info!(incarnation = welcome.incarnation, total = %hello.total, "welcomed by the controller");
         self.engine.give(Input::Welcome { incarnation: welcome.incarnation }).await?;
         Ok(Ok(()))
     }
@@ -104,6 +124,22 @@ impl<L: Link> Talk<L> {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Says hello again when the facts are others than those last said.
+    async fn say_facts(&mut self) -> Result<Result<(), LinkError>, Stopped> {
+        let facts = self.facts.borrow_and_update().clone();
+        if facts == self.told {
+            return Ok(Ok(()));
+        }
+        let Some(Facts { inventory, total }) = facts.clone() else { return Ok(Ok(())) };
+        let known = self.engine.read(|node| node.record().incarnation.map(|_| node.record().lot)).await?;
+        let Some(lot) = known else { return Ok(Ok(())) };
+        let said = self.say_hello(&Hello { hypervisor: self.hypervisor, lot, inventory, total }).await?;
+        if said.is_ok() {
+            self.told = facts;
+        }
+        Ok(said)
     }
 
     /// What could not be read is said even when there is nothing else to say.

@@ -30,6 +30,8 @@ struct Books {
     reports: BTreeMap<GuestId, GuestReport>,
     complete: Option<Complete>,
     is_away: bool,
+    is_forgotten: bool,
+    hello: Option<Hello>,
 }
 
 impl Controller {
@@ -64,7 +66,14 @@ impl Controller {
 
     /// Forgets which ledger speaks for the hypervisor.
     pub(crate) fn forget_incarnation(&self) {
-        self.books().incarnation += 1;
+        let mut books = self.books();
+        books.incarnation += 1;
+        books.is_forgotten = true;
+    }
+
+    /// The last hello.
+    pub(crate) fn hello_of(&self) -> Option<Hello> {
+        self.books().hello.clone()
     }
 
     pub(crate) fn report_of(&self, guest: GuestId) -> Option<GuestReport> {
@@ -90,8 +99,12 @@ impl Link for Controller {
 
     async fn hello(&self, hello: &Hello) -> Result<Welcome, LinkError> {
         let mut books = self.reach()?;
-        books.lots.push(hello.lot);
-        books.incarnation += 1;
+        if books.lots.last() != Some(&hello.lot) || books.is_forgotten {
+            books.lots.push(hello.lot);
+            books.incarnation += 1;
+            books.is_forgotten = false;
+        }
+        books.hello = Some(hello.clone());
         Ok(Welcome { cloud: self.cloud, hypervisor: self.hypervisor, incarnation: books.incarnation })
     }
 

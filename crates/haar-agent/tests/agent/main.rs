@@ -18,7 +18,7 @@ use haar_core::id::GuestId;
 use haar_core::image::Format;
 use haar_core::name::Name;
 use haar_core::node::GuestRecord;
-use haar_core::order::{GuestOrder, ImageOrder, NetworkOrder, Phase, Power};
+use haar_core::order::{GuestOrder, Hello, ImageOrder, NetworkOrder, Phase, Power};
 use haar_core::units::{MiB, Resources};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::getsockopt;
@@ -354,7 +354,7 @@ async fn a_stale_incarnation_says_hello_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_libvirt_the_host_is_told_with_nothing_to_give_and_why() {
+async fn without_libvirt_the_host_is_told_with_nothing_to_give_and_why_until_it_is_there() {
     let controller = Controller::new(Uuid::from_u128(9).into(), Uuid::from_u128(7).into());
     let mut world = World { folder: tempfile::tempdir().unwrap(), controller, agent: None };
     world.file("fail-Libvirt.Host", "unavailable: libvirtd is not running");
@@ -365,6 +365,11 @@ async fn without_libvirt_the_host_is_told_with_nothing_to_give_and_why() {
     assert_eq!(told.total, Resources::default());
     assert_eq!(told.inventory.accel, "unavailable");
     assert!(told.inventory.accel_reason.contains("libvirtd is not running"));
+
+    world.no_file("fail-Libvirt.Host");
+    world.no_file("fail-Libvirt.List");
+    let has_cpus = |hello: Hello| hello.total.cpu == 8 && hello.inventory.accel == "tcg";
+    world.until("the new facts", || world.controller.hello_of().is_some_and(has_cpus)).await;
     world.stop().await;
 }
 
