@@ -1,7 +1,7 @@
 //! Checking this machine: what guests need, what is there, and what to do about what is not.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -66,7 +66,10 @@ pub(super) enum Libvirt {
 
 /// Everything but the network, which only a first start chooses.
 pub(super) fn checks(data: &Path, libvirt: Libvirt, sub_agent: Option<&Path>) -> Vec<Check> {
-    let mut checks = vec![virtualisation(libvirt), sub_agent_program(sub_agent), kvm(), storage(data)];
+    let device = kvm_device(Path::new("/dev/kvm"), libvirt);
+    let mut checks = vec![virtualisation(libvirt), sub_agent_program(sub_agent), kvm()];
+    checks.extend(device);
+    checks.push(storage(data));
     checks.extend(impassable(data));
     checks.push(nftables());
     checks
@@ -144,6 +147,32 @@ fn kvm() -> Check {
         Ok(_) => return Check::new(Mark::Good, "KVM", ""),
     };
     Check::new(Mark::Warning, format!("KVM not usable: {why}"), "guests will be emulated (slow)")
+}
+
+/// A KVM device that root opens and QEMU's user does not, as where no udev runs: libvirtd then distrusts what
+/// it knows of QEMU and probes it anew at every define, which takes the better part of a minute.
+fn kvm_device(device: &Path, libvirt: Libvirt) -> Option<Check> {
+    let metadata = std::fs::metadata(device).ok()?;
+    let group = nix::unistd::Group::from_name("kvm").ok().flatten()?.gid.as_raw();
+    if opens_for(metadata.mode(), metadata.gid(), group) {
+        return None;
+    }
+    let found = format!("{} is closed to QEMU's user", device.display());
+    let by_hand = format!("open it: chgrp kvm {0} && chmod 0660 {0}", device.display());
+    if libvirt == Libvirt::Look {
+        return Some(Check::new(Mark::Warning, found, by_hand));
+    }
+    let opened = std::os::unix::fs::chown(device, None, Some(group))
+        .and_then(|()| std::fs::set_permissions(device, std::fs::Permissions::from_mode(0o660)));
+    Some(match opened {
+        Ok(()) => Check::new(Mark::Good, format!("{} given to group kvm", device.display()), "as udev does"),
+        Err(_) => Check::new(Mark::Warning, found, by_hand),
+    })
+}
+
+/// Whether a member of `group` can read and write a file of this mode and group.
+fn opens_for(mode: u32, owner: u32, group: u32) -> bool {
+    mode & 0o006 == 0o006 || (owner == group && mode & 0o060 == 0o060)
 }
 
 fn storage(data: &Path) -> Check {
@@ -280,6 +309,28 @@ mod tests {
         assert_eq!(first_free(&routes(TABLE)).unwrap().to_string(), "10.78.0.0/24");
         let tens: Ipv4Net = "10.0.0.0/8".parse().unwrap();
         assert_eq!(first_free(&[tens]).unwrap().to_string(), "172.16.77.0/24");
+    }
+
+    #[test]
+    fn a_device_opens_for_its_group_or_for_everybody() {
+        assert!(opens_for(0o20660, 107, 107));
+        assert!(opens_for(0o20666, 0, 107));
+        assert!(!opens_for(0o20600, 0, 107));
+        assert!(!opens_for(0o20660, 0, 107));
+    }
+
+    #[test]
+    fn a_closed_device_is_only_opened_when_starting() {
+        if !nix::unistd::geteuid().is_root() || nix::unistd::Group::from_name("kvm").unwrap().is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let device = folder.path().join("kvm");
+        std::fs::write(&device, "").unwrap();
+        std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(kvm_device(&device, Libvirt::Look).map(|check| check.mark), Some(Mark::Warning));
+        assert_eq!(kvm_device(&device, Libvirt::Start).map(|check| check.mark), Some(Mark::Good));
+        assert_eq!(kvm_device(&device, Libvirt::Look), None);
     }
 
     #[test]
