@@ -4,6 +4,8 @@
 //! it is the first thing a fresh machine builds.
 
 mod bench;
+mod cloud;
+mod demo;
 mod image;
 mod libvirt;
 mod openapi;
@@ -26,6 +28,7 @@ struct Row {
 }
 
 const COMMANDS: &[Row] = &[
+    Row { name: "demo", about: "from nothing to a running guest, shown", help: demo::HELP, main: demo::main },
     Row { name: "test", about: "run all a change must pass", help: test::HELP, main: test::main },
     Row {
         name: "bench",

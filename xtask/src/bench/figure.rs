@@ -22,6 +22,11 @@ impl Figure {
         (!figure.name().is_empty()).then_some(figure)
     }
 
+    /// From fields that are known here.
+    pub(super) fn new(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
     pub(super) fn name(&self) -> &str {
         self.0.get("name").and_then(Value::as_str).unwrap_or_default()
     }

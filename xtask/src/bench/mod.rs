@@ -7,6 +7,8 @@
 
 mod figure;
 mod goals;
+mod placements;
+mod start;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -26,16 +28,18 @@ those named:
   creates     durable guest creates per second through HTTP, beside bare one-record commits
   memory      the controller's resident memory with 100,000 guests, beside the bytes of its records
   clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
+  start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
 /// How a bench is run: it hands each of its figures to the function.
 type Run = fn(&mut dyn FnMut(Figure)) -> Result<()>;
 
 const BENCHES: &[(&str, Run)] = &[
-    ("placements", |each| example("haar-core", "placements", each)),
+    ("placements", placements::measure),
     ("creates", |each| example("haar-controller", "bench_creates", each)),
     ("memory", |each| example("haar-controller", "bench_memory", each)),
     ("clone", |each| example("haar-subagents", "bench_clone", each)),
+    ("start", start::measure),
 ];
 
 /// The command.
@@ -75,8 +79,14 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds an example in release and runs it; its other output is shown.
+/// Runs an example whose lines are figures.
 fn example(package: &str, name: &str, each: &mut dyn FnMut(Figure)) -> Result<()> {
+    lines(package, name, &mut |line| Figure::parse(line).map(&mut *each))
+}
+
+/// Builds an example in release, runs it, and hands over each of its lines; those that `take` finds to be
+/// no figure are shown.
+fn lines(package: &str, name: &str, take: &mut dyn FnMut(&str) -> Option<()>) -> Result<()> {
     let words = ["--quiet", "--release", "--package", package, "--example", name];
     run::shown(Command::new("cargo").arg("build").args(words))?;
     let mut program = Command::new("cargo");
@@ -86,11 +96,8 @@ fn example(package: &str, name: &str, each: &mut dyn FnMut(Figure)) -> Result<()
     let mut count = 0;
     for line in BufReader::new(printed).lines() {
         let line = line?;
-        match Figure::parse(&line) {
-            Some(figure) => {
-                count += 1;
-                each(figure);
-            }
+        match take(&line) {
+            Some(()) => count += 1,
             None => eprintln!("   {line}"),
         }
     }
