@@ -3,7 +3,7 @@
 use haar_core::fence::MonoMs;
 use haar_core::job::Stage;
 use haar_core::node::{
-    Decision, Effect, Env, Input, LedgerChange, LedgerRecord, Made, Node, Outcome, Refused, StageCall,
+    Decision, Effect, Env, Input, LedgerChange, LedgerRecord, Node, Outcome, Refused, StageCall,
 };
 use haar_core::order::Phase;
 
@@ -102,11 +102,8 @@ impl World {
             let key = change.key();
             match change {
                 LedgerChange::Put(record) => {
-                    if let LedgerRecord::Guest(guest) = record
-                        && guest.provisioned
-                        && guest.made == Made::Whole
-                    {
-                        self.truth.settled.insert((guest.id, guest.life));
+                    if let LedgerRecord::Guest(guest) = record {
+                        self.note_ledger(host, guest);
                     }
                     let bytes = serde_json::to_vec(record).expect("a ledger record has only text keys");
                     self.hosts[host].ledger.insert(key, bytes);

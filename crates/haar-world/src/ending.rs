@@ -119,7 +119,21 @@ impl World {
         None
     }
 
+    /// What a host's ledger called gone beats whatever restored books remember.
+    fn is_buried(&self, guest: &Guest) -> bool {
+        let Some(place) = guest.place else { return false };
+        // An order newer than the removal keeps the record, which then says that nothing is left.
+        if guest.state == State::Lost && guest.reason == "nothing of it is on its hypervisor" {
+            return false;
+        }
+        let host = self.hosts.iter().position(|host| host.id == place.hypervisor);
+        host.is_some_and(|host| self.truth.buried.contains(&(host, guest.id, place.life)))
+    }
+
     fn compare_guest(&self, guest: &Guest) -> Option<String> {
+        if self.is_buried(guest) {
+            return Some(format!("guest {} was removed and is still booked", guest.id));
+        }
         let Some(place) = guest.place else {
             let held = self.holder_of(guest.id);
             return held

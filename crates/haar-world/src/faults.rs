@@ -112,6 +112,7 @@ impl World {
         self.count_fault("ledger_lost");
         self.crash_agent(host);
         self.hosts[host].ledger.clear();
+        self.forget_ledger(host);
         self.forget_what_nobody_can_know();
     }
 
@@ -122,6 +123,7 @@ impl World {
         self.count_fault("host_reinstalled");
         self.power_cut(host);
         self.hosts[host].blank();
+        self.forget_ledger(host);
         self.forget_what_nobody_can_know();
         let wait = self.lot.between(20_000, 90_000);
         self.after(wait, Event::HostBoots { host });
@@ -136,6 +138,7 @@ impl World {
         self.power_cut(host);
         self.hosts[host].dead = true;
         self.hosts[host].blank();
+        self.forget_ledger(host);
         self.forget_what_nobody_can_know();
     }
 

@@ -30,14 +30,18 @@ pub const GUARDS: [Guard; 14] = [
     Guard {
         name: "the node ignores an order older than the ledger's",
         file: "crates/haar-core/src/node/desired.rs",
-        with: "order.life < record.life || order.order < record.fence()",
-        without: "order.life < record.life",
+        with: "order.order < record.fence() {
+            self.say_again(order.id);
+        } else if record.order.is_none() || order.order > record.fence() {",
+        without: "false {
+            self.say_again(order.id);
+        } else if record.order.is_none() || order.order != record.fence() {",
     },
     Guard {
         name: "the node keeps tombstones: what is gone stays gone",
-        file: "crates/haar-core/src/node/desired.rs",
-        with: "if record.stand == Stand::Gone {",
-        without: "if false {",
+        file: "crates/haar-core/src/node/mod.rs",
+        with: "pub const MOST_TOMBSTONES: usize = 10_000;",
+        without: "pub const MOST_TOMBSTONES: usize = 0;",
     },
     Guard {
         name: "the node makes no second call while one is under way",

@@ -6,6 +6,7 @@
 //! - No disk with data is removed whose life was not ordered gone; and nobody orders gone but a user, or the
 //!   undo of a create that never ended well.
 //! - No deed is done twice.
+//! - No ledger goes back to an older order; and what it called gone is not in the books at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use haar_core::fleet::change::{Change, Decision, Record};
 use haar_core::guest::{Goal, GoalBy, Guest};
 use haar_core::id::{GuestId, Kind};
 use haar_core::job::Stage;
-use haar_core::node::{Fault, LedgerRecord, Outcome};
+use haar_core::node::{Fault, GuestRecord, LedgerRecord, Made, Outcome, Stand};
 use haar_core::order::Power;
 
 use crate::host::Task;
@@ -33,6 +34,10 @@ pub(crate) struct Truth {
     /// Guests that a user asked to remove, and to make anew.
     pub(crate) asked_gone: BTreeSet<GuestId>,
     pub(crate) asked_anew: BTreeSet<GuestId>,
+    /// The newest order that each host's ledger has held, with its life.
+    pub(crate) newest_order: BTreeMap<(usize, GuestId), (Fence, Fence)>,
+    /// Lives that each host's ledger has called gone.
+    pub(crate) buried: BTreeSet<(usize, GuestId, Fence)>,
     /// The healed world must be quiet by then.
     pub(crate) give_up_at: u64,
     /// Since when it has been quiet.
@@ -77,6 +82,30 @@ impl World {
             _ => {}
         }
         outcome
+    }
+
+    /// A guest's record is in a host's ledger.
+    pub(crate) fn note_ledger(&mut self, host: usize, record: &GuestRecord) {
+        if record.provisioned && record.made == Made::Whole {
+            self.truth.settled.insert((record.id, record.life));
+        }
+        if record.stand == Stand::Gone {
+            self.truth.buried.insert((host, record.id, record.life));
+        }
+        let now = (record.life, record.fence());
+        let before = self.truth.newest_order.insert((host, record.id), now);
+        if let Some(before) = before.filter(|before| *before > now) {
+            self.fail(format!(
+                "host {host}: guest {} went back from order {} to {}",
+                record.id, before.1, now.1
+            ));
+        }
+    }
+
+    /// A host's ledger is gone, and what it knew.
+    pub(crate) fn forget_ledger(&mut self, host: usize) {
+        self.truth.buried.retain(|(of, _, _)| *of != host);
+        self.truth.newest_order.retain(|(of, _), _| *of != host);
     }
 
     fn check_removal(&mut self, host: usize, guest: GuestId, life: Fence, held_data: bool) {

@@ -1,5 +1,5 @@
 //! Removes each guard once, in a copy of the workspace, and says which seed misses it:
-//! `cargo run --release -p haar-world --bin haar-guards -- --seeds 2000 [--only N]`.
+//! `cargo run --release -p haar-world --bin haar-guards -- --seeds 2000 [--from N]`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     println!("| guard | seed | what was wrong |");
     println!("| --- | --- | --- |");
     for (index, guard) in GUARDS.iter().enumerate() {
-        if number("--only").is_some_and(|only| only != index) {
+        if index < number("--from").unwrap_or(0) {
             continue;
         }
         let found = make_copy(&workspace, &copy)
@@ -86,6 +86,8 @@ fn run_without(guard: &Guard, copy: &Path, seeds: usize) -> Result<Option<(u64, 
     let output = Command::new(cargo)
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .args(["run", "--release", "--quiet", "-p", "haar-world", "--bin", "haar-world", "--"])
         .args(["--no-steps", "--failures", "1", "--seeds", &seeds.to_string()])
         .output()
