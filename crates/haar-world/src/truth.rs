@@ -59,12 +59,10 @@ impl World {
             return outcome;
         }
         match call.stage {
-            Stage::Disks if disk_before.is_none() => {
-                if self.truth.settled.contains(&(guest, life)) {
-                    self.fail(format!(
-                        "host {host}: the disk of guest {guest}, life {life}, held data and was rebuilt"
-                    ));
-                }
+            Stage::Disks if disk_before.is_none() && self.truth.settled.contains(&(guest, life)) => {
+                self.fail(format!(
+                    "host {host}: the disk of guest {guest}, life {life}, held data and was rebuilt"
+                ));
             }
             Stage::Undisk => {
                 if let Some(disk) = disk_before {

@@ -156,7 +156,7 @@ macro_rules! tell {
     ($world:expr, $($text:tt)*) => {
         if $world.is_told() {
             let line = format!($($text)*);
-            $world.tell_line(line);
+            $world.tell_line(&line);
         }
     };
 }
@@ -380,7 +380,7 @@ impl World {
                     self.send(Message::ToAgent(host, run, ToAgent::Welcome(incarnation)));
                 }
             }
-            Asker::Report { host, run, report } => self.answer_report(host, run, report, decided),
+            Asker::Report { host, run, report } => self.answer_report(host, run, report, &decided),
             Asker::Setup => {
                 if let Err(refusal) = decided {
                     self.fail(format!("the world cannot begin: {refusal}"));
@@ -390,11 +390,11 @@ impl World {
         }
     }
 
-    fn answer_report(&mut self, host: usize, run: u64, report: Box<Report>, decided: Decided) {
+    fn answer_report(&mut self, host: usize, run: u64, report: Box<Report>, decided: &Decided) {
         match decided {
             Ok(_) => self.send(Message::ToAgent(host, run, ToAgent::Taken(report))),
             Err(Refusal::StaleIncarnation { given, .. }) => {
-                self.send(Message::ToAgent(host, run, ToAgent::NotWelcome(given)));
+                self.send(Message::ToAgent(host, run, ToAgent::NotWelcome(*given)));
             }
             Err(Refusal::BooksRestored { seen, .. }) => {
                 self.submit(Command::BeginEpoch(seen.epoch + 1), Asker::Nobody);
@@ -442,7 +442,7 @@ impl World {
         self.trace.is_some()
     }
 
-    pub(crate) fn tell_line(&mut self, line: String) {
+    pub(crate) fn tell_line(&mut self, line: &str) {
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9} {line}", now));
