@@ -205,7 +205,7 @@ pub(crate) enum Installed {
 
 /// Builds the programs in release; the folder they are in.
 pub(crate) fn build() -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = run::cargo();
     cargo.args(["build", "--release", "--quiet", "--package", "haar", "--package", "haar-libvirt"]);
     run::shown(&mut cargo)?;
     Ok(run::target_folder()?.join("release"))

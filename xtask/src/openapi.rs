@@ -3,8 +3,6 @@
 //! The document is made by a test of `haar-api`, which compares it with the checked-in file and writes
 //! it when told; so that xtask needs none of the product's crates.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
 
 use crate::{run, tidy};
@@ -22,7 +20,7 @@ const WRITE: &str = "HAAR_REWRITE";
 
 /// The command.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
-    let mut test = Command::new("cargo");
+    let mut test = run::cargo();
     test.args(["test", "--quiet", "--package", "haar-api", "--lib", "--", "--exact", TEST]);
     let file = tidy::top()?.join(FILE);
     match arguments {

@@ -16,6 +16,19 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
+/// A cargo that builds as one started by hand does: `cargo run` tells us which package we are, build scripts
+/// watch some of that, and half of the dependencies would be built anew each time the two take turns.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
 /// Runs a program quietly and returns what it printed; on failure the error holds its words.
 pub(crate) fn quiet<A: AsRef<OsStr>>(
     program: &str,

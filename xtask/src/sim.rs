@@ -2,8 +2,6 @@
 //!
 //! Only builds and runs the world's own program in release; what it prints and how it ends is its business.
 
-use std::process::Command;
-
 use anyhow::{Result, bail};
 
 use crate::run;
@@ -21,7 +19,7 @@ const NUMBERS: &[&str] = &["--seeds", "--from"];
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let arguments = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
     check(arguments)?;
-    let mut world = Command::new("cargo");
+    let mut world = run::cargo();
     world.args(["run", "--quiet", "--release", "--package", "haar-world", "--"]).args(arguments);
     run::shown(&mut world)
 }

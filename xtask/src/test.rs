@@ -5,7 +5,6 @@
 //! writes a line to the file `$HAAR_LEFT_OUT` and passes; these lines are printed at the end.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -63,14 +62,14 @@ fn install() -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    run::shown(Command::new("cargo").args(arguments))
+    run::shown(run::cargo().args(arguments))
 }
 
 fn tests() -> Result<()> {
     let top = tidy::top()?;
     let scratch = run::Scratch::inside(&std::env::temp_dir())?;
     let left_out = scratch.path().join("left-out");
-    let mut command = Command::new("cargo");
+    let mut command = run::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]).env("HAAR_LEFT_OUT", &left_out);
     command.env("HAAR_BIN_DIR", run::target_folder()?.join("debug"));
     let is_live = run::is_root();

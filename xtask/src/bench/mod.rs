@@ -11,7 +11,7 @@ mod placements;
 mod start;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -88,8 +88,8 @@ fn example(package: &str, name: &str, each: &mut dyn FnMut(Figure)) -> Result<()
 /// no figure are shown.
 fn lines(package: &str, name: &str, take: &mut dyn FnMut(&str) -> Option<()>) -> Result<()> {
     let words = ["--quiet", "--release", "--package", package, "--example", name];
-    run::shown(Command::new("cargo").arg("build").args(words))?;
-    let mut program = Command::new("cargo");
+    run::shown(run::cargo().arg("build").args(words))?;
+    let mut program = run::cargo();
     program.arg("run").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = run::Running(program.spawn().context("cannot start cargo")?);
     let printed = running.0.stdout.take().context("the example has no output")?;
