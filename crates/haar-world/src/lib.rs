@@ -7,6 +7,7 @@
 
 mod agent;
 mod books;
+mod controller;
 pub mod coverage;
 mod ending;
 mod faults;
