@@ -177,8 +177,13 @@ impl World {
         self.books.start(self.now);
         self.forget_what_nobody_can_know();
         self.note_books_reloaded();
-        let epoch = self.books.engine.as_ref().map_or(0, |engine| engine.published.epoch());
-        self.submit(Command::BeginEpoch(epoch + 1), Asker::Nobody);
+        // The new epoch is durable before anybody is served, whatever the disk does meanwhile.
+        let epoch = |world: &World| world.books.engine.as_ref().map_or(0, |engine| engine.published.epoch());
+        let before = epoch(self);
+        while epoch(self) == before {
+            self.submit(Command::BeginEpoch(before + 1), Asker::Nobody);
+            self.turn();
+        }
     }
 
     fn a_guest(&mut self, host: usize, power: Power) -> Option<GuestId> {

@@ -20,7 +20,7 @@ pub struct Guard {
 }
 
 /// The guards that are removed once.
-pub const GUARDS: [Guard; 14] = [
+pub const GUARDS: [Guard; 15] = [
     Guard {
         name: "the node refuses a desired set older than the last one",
         file: "crates/haar-core/src/node/desired.rs",
@@ -68,9 +68,9 @@ pub const GUARDS: [Guard; 14] = [
         without: "if false {\n                entry",
     },
     Guard {
-        name: "the node notes what it begins to make before the call",
-        file: "crates/haar-core/src/node/work.rs",
-        with: "if pipeline.makes() && entry.record.made == Made::Nothing {",
+        name: "a create from before a restore is withheld until its network was heard",
+        file: "crates/haar-core/src/fleet/desired.rs",
+        with: "if self.is_withheld(guest) {",
         without: "if false {",
     },
     Guard {
@@ -96,6 +96,12 @@ pub const GUARDS: [Guard; 14] = [
         file: "crates/haar-core/src/fleet/placing.rs",
         with: "fleet.index.unheard.iter().find(has_network).copied()",
         without: "fleet.index.unheard.iter().find(|id| has_network(id) && false).copied()",
+    },
+    Guard {
+        name: "a complete report counts only when all it holds is booked",
+        file: "crates/haar-core/src/fleet/report.rs",
+        with: "if all_ended && complete.holds.iter()",
+        without: "if all_ended || complete.holds.iter()",
     },
     Guard {
         name: "the place of a guest is held until its node says that nothing is left",
