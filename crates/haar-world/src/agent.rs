@@ -21,10 +21,15 @@ enum Crash {
 
 impl World {
     pub(crate) fn start_agent(&mut self, host: usize) {
-        let machine = &mut self.hosts[host];
-        if !machine.up || machine.agent.is_some() {
+        if !self.hosts[host].up || self.hosts[host].agent.is_some() {
             return;
         }
+        if self.hosts[host].ledger.is_empty() {
+            // A new ledger knows of no call of an earlier one: none may be under way at the first look.
+            self.crash_sub_agent(host, Hand::Storage);
+            self.crash_sub_agent(host, Hand::Libvirt);
+        }
+        let machine = &mut self.hosts[host];
         let records = machine.ledger.values().map(|bytes| {
             serde_json::from_slice::<LedgerRecord>(bytes).expect("what was encoded here can be read here")
         });

@@ -45,7 +45,9 @@ impl World {
                 record.reported_epoch != Some(books.epoch()) && !record.strangers.is_empty()
             })
         };
-        let lost = books.guests().filter(|guest| guest.state == State::Lost);
+        let claimed_in_vain =
+            |guest: &Guest| guest.state == State::Claimed && guest.reason.contains("missing");
+        let lost = books.guests().filter(|guest| guest.state == State::Lost || claimed_in_vain(guest));
         let in_the_way: Vec<GuestId> = lost
             .filter(|_| self.hosts.iter().any(|host| !host.dead && unheard(host.id)))
             .map(|guest| guest.id)

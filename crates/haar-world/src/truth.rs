@@ -14,7 +14,7 @@ use haar_core::fence::Fence;
 use haar_core::fleet::change::{Change, Decision, Record};
 use haar_core::guest::{Goal, GoalBy, Guest};
 use haar_core::id::{GuestId, Kind};
-use haar_core::job::Stage;
+use haar_core::job::{Action, Job, Stage};
 use haar_core::node::{Fault, GuestRecord, LedgerRecord, Made, Outcome, Stand};
 use haar_core::order::Power;
 
@@ -163,6 +163,9 @@ impl World {
                 Change::Put(Record::Job(job)) if job.status.ended() => {
                     let how = if job.error.is_some() { "error" } else { "done" };
                     self.coverage.count(format!("job.{}.{how}", job.action.as_str()));
+                    if job.error.is_none() && job.action != Action::Delete {
+                        self.check_job(job);
+                    }
                 }
                 Change::Delete(Kind::Guest, id) => tell!(self, "books: guest {id} is gone"),
                 _ => {}
@@ -175,6 +178,20 @@ impl World {
             if let Some(fault) = faults.first() {
                 self.fail(format!("the books are wrong after {}: {fault}", decision.fence));
             }
+        }
+    }
+
+    /// A job may be done only when its host has had the order it waits for. A delete is done without it when
+    /// the host is declared lost, or has said before that nothing is left.
+    fn check_job(&mut self, job: &Job) {
+        let Some(host) = self.hosts.iter().position(|host| Some(host.id) == job.hypervisor) else { return };
+        let Some((_, newest)) = self.truth.newest_order.get(&(host, job.guest)).copied() else { return };
+        if newest != Fence::default() && newest < job.order {
+            let (action, order) = (job.action.as_str(), job.order);
+            self.fail(format!(
+                "the {action} job of guest {} is done, and its order {order} never was on host {host}",
+                job.guest
+            ));
         }
     }
 
