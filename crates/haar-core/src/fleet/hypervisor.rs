@@ -20,6 +20,8 @@ use crate::units::Resources;
 
 /// Guests settled by one decision when a hypervisor is declared lost: with their jobs they fit one commit.
 pub(super) const LOST_AT_ONCE: usize = 32;
+/// How far the incarnations of two epochs lie apart.
+const STEP: u64 = 1_000_000;
 
 pub(super) fn create(mut draft: Draft<'_>, id: HypervisorId, spec: &HypervisorSpec) -> Decided {
     if let Some(present) = draft.fleet.hypervisor(id) {
@@ -100,13 +102,13 @@ pub(super) fn delete(mut draft: Draft<'_>, id: HypervisorId, if_match: Option<Re
 }
 
 /// An agent with this ledger joins. The same lot is the same ledger and keeps its incarnation; another one
-/// gets the next. Numbers of one epoch never come back in a later one.
+/// gets a greater one.
 pub(super) fn hello(mut draft: Draft<'_>, hello: &Hello) -> Decided {
     let id = hello.hypervisor;
     let present = draft.fleet.hypervisor(id).ok_or_else(|| not_found(Kind::Hypervisor, id))?;
     let mut changed = Hypervisor::clone(present);
     if present.incarnation == 0 || present.lot != hello.lot {
-        changed.incarnation = next_incarnation(present.incarnation, draft.fence.epoch);
+        changed.incarnation = next_incarnation(present.incarnation, &draft);
         changed.lot = hello.lot;
     }
     changed.inventory = hello.inventory.clone();
@@ -125,9 +127,12 @@ pub(super) fn put_if_seen_anew(draft: &mut Draft<'_>, present: &Hypervisor, mut 
     draft.put(Record::Hypervisor(Arc::new(changed)));
 }
 
-fn next_incarnation(present: u64, epoch: u64) -> u64 {
-    let before_epoch = epoch.saturating_sub(1).saturating_mul(1_000_000);
-    present.max(before_epoch).saturating_add(1)
+/// Above every earlier one. The same backup restored twice begins the same epoch twice, and then the same
+/// number must not name two ledgers: after a restore a lot is added.
+fn next_incarnation(present: u64, draft: &Draft<'_>) -> u64 {
+    let restores = draft.fence.epoch.saturating_sub(1);
+    let step = if restores == 0 { 1 } else { 1 + (draft.env.lot % u128::from(STEP)) as u64 };
+    present.max(restores.saturating_mul(STEP)).saturating_add(step)
 }
 
 /// An operator says that the machine is dead. Its ledger's reports are refused from now on; guests to be
@@ -150,7 +155,7 @@ pub(super) fn declare_lost(mut draft: Draft<'_>, id: HypervisorId) -> Decided {
         let given_up = Hypervisor {
             incarnation: match present.incarnation {
                 0 => 0,
-                incarnation => next_incarnation(incarnation, draft.fence.epoch),
+                incarnation => next_incarnation(incarnation, &draft),
             },
             reported_epoch: None,
             known_epoch: draft.fence.epoch,
