@@ -115,7 +115,8 @@ fn record_of(order: &GuestOrder) -> GuestRecord {
 /// A call under way for the old life stays known until it has ended.
 fn take_new_life(entry: &mut Entry, order: &GuestOrder) {
     let old = &entry.record;
-    let leftover = if old.made == Made::Nothing { old.leftover } else { Some(old.life) };
+    let clean = old.made == Made::Nothing && !matches!(old.stand, Stand::Lost(_));
+    let leftover = if clean { old.leftover } else { Some(old.life) };
     entry.record = GuestRecord { leftover, ..record_of(order) };
     entry.steps.clear();
     entry.restart_due = None;

@@ -88,6 +88,10 @@ impl Draft<'_> {
             entry.record.stand = Stand::Lost("its domain and its disks are missing on the host".to_owned());
             entry.restart_due = None;
         }
+        // Nothing of it is held here, though it is remembered that it was.
+        if matches!(entry.record.stand, Stand::Lost(_)) {
+            entry.record.made = Made::Nothing;
+        }
     }
 }
 
