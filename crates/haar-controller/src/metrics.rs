@@ -35,6 +35,18 @@ pub(crate) struct Metrics {
     pub(crate) connections_refused: Counter,
     /// Open connections.
     pub(crate) connections: Count,
+    /// Requests that were read and are not answered yet; the one that asks for metrics is among them.
+    requests_open: Count,
+}
+
+/// One request under way; counted until it is answered or its connection is gone.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Count);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The gauges that are read when asked.
@@ -71,7 +83,14 @@ impl Metrics {
             requests: Family::default(),
             connections_refused: Counter::default(),
             connections: Count::default(),
+            requests_open: Count::default(),
         }
+    }
+
+    /// A request was read, and is under way as long as what is returned lives.
+    pub(crate) fn request(&self) -> UnderWay {
+        self.requests_open.inc();
+        UnderWay(self.requests_open.clone())
     }
 
     /// A request was answered with this status.
@@ -107,6 +126,7 @@ impl Metrics {
         registry.register("commits_failed", "Commits that failed", self.commits_failed.clone());
         registry.register("requests", "Requests answered, by status class", self.requests.clone());
         registry.register("connections", "Open connections", self.connections.clone());
+        registry.register("requests_open", "Requests that are under way", self.requests_open.clone());
         registry.register(
             "connections_refused",
             "Connections turned away because too many were open",

@@ -39,6 +39,7 @@ pub(crate) async fn handle(
     mut request: Request,
 ) -> Result<Response, Infallible> {
     let began = Instant::now();
+    let _under_way = app.engine.metrics.request();
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
