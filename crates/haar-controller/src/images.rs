@@ -1,8 +1,8 @@
 //! Uploaded images on the controller's disk: written aside, hashed, checked, and named when whole.
 //!
 //! `<id>` is an image's bytes; `.upload-…` is what an upload has so far, removed when it fails and at the
-//! next start. The header is looked at so far as to refuse what would make a hypervisor read other files
-//! (backing files, external data) and what plainly is not the format told. Deliberately absent: the books.
+//! next start. What a hypervisor would refuse as a base image is refused here, by the same check
+//! (`haar_api::image_check`), before the upload is answered. Deliberately absent: the books.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -11,18 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use haar_core::flavor::MOST_DISK;
+use haar_api::image_check::{self, Flaw};
 use haar_core::id::ImageId;
 use haar_core::image::{Format, ImageData};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
-
-/// Bytes of the file's beginning that are looked at.
-const HEADER: usize = 512;
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
-/// Incompatible features that are harmless: dirty, compression type, extended L2 entries.
-const QCOW2_KNOWN: u64 = 0b1_1001;
 
 /// Why an upload failed. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +32,9 @@ pub(crate) enum Error {
         /// What came.
         found: String,
     },
-    /// The bytes are not the format told.
-    #[error("{0}")]
-    Format(String),
+    /// The bytes cannot be a base image of the format told.
+    #[error("the image cannot be used: {0}")]
+    Format(Flaw),
     /// More bytes than are taken.
     #[error("the image has more than {0} bytes, the most this controller takes")]
     TooLarge(u64),
@@ -139,7 +133,7 @@ impl Images {
     {
         let mut file =
             File::options().create(true).truncate(true).write(true).mode(0o600).open(aside).await?;
-        let (mut hash, mut length, mut header) = (Sha256::new(), 0_u64, Vec::with_capacity(HEADER));
+        let (mut hash, mut length) = (Sha256::new(), 0_u64);
         loop {
             let next = tokio::time::timeout(told.patience, bytes.next()).await.map_err(|_| Error::Stopped)?;
             let Some(chunk) = next else { break };
@@ -148,8 +142,6 @@ impl Images {
             if length > self.most_bytes {
                 return Err(Error::TooLarge(self.most_bytes));
             }
-            let missing = HEADER.saturating_sub(header.len()).min(chunk.len());
-            header.extend_from_slice(&chunk[..missing]);
             hash.update(&chunk);
             file.write_all(&chunk).await?;
         }
@@ -157,8 +149,8 @@ impl Images {
         if let Some(expected) = told.sha256.as_ref().filter(|expected| **expected != found) {
             return Err(Error::Checksum { expected: expected.clone(), found });
         }
-        let virtual_bytes = virtual_bytes(told.format, &header, length).map_err(Error::Format)?;
         file.flush().await?;
+        let virtual_bytes = check(aside, told.format).await?;
         file.sync_all().await?;
         Ok(ImageData { sha256: found, file_bytes: length, virtual_bytes })
     }
@@ -215,49 +207,21 @@ fn sort_io(error: Error) -> Error {
     }
 }
 
-/// Bytes of a disk cloned from an image; what is wrong with it in words when it cannot be one.
-fn virtual_bytes(format: Format, header: &[u8], length: u64) -> Result<u64, String> {
-    let is_qcow2 = header.starts_with(&QCOW2_MAGIC);
-    match format {
-        Format::Raw if length == 0 => Err("the file is empty".into()),
-        Format::Raw if is_qcow2 => {
-            Err("the file is qcow2, the image was made as raw; make it with format qcow2".into())
+/// Bytes of a disk cloned from the image in this file.
+async fn check(path: &Path, format: Format) -> Result<u64, Error> {
+    let path = path.to_owned();
+    let checked = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::open(path).map_err(Flaw::Io)?;
+        match format {
+            Format::Raw => image_check::check_raw(&file),
+            Format::Qcow2 => image_check::check_qcow2(&file),
         }
-        Format::Raw => Ok(length.next_multiple_of(512)),
-        Format::Qcow2 if !is_qcow2 => {
-            Err("the file does not begin as qcow2 does; make the image with format raw, or send another file"
-                .into())
-        }
-        Format::Qcow2 => qcow2_bytes(header),
-    }
-}
-
-/// The fields of a qcow2 header that matter here: version at 4, backing file at 8, size at 24, and from
-/// version 3 on the incompatible features at 72. All are big-endian.
-fn qcow2_bytes(header: &[u8]) -> Result<u64, String> {
-    let field =
-        |at: usize| header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-    let (Some(first), Some(backing), Some(size)) = (field(0), field(8), field(24)) else {
-        return Err("the file ends within its header".into());
-    };
-    let version = first as u32;
-    if !(2..=3).contains(&version) {
-        return Err(format!("qcow2 version {version} is not known; 2 and 3 are"));
-    }
-    if backing != 0 {
-        return Err("the image has a backing file; flatten it first: qemu-img convert -O qcow2 IN OUT".into());
-    }
-    if size == 0 || size > MOST_DISK.bytes() {
-        return Err(format!("its disk would have {size} bytes"));
-    }
-    let features = if version == 3 { field(72).ok_or("the file ends within its header")? } else { 0 };
-    match features & !QCOW2_KNOWN {
-        0 => Ok(size),
-        bits if bits & 0b10 != 0 => {
-            Err("the image is marked corrupt; repair it with qemu-img check -r all".into())
-        }
-        bits if bits & 0b100 != 0 => Err("the image keeps its data in another file; flatten it first".into()),
-        bits => Err(format!("the image needs features that are not known ({bits:#x}); convert it first")),
+    });
+    match checked.await {
+        Ok(Ok(virtual_bytes)) => Ok(virtual_bytes),
+        Ok(Err(Flaw::Io(error))) => Err(Error::Io(error)),
+        Ok(Err(flaw)) => Err(Error::Format(flaw)),
+        Err(stopped) => Err(Error::Io(std::io::Error::other(stopped))),
     }
 }
 
@@ -271,13 +235,16 @@ mod tests {
 
     use super::*;
 
-    fn qcow2(version: u32, backing: u64, size: u64, features: u64) -> Vec<u8> {
-        let mut bytes = vec![0; 104];
-        bytes[..4].copy_from_slice(&QCOW2_MAGIC);
-        bytes[4..8].copy_from_slice(&version.to_be_bytes());
-        bytes[8..16].copy_from_slice(&backing.to_be_bytes());
-        bytes[24..32].copy_from_slice(&size.to_be_bytes());
-        bytes[72..80].copy_from_slice(&features.to_be_bytes());
+    /// A sound and empty qcow2 disk of 1 MiB with clusters of 512 bytes: header, refcount table, level 1 table.
+    fn qcow2() -> Vec<u8> {
+        let mut bytes = vec![0; 3 * 512];
+        bytes[..4].copy_from_slice(b"QFI\xfb");
+        for (offset, number) in [(4, 2), (20, 9), (36, 32), (56, 1)] {
+            bytes[offset..offset + 4].copy_from_slice(&u32::to_be_bytes(number));
+        }
+        for (offset, number) in [(24, 1 << 20), (40, 1024), (48, 512)] {
+            bytes[offset..offset + 8].copy_from_slice(&u64::to_be_bytes(number));
+        }
         bytes
     }
 
@@ -292,43 +259,24 @@ mod tests {
         images.take(told, stream::iter(chunks)).await
     }
 
-    #[test]
-    fn a_header_that_leads_to_other_files_is_refused() {
-        assert_eq!(qcow2_bytes(&qcow2(3, 0, 1 << 30, 0)), Ok(1 << 30));
-        assert_eq!(qcow2_bytes(&qcow2(2, 0, 1 << 30, u64::MAX)), Ok(1 << 30));
-        for (header, word) in [
-            (qcow2(3, 4096, 1 << 30, 0), "backing file"),
-            (qcow2(3, 0, 1 << 30, 0b100), "another file"),
-            (qcow2(3, 0, 1 << 30, 0b10), "corrupt"),
-            (qcow2(3, 0, 1 << 30, 1 << 40), "not known"),
-            (qcow2(4, 0, 1 << 30, 0), "version 4"),
-            (qcow2(3, 0, 0, 0), "0 bytes"),
-            (qcow2(3, 0, u64::MAX, 0), "bytes"),
-            (qcow2(3, 0, 1 << 30, 0)[..20].to_vec(), "ends within"),
-        ] {
-            let problem = qcow2_bytes(&header).unwrap_err();
-            assert!(problem.contains(word), "{word}: {problem}");
-        }
-    }
-
     #[tokio::test]
     async fn an_upload_is_kept_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
-        let images = Images::open(folder.path().to_path_buf(), 200).unwrap();
+        let images = Images::open(folder.path().to_path_buf(), 2000).unwrap();
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
         let wrong = told(Format::Qcow2, Some("00"));
-        let good = qcow2(3, 0, 1 << 20, 0);
+        let good = qcow2();
         assert!(matches!(take(&images, &wrong, good.clone()).await, Err(Error::Checksum { .. })));
         assert!(matches!(take(&images, &told(Format::Raw, None), good.clone()).await, Err(Error::Format(_))));
-        let large = take(&images, &told(Format::Raw, None), vec![1; 201]).await;
-        assert!(matches!(large, Err(Error::TooLarge(200))));
+        let large = take(&images, &told(Format::Raw, None), vec![1; 2001]).await;
+        assert!(matches!(large, Err(Error::TooLarge(2000))));
         assert_eq!(files(), 0);
 
         let sum = crate::auth::sha256(&good);
         let data = take(&images, &told(Format::Qcow2, Some(&sum)), good.clone()).await.unwrap();
-        assert_eq!(data, ImageData { sha256: sum, file_bytes: 104, virtual_bytes: 1 << 20 });
+        assert_eq!(data, ImageData { sha256: sum, file_bytes: 1536, virtual_bytes: 1 << 20 });
         assert_eq!(files(), 1);
-        assert_eq!(images.read(ImageId(Uuid::from_u128(5))).await.unwrap().1, 104);
+        assert_eq!(images.read(ImageId(Uuid::from_u128(5))).await.unwrap().1, 1536);
     }
 
     #[tokio::test]

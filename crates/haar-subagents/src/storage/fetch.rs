@@ -22,7 +22,7 @@ use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
 use super::part::{Part, Pin};
 use super::source::{self, Source};
-use super::{image_check, names, space};
+use super::{names, space};
 
 /// Fetches that run at once; others are `pending`.
 const MAX_RUNNING: usize = 4;
@@ -219,7 +219,7 @@ impl Fetches {
             fetch.done_bytes.store(part.write(&bytes, &fetch.pin)?, Ordering::Relaxed);
         }
         let file_bytes = part.verify(&fetch.pin)?;
-        let virtual_bytes = image_check::check(part.path(), &fetch.format)?;
+        let virtual_bytes = images::check(part.path(), &fetch.format)?;
         let facts = Facts {
             v: 1,
             id: fetch.id.clone(),

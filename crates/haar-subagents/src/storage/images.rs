@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use haar_api::image_check::{self, Flaw};
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra};
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,19 @@ pub(super) fn list(folders: &Folders) -> Result<Vec<Facts>, Fault> {
         }
     }
     Ok(found)
+}
+
+/// Checks a file that claims to be of `format`, before QEMU opens it; answers the bytes a clone of it has.
+pub(super) fn check(path: &Path, format: &str) -> Result<u64, Fault> {
+    let file = File::open(path).map_err(|error| io_fault("open", path, &error))?;
+    let checked = match format {
+        "raw" => image_check::check_raw(&file),
+        _ => image_check::check_qcow2(&file),
+    };
+    checked.map_err(|flaw| match flaw {
+        Flaw::Io(error) => io_fault("read", path, &error),
+        flaw => Fault::new(FaultCode::BadImage, flaw.to_string()),
+    })
 }
 
 /// Makes a checked and hashed file the image's file.

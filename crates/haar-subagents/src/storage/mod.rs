@@ -9,14 +9,12 @@
 mod disks;
 mod fetch;
 mod folders;
-mod image_check;
 mod images;
 mod methods;
 mod names;
 mod owner;
 mod part;
 mod qcow2;
-mod qcow2_header;
 mod qemu_img;
 mod source;
 mod space;

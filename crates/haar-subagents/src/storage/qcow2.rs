@@ -9,11 +9,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use haar_api::image_check::{Unreadable, read_qcow2_header};
 use haar_api::rpc::{Fault, FaultCode};
 
 use super::folders::{Folders, io_fault};
 use super::names::{Dataset, parse_dataset, volume_name};
-use super::qcow2_header::{self, Unreadable};
 use super::space::held_bytes;
 use super::{names, qemu_img};
 
@@ -65,7 +65,7 @@ pub(super) fn find(folders: &Folders, guest: &str, index: usize) -> Result<Optio
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let header = qcow2_header::read(&file).map_err(|unreadable| match unreadable {
+    let header = read_qcow2_header(&file).map_err(|unreadable| match unreadable {
         Unreadable::Io(error) => failed(error),
         Unreadable::Short | Unreadable::Magic | Unreadable::Version(_) => {
             let text = format!("{} is no qcow2 disk any more; restore it from a backup", path.display());
@@ -77,7 +77,7 @@ pub(super) fn find(folders: &Folders, guest: &str, index: usize) -> Result<Optio
     Ok(Some(Found {
         guest: guest.to_owned(),
         index,
-        size_bytes: header.size,
+        size_bytes: header.size_bytes(),
         used_bytes,
         base,
         path: path.clone(),

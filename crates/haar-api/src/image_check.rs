@@ -1,4 +1,5 @@
-//! Whether a fetched file may become a base image, decided before QEMU opens it.
+//! Whether a file may become a base image, decided before QEMU opens it: at an upload by the controller, and
+//! again on every hypervisor by the storage sub-agent, by the same rules.
 //!
 //! Promised: an accepted image names no other file (no backing file, no external data file), is what it is
 //! labelled, is not encrypted, and holds every table and cluster it refers to. A check reads at most about as
@@ -8,20 +9,19 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
-use haar_api::rpc::{Fault, FaultCode};
+mod qcow2_header;
 
-use super::folders::io_fault;
-use super::qcow2_header::{self, Header, Unreadable, incompatible, u64_at};
-use super::space::MIB;
+pub use qcow2_header::{Header, Unreadable, read as read_qcow2_header};
+
+use qcow2_header::{incompatible, u64_at};
 
 /// Largest disk an image may describe: 64 TiB.
 const MAX_VIRTUAL_BYTES: u64 = 64 << 40;
 /// QEMU opens no larger level 1 table.
-const MAX_L1_BYTES: u64 = 32 * MIB;
+const MAX_L1_BYTES: u64 = 32 << 20;
 /// QEMU opens no larger refcount table.
-const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 * MIB;
+const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 /// Where a table entry's offset stands.
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
@@ -33,39 +33,68 @@ const KNOWN_FEATURES: u64 = incompatible::DIRTY
 
 /// Why a file is no base image, each with what to do about it.
 #[derive(Debug, thiserror::Error)]
-enum Flaw {
+pub enum Flaw {
+    /// It has no bytes.
     #[error("the file is empty; check its source and import it again")]
     Empty,
+    /// It begins as something else.
     #[error("labelled {labelled}, but it is {found}; {remedy}")]
-    Mislabelled { labelled: &'static str, found: &'static str, remedy: &'static str },
+    Mislabelled {
+        /// The format told.
+        labelled: &'static str,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// It does not begin as qcow2 and is nothing known.
     #[error("labelled qcow2, but it does not begin as one; if it is a raw disk, import it with format raw")]
     NotQcow2,
+    /// A version of qcow2 nobody knows.
     #[error("qcow2 version {0} is unknown; convert it with qemu-img convert -O qcow2 and import that")]
     Version(u32),
+    /// It leans on a backing file.
     #[error("it has a backing file; flatten it with qemu-img convert -O qcow2 and import that")]
     BackingFile,
+    /// It keeps its data in another file.
     #[error("its data is in another file; flatten it with qemu-img convert -O qcow2 and import that")]
     DataFile,
+    /// It needs a key.
     #[error("it is encrypted; decrypt it with qemu-img convert and import that")]
     Encrypted,
+    /// Whoever wrote it did not close it.
     #[error("it was not closed cleanly; run qemu-img check -r all on the original and import that")]
     Unclean,
+    /// It is marked corrupt.
     #[error("it is marked corrupt; run qemu-img check -r all on the original and import that")]
     Corrupt,
+    /// It needs these unknown features (bits).
     #[error(
         "it uses unknown features (bits {0:#x}); convert it with qemu-img convert -O qcow2 and import that"
     )]
     Features(u64),
+    /// A disk of so many bytes cannot be.
     #[error(
         "its virtual size of {0} bytes is not a multiple of 512 between 512 bytes and 64 TiB; make it anew"
     )]
     VirtualSize(u64),
+    /// A field of the header or of a table is not sane.
     #[error("its {0} is not sane, the header is damaged; fetch or make the image anew")]
     Damaged(&'static str),
+    /// The file ends before something it refers to.
     #[error("it is truncated: {what} ends at byte {end} and the file has {length}; fetch or make it anew")]
-    Truncated { what: &'static str, end: u64, length: u64 },
+    Truncated {
+        /// What lies beyond the end.
+        what: &'static str,
+        /// The byte it ends at.
+        end: u64,
+        /// Bytes of the file.
+        length: u64,
+    },
+    /// A raw disk of so many bytes cannot be.
     #[error("its raw size of {0} bytes is not a multiple of 512, so it is truncated; fetch or make it anew")]
     RawSize(u64),
+    /// The file system refuses.
     #[error("it cannot be read")]
     Io(#[source] io::Error),
 }
@@ -95,20 +124,11 @@ const BEGINNINGS: [(usize, &[u8], &str, &str); 16] = {
     ]
 };
 
-/// Checks a file that claims to be of `format` and answers the bytes a clone of it has.
-pub(super) fn check(path: &Path, format: &str) -> Result<u64, Fault> {
-    let file = File::open(path).map_err(|error| io_fault("open", path, &error))?;
-    let checked = match format {
-        "raw" => check_raw(&file),
-        _ => check_qcow2(&file),
-    };
-    checked.map_err(|flaw| match flaw {
-        Flaw::Io(error) => io_fault("read", path, &error),
-        flaw => Fault::new(FaultCode::BadImage, flaw.to_string()),
-    })
-}
-
-fn check_raw(file: &File) -> Result<u64, Flaw> {
+/// Checks a file that claims to be a raw disk and answers the bytes a clone of it has.
+///
+/// # Errors
+/// [`Flaw::Io`] when it cannot be read; every other [`Flaw`] is the image's own.
+pub fn check_raw(file: &File) -> Result<u64, Flaw> {
     let length = length_of(file)?;
     refuse_known_beginning(file, "raw", length)?;
     match length {
@@ -119,12 +139,16 @@ fn check_raw(file: &File) -> Result<u64, Flaw> {
     }
 }
 
-fn check_qcow2(file: &File) -> Result<u64, Flaw> {
+/// Checks a file that claims to be qcow2 and answers the bytes a clone of it has.
+///
+/// # Errors
+/// [`Flaw::Io`] when it cannot be read; every other [`Flaw`] is the image's own.
+pub fn check_qcow2(file: &File) -> Result<u64, Flaw> {
     let length = length_of(file)?;
     if length == 0 {
         return Err(Flaw::Empty);
     }
-    let header = match qcow2_header::read(file) {
+    let header = match read_qcow2_header(file) {
         Ok(header) => header,
         Err(Unreadable::Magic) => {
             refuse_known_beginning(file, "qcow2", length)?;
@@ -302,5 +326,4 @@ fn check_compressed(header: &Header, entry: u64, length: u64) -> Result<(), Flaw
 }
 
 #[cfg(test)]
-#[path = "image_check_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! Images made by the real qemu-img, then patched: each flaw is found, sound ones pass.
 
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
@@ -65,11 +65,16 @@ fn length(path: &Path) -> u64 {
     path.metadata().unwrap().len()
 }
 
+fn check(path: &Path, format: &str) -> Result<u64, Flaw> {
+    let file = File::open(path).unwrap();
+    if format == "raw" { check_raw(&file) } else { check_qcow2(&file) }
+}
+
 #[track_caller]
 fn refused(path: &Path, format: &str, words: &str) {
-    let fault = check(path, format).expect_err("the image must be refused");
-    assert_eq!(fault.code, FaultCode::BadImage, "{fault}");
-    assert!(fault.message.contains(words), "{fault:?} should say {words:?}");
+    let flaw = check(path, format).expect_err("the image must be refused");
+    assert!(!matches!(flaw, Flaw::Io(_)), "{flaw:?}");
+    assert!(flaw.to_string().contains(words), "{flaw:?} should say {words:?}");
 }
 
 #[test]
@@ -239,7 +244,7 @@ fn a_truncated_image_is_refused_wherever_it_was_cut() {
 fn tables_that_point_nowhere_are_refused() {
     let bench = Bench::new();
     let path = bench.converted(&[]);
-    let header = qcow2_header::read(&File::open(&path).unwrap()).unwrap();
+    let header = read_qcow2_header(&File::open(&path).unwrap()).unwrap();
     let mut entry = [0; 8];
     File::open(&path).unwrap().read_exact_at(&mut entry, header.l1_offset).unwrap();
     let level2 = u64_at(&entry, 0) & OFFSET_MASK;
@@ -261,7 +266,7 @@ fn one_table_named_a_million_times_is_refused_quickly() {
     let bench = Bench::new();
     bench.qemu_img(&["create", "-q", "-f", "qcow2", "wide.qcow2", "60T"]);
     let path = bench.path("wide.qcow2");
-    let header = qcow2_header::read(&File::open(&path).unwrap()).unwrap();
+    let header = read_qcow2_header(&File::open(&path).unwrap()).unwrap();
     let table = length(&path).next_multiple_of(65536);
     truncate(&path, table + 65536);
     let entries = header.l1_entries as usize;

@@ -1,7 +1,7 @@
 //! The qcow2 header, read by ourselves: QEMU never sees an image before this has.
 //!
 //! Versions 2 and 3. Here is only what stands in the header and its extensions; whether that is acceptable
-//! is decided in `image_check`. Deliberately absent: writing.
+//! is decided by the checks above it. Deliberately absent: writing.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ pub(super) mod incompatible {
 
 /// What the header says, unjudged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Header {
+pub struct Header {
     pub(super) version: u32,
     pub(super) backing_offset: u64,
     pub(super) backing_length: u32,
@@ -49,20 +49,27 @@ pub(super) struct Header {
 }
 
 /// Why there is no header to read.
-#[derive(Debug)]
-pub(super) enum Unreadable {
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
     /// The file ends inside the header.
+    #[error("it ends inside its header")]
     Short,
     /// It does not begin as qcow2.
+    #[error("it does not begin as qcow2")]
     Magic,
     /// A version nobody knows.
+    #[error("its qcow2 version {0} is unknown")]
     Version(u32),
     /// The file system refused.
-    Io(io::Error),
+    #[error("it cannot be read")]
+    Io(#[source] io::Error),
 }
 
 /// Reads the header at the beginning of the file.
-pub(super) fn read(file: &File) -> Result<Header, Unreadable> {
+///
+/// # Errors
+/// [`Unreadable`]
+pub fn read(file: &File) -> Result<Header, Unreadable> {
     let mut bytes = [0_u8; VERSION_3_LENGTH + 8];
     let present = read_up_to(file, &mut bytes).map_err(Unreadable::Io)?;
     if present < MAGIC.len() || bytes[..4] != MAGIC {
@@ -136,8 +143,16 @@ impl Header {
         if offset > end { Err(Unreadable::Short) } else { Ok(false) }
     }
 
+    /// Bytes the guest sees.
+    pub fn size_bytes(&self) -> u64 {
+        self.size
+    }
+
     /// The backing file's name, for disks we made ourselves.
-    pub(super) fn backing_file(&self, file: &File) -> io::Result<Option<String>> {
+    ///
+    /// # Errors
+    /// When the file ends before the name does, or the name is not UTF-8.
+    pub fn backing_file(&self, file: &File) -> io::Result<Option<String>> {
         if self.backing_offset == 0 {
             return Ok(None);
         }
