@@ -19,8 +19,9 @@ use haar_store::Disk;
 use uuid::Uuid;
 
 use crate::auth::{Secret, random};
-use crate::engine::{Clock, lot, store_fence};
+use crate::engine::{lot, store_fence};
 use crate::events::Ring;
+use crate::liveness::Clock;
 use crate::records;
 
 /// What was made at this start, told once.

@@ -19,6 +19,7 @@ pub mod folder;
 pub mod founding;
 mod http;
 mod images;
+mod liveness;
 mod metrics;
 pub mod records;
 mod start;

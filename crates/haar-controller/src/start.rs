@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{AdminToken, Config};
-use crate::engine::{Clock, Engine, LoadError, load};
+use crate::engine::{Engine, LoadError, load};
 use crate::folder::{self, Folder};
 use crate::founding::{self, Bootstrap, FoundError};
 use crate::http::listen::{self, ListenError};
 use crate::http::{App, cloud, routes};
 use crate::images::Images;
+use crate::liveness::Clock;
 use crate::metrics::Metrics;
 use crate::streams::Streams;
 

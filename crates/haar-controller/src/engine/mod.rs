@@ -10,7 +10,6 @@
 //! Nobody is answered before the commit. Deliberately absent: HTTP, and every rule about the books.
 
 mod disk;
-mod liveness;
 mod reader;
 mod run;
 mod wakes;
@@ -31,11 +30,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::events::EventLog;
+use crate::liveness::{Clock, Liveness};
 use crate::metrics::Metrics;
 
 pub use self::disk::LoadError;
 pub(crate) use self::disk::{Books, DiskCommit, load, store_fence};
-pub(crate) use self::liveness::{Clock, Heard, Liveness};
 use self::reader::ClosableReader;
 pub(crate) use self::run::chain;
 use self::run::{Loop, Message};

@@ -12,7 +12,7 @@ use super::App;
 use super::ask::Ask;
 use super::noun::object;
 use super::reply::{Reply, json, tagged};
-use crate::engine::Clock;
+use crate::liveness::Clock;
 use crate::wire::hypervisor::Hypervisors;
 use crate::wire::look::Look;
 use crate::wire::{config, status, time, token};

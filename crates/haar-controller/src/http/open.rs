@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::ask::Ask;
 use super::reply::{No, Reply, text};
-use crate::engine::Clock;
+use crate::liveness::Clock;
 use crate::metrics::Reading;
 use crate::wire::status;
 

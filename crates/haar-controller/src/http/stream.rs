@@ -21,7 +21,7 @@ use tokio_util::io::ReaderStream;
 use super::App;
 use super::ask::Ask;
 use super::reply::{HAAR_STREAM, No, Reply, empty, not_found, text};
-use crate::engine::Heard;
+use crate::liveness::Heard;
 use crate::streams::{AgentEnd, DIAL_TIME, Wanted};
 
 /// Bytes of a log's end that are shown when nothing else is asked.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::look::{Fresh, Look};
 use super::{Noun, config, flavor, fwgroup, guest, hypervisor, image, job, network, subnet, token};
-use crate::engine::Liveness;
+use crate::liveness::Liveness;
 
 /// Writes the events of one commit.
 #[derive(Debug, Default)]

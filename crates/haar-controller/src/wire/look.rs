@@ -10,7 +10,7 @@ use haar_core::id::{FwGroupId, HypervisorId, Kind, SubnetId};
 use haar_core::units::{MiB, Resources};
 use uuid::Uuid;
 
-use crate::engine::{Heard, Liveness};
+use crate::liveness::{Heard, Liveness};
 
 /// Names of records that this commit makes or renames.
 pub(crate) type Fresh = HashMap<(Kind, Uuid), String>;
