@@ -32,6 +32,15 @@ pub(crate) const MODES: &[Mode] = &[
     Mode { word: "storage", about: "the storage sub-agent, started by the agent", main: storage::main },
 ];
 
+/// The word for another data folder than the usual one, as a person would type it.
+fn data_words(data: &std::path::Path) -> String {
+    if data == std::path::Path::new("/var/lib/haar") {
+        String::new()
+    } else {
+        format!(" --data {}", data.display())
+    }
+}
+
 /// The modes as they stand in `haar help`; empty when there are none.
 pub(crate) fn overview() -> String {
     if MODES.is_empty() {

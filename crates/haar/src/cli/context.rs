@@ -96,7 +96,8 @@ mod tests {
     use super::*;
 
     fn saved() -> Credentials {
-        let cloud = |url: &str, token: &str| SavedCloud { url: url.to_owned(), token: token.to_owned() };
+        let cloud =
+            |url: &str, token: &str| SavedCloud { url: url.to_owned(), token: token.to_owned(), id: None };
         let clouds = [
             ("default".to_owned(), cloud("http://here:1", "here")),
             ("lab".to_owned(), cloud("http://lab:2", "lab")),

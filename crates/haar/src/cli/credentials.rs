@@ -4,7 +4,9 @@
 //! [clouds.default]
 //! url = "http://127.0.0.1:8600"
 //! token = "…"
+//! id = "3f2b8c14-…"
 //! ```
+//! The id tells clouds apart that were at one address one after the other.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions, Permissions};
@@ -34,6 +36,9 @@ pub(crate) struct SavedCloud {
     pub(crate) url: String,
     /// The bearer token.
     pub(crate) token: String,
+    /// Which cloud it is; whoever saved it did not say so when none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
 }
 
 impl std::fmt::Debug for SavedCloud {
@@ -46,7 +51,9 @@ impl std::fmt::Debug for SavedCloud {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
     /// There is no home to keep it in.
-    #[error("neither XDG_CONFIG_HOME nor HOME is set, so there is no place for credentials")]
+    #[error(
+        "neither XDG_CONFIG_HOME nor HOME is set and the user has no home, so there is no place for credentials"
+    )]
     NoHome,
     /// It cannot be read or written.
     #[error("cannot use {path}")]
@@ -69,10 +76,16 @@ pub(crate) enum CredentialsError {
     Write(#[from] toml::ser::Error),
 }
 
-/// `haar` in the user's folder of settings.
+/// `haar` in the user's folder of settings. A service has no `HOME`; then the user's own home counts.
 pub(crate) fn folder() -> Result<PathBuf, CredentialsError> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let settings = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    let user = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    let home = set("HOME").or_else(|| user().map(|user| user.dir));
+    folder_of(set("XDG_CONFIG_HOME"), home)
+}
+
+fn folder_of(settings: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, CredentialsError> {
+    let settings = settings.or_else(|| home.map(|home| home.join(".config")));
     settings.map(|settings| settings.join("haar")).ok_or(CredentialsError::NoHome)
 }
 
@@ -128,7 +141,8 @@ mod tests {
         assert_eq!(Credentials::load(&path).unwrap(), Credentials::default());
 
         let mut credentials = Credentials::default();
-        let cloud = SavedCloud { url: "http://127.0.0.1:8600".to_owned(), token: "secret".to_owned() };
+        let cloud =
+            SavedCloud { url: "http://127.0.0.1:8600".to_owned(), token: "secret".to_owned(), id: None };
         credentials.clouds.insert(DEFAULT_CLOUD.to_owned(), cloud.clone());
         credentials.save(&path).unwrap();
         assert_eq!(Credentials::load(&path).unwrap(), credentials);
@@ -139,6 +153,14 @@ mod tests {
         assert!(is_open_to_others(&path));
         credentials.save(&path).unwrap();
         assert!(!is_open_to_others(&path));
+    }
+
+    #[test]
+    fn settings_win_over_the_home_and_one_of_them_is_needed() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(folder_of(path("/s"), path("/h")).unwrap(), Path::new("/s/haar"));
+        assert_eq!(folder_of(None, path("/h")).unwrap(), Path::new("/h/.config/haar"));
+        assert!(matches!(folder_of(None, None), Err(CredentialsError::NoHome)));
     }
 
     #[test]

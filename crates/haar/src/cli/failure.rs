@@ -25,6 +25,35 @@ pub(crate) enum Failure {
     Said,
 }
 
+/// Ends the process over words that cannot be meant, or that asked for help. Help goes to stdout as it is; what is
+/// wrong goes to stderr, in the form the words asked for.
+pub(crate) fn wrong_words(error: &clap::Error, words: &[String]) -> ! {
+    if !error.use_stderr() || !wants_json(words) {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
+    let failure = Failure::Usage(text);
+    let _ = failure.report(Format::Json);
+    std::process::exit(i32::from(failure.code()));
+}
+
+/// Whether words that clap may not understand ask for JSON.
+fn wants_json(words: &[String]) -> bool {
+    let mut words = words.iter().map(String::as_str).take_while(|word| *word != "--").peekable();
+    let mut last = None;
+    while let Some(word) = words.next() {
+        match word {
+            "-o" | "--output" => last = words.peek().copied().or(last),
+            _ => {
+                let short = word.strip_prefix("-o").map(|rest| rest.trim_start_matches('='));
+                last = word.strip_prefix("--output=").or(short).or(last);
+            }
+        }
+    }
+    last == Some("json")
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         match error {
@@ -147,4 +176,23 @@ fn reason_line(reason: &ReasonView, width: usize) -> String {
         (_, detail) => format!("best: {}, {detail}", reason.best),
     };
     format!("{:>4}  {:width$}   {which}\n", reason.count, reason.words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_asked_for_in_every_way_clap_takes() {
+        let asks = |words: &str| {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            wants_json(&words)
+        };
+        for words in ["guest show -o json", "-ojson x", "-o=json", "--output json", "a --output=json --b"] {
+            assert!(asks(words), "{words}");
+        }
+        for words in ["guest show json", "-o table", "ssh web -- cat -o json", "-o", "-o json -o table"] {
+            assert!(!asks(words), "{words}");
+        }
+    }
 }

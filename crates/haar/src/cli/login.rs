@@ -34,7 +34,8 @@ pub(crate) async fn save(global: &Global, _: &Words) -> Result<(), Failure> {
     let unusable = |error| Failure::local("cannot save the cloud", error);
     let path = credentials::path().map_err(unusable)?;
     let mut saved = Credentials::load(&path).map_err(unusable)?;
-    saved.clouds.insert(name.clone(), SavedCloud { url: url.trim_end_matches('/').to_owned(), token });
+    let id = Some(who.cloud.to_string());
+    saved.clouds.insert(name.clone(), SavedCloud { url: url.trim_end_matches('/').to_owned(), token, id });
     saved.save(&path).map_err(unusable)?;
     if global.output == Format::Json {
         return output::json_bytes(&answered.body);

@@ -10,7 +10,7 @@ mod console;
 mod context;
 pub(crate) mod credentials;
 mod events;
-mod failure;
+pub(crate) mod failure;
 mod flavor;
 mod follow;
 mod fwgroup;
@@ -24,7 +24,7 @@ mod labels;
 mod login;
 mod network;
 mod noun;
-mod output;
+pub(crate) mod output;
 mod size;
 mod ssh;
 mod status;
@@ -129,11 +129,10 @@ enum Command {
 
 /// Reads the words, does what they say, and gives the exit code.
 pub(crate) fn main() -> ExitCode {
-    let matches = command().get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
-    };
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = parsed.unwrap_or_else(|error| failure::wrong_words(&error, &words));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::local("cannot start", error).report(cli.global.output),

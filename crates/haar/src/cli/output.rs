@@ -41,6 +41,12 @@ pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints something of ours as one JSON document.
+pub(crate) fn json_of(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("texts, numbers and lists are JSON");
+    out(&format!("{text}\n"));
+}
+
 /// Prints an answer's bytes as one JSON document.
 pub(crate) fn json_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let value: Value =

@@ -11,10 +11,14 @@ use clap::Parser;
 use haar_agent::{Config, net};
 use haar_api::rpc;
 use haar_api::rpc_client::{self, Address};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use serde::Serialize;
 
 use super::folder::Folder;
-use super::{process, up};
+use super::process::{self, NeedsRoot};
+use super::{data_words, machine, up};
+use crate::cli::output::{self, Format};
 
 /// How long everybody together may take to end.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -34,38 +38,83 @@ struct Words {
     /// Yes, remove it
     #[arg(long)]
     yes: bool,
+    /// Lines for people, or one JSON document
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "table|json"
+    )]
+    output: Format,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    data: PathBuf,
+    was_up: bool,
+    purged: bool,
+    /// What a purge leaves on this machine, in words.
+    left: Vec<String>,
 }
 
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("down", words);
-    process::run(run(words))
+    process::run_as(words.output, run(words))
 }
 
 async fn run(words: Words) -> anyhow::Result<ExitCode> {
     let folder = Folder::at(&words.data)?;
-    let was_up = stop(&folder).await?;
-    if words.purge {
-        purge(&folder).await?;
-        println!("  everything of the cloud in {} is gone", folder.0.display());
-    } else if was_up {
-        println!("  down; guests run on. Up again: haar up --data {}", folder.0.display());
-    } else {
-        println!("  no cloud is up in {}", folder.0.display());
+    let was_up = stop(&folder, words.purge).await?;
+    let left = if words.purge { purge(&folder).await? } else { Vec::new() };
+    let outcome = Outcome { data: folder.0, was_up, purged: words.purge, left };
+    match words.output {
+        Format::Table => outcome.print(),
+        Format::Json => output::json_of(&outcome),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Ends whoever has the folder; false when nobody has.
-async fn stop(folder: &Folder) -> anyhow::Result<bool> {
-    if !folder.is_taken() {
-        return Ok(false);
+impl Outcome {
+    fn print(&self) {
+        let data = self.data.display();
+        match (self.purged, self.was_up) {
+            (true, _) => println!("  everything of the cloud in {data} is gone"),
+            (false, true) => println!("  down; guests run on. Up again: haar up{}", data_words(&self.data)),
+            (false, false) => println!("  no cloud is up in {data}"),
+        }
+        for line in &self.left {
+            println!("  stays: {line}");
+        }
     }
-    let Some(pid) = folder.holder() else {
-        bail!("{} is held by a process that cannot be told; are you root?", folder.path("LOCK").display());
+}
+
+/// Ends whoever has the folder; false when nobody has.
+async fn stop(folder: &Folder, purge: bool) -> anyhow::Result<bool> {
+    let needs_root = || {
+        let more = if purge { " --purge --yes" } else { "" };
+        let command = format!("sudo haar down{}{more}", data_words(&folder.0));
+        NeedsRoot { what: "stopping the cloud", command }
     };
-    kill(pid, Signal::SIGTERM).with_context(|| format!("process {pid} cannot be stopped; are you root?"))?;
+    match folder.is_taken() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(needs_root().into()),
+        taken => {
+            if !taken.context("it cannot be told whether a cloud is up")? {
+                // Those of a `haar up` that was killed end by themselves, a little later.
+                return tokio::task::block_in_place(|| folder.wait_for_the_former());
+            }
+        }
+    }
+    let Some(pid) = folder.holder() else { return Err(needs_root().into()) };
+    match kill(pid, Signal::SIGTERM) {
+        Err(Errno::EPERM) => return Err(needs_root().into()),
+        asked => asked.with_context(|| format!("process {pid} cannot be stopped"))?,
+    }
     let deadline = Instant::now() + LIMIT;
-    while folder.is_taken() {
+    while folder.is_taken()? {
         if Instant::now() >= deadline {
             bail!("process {pid} was asked and has not ended after {} s; see log/up.log", LIMIT.as_secs());
         }
@@ -74,21 +123,47 @@ async fn stop(folder: &Folder) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Removes all that is this cloud's, and nothing else.
-async fn purge(folder: &Folder) -> anyhow::Result<()> {
-    if !folder.path("VERSION").exists() {
+/// Removes all that is this cloud's, and nothing else; says what stays on the machine.
+async fn purge(folder: &Folder) -> anyhow::Result<Vec<String>> {
+    if !folder.is_ours() {
         bail!("{} is no data folder of Haar's; nothing was removed", folder.0.display());
     }
-    let _taken = folder.take()?;
+    let _taken = folder.take_to_remove()?;
+    let mut left = Vec::new();
     let config = folder.path("agent.toml");
     if config.exists() {
         let config = Config::read(&config)?;
+        let started = machine::ensure_libvirt();
+        let started = started.map_err(|why| anyhow::anyhow!("{why}; it must tell which guests to remove"))?;
+        left.extend(started.map(|how| format!("libvirtd, started {how}; stop it as you stop services")));
         remove_guests(&config).await?;
         net::prune(config.cloud, &[]).await.context("the cloud's bridges cannot be removed")?;
         remove_folder(&config.run_dir())?;
-        up::forget(&config.controller)?;
+        left.extend(up::forget(&config.cloud.to_string()));
+        left.extend(what_stays());
     }
-    remove_folder(&folder.0)
+    remove_folder(&folder.0)?;
+    Ok(left)
+}
+
+/// What Haar may have changed on this machine and does not take back, for others may rely on it by now.
+fn what_stays() -> Vec<String> {
+    let mut left = Vec::new();
+    for (key, words) in [("ipv4/ip_forward", "ip_forward"), ("ipv6/conf/all/forwarding", "IPv6 forwarding")] {
+        let value = std::fs::read_to_string(format!("/proc/sys/net/{key}")).unwrap_or_default();
+        if value.trim() == "1" {
+            left.push(format!("{words} is on; off again: sysctl net.{}=0", key.replace('/', ".")));
+        }
+    }
+    let folder = crate::cli::credentials::folder().ok();
+    let keys =
+        folder.into_iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let is_keys = |name: &str| name.starts_with("known_hosts.");
+    let keys = keys
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_keys));
+    left.extend(keys.map(|path| format!("guests' host keys in {}", path.display())));
+    left
 }
 
 fn remove_folder(path: &Path) -> anyhow::Result<()> {

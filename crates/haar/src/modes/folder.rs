@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LOCK             held by the `haar up` that has the folder; its process id inside
-//! VERSION          the layout's number
+//! VERSION          the layout's number, written whole or not at all
 //! admin.token      how `haar up` itself speaks to its controller   0600
 //! agent.toml       the agent's configuration, written once it is enrolled
 //! agent.token      the agent's token                               0600
@@ -17,12 +17,17 @@ use std::fs::{File, Permissions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::unistd::Pid;
 
 /// The layout this release writes and reads.
 const LAYOUT: u32 = 1;
+/// How long the processes of a `haar up` that was killed may take to end by themselves.
+const FORMER_LIMIT: Duration = Duration::from_secs(30);
+/// Who holds what in the folder beside `haar up` itself.
+const FORMER: &[(&str, &str)] = &[("controller", "controller/LOCK"), ("storage", "storage/lock")];
 
 /// A data folder, whoever has it.
 #[derive(Debug, Clone)]
@@ -31,7 +36,7 @@ pub(super) struct Folder(pub(super) PathBuf);
 /// The right to a folder, until dropped.
 #[derive(Debug)]
 pub(super) struct Taken {
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -47,7 +52,18 @@ impl Folder {
 
     /// Whether a cloud was founded in it.
     pub(super) fn is_founded(&self) -> bool {
-        self.path("controller/store.redb").exists()
+        // What may not be looked at is there.
+        self.path("controller/store.redb").try_exists().unwrap_or(true)
+    }
+
+    /// Whether it is a data folder at all: it has a layout, or a first start got no further than its lock.
+    pub(super) fn is_ours(&self) -> bool {
+        let Ok(entries) = std::fs::read_dir(&self.0) else { return false };
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        let early = ["LOCK", "VERSION.new", "log"];
+        names.iter().any(|name| name == "VERSION")
+            || (names.iter().any(|name| name == "LOCK")
+                && names.iter().all(|name| early.iter().any(|known| name == known)))
     }
 
     /// Makes the folder and the one for logs if need be.
@@ -59,21 +75,30 @@ impl Folder {
     /// Makes the folder if need be and takes it.
     pub(super) fn take(&self) -> anyhow::Result<Taken> {
         self.make()?;
+        let mut taken = self.lock()?;
+        self.check_version()?;
+        taken.lock.set_permissions(Permissions::from_mode(0o600))?;
+        taken.lock.set_len(0)?;
+        writeln!(taken.lock, "{}", std::process::id()).context("the folder's lock cannot be written")?;
+        Ok(taken)
+    }
+
+    /// Takes a folder in order to remove it: nothing is written, so that a full disk is no hindrance.
+    pub(super) fn take_to_remove(&self) -> anyhow::Result<Taken> {
+        self.lock()
+    }
+
+    fn lock(&self) -> anyhow::Result<Taken> {
         let path = self.path("LOCK");
         let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut lock = open.with_context(|| format!("cannot open {}", path.display()))?;
+        let lock = open.with_context(|| format!("cannot open {}", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => {}
+            Ok(()) => Ok(Taken { lock }),
             Err(TryLockError::WouldBlock) => bail!("{}", self.in_use()),
             Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }
         }
-        self.check_version()?;
-        lock.set_permissions(Permissions::from_mode(0o600))?;
-        lock.set_len(0)?;
-        writeln!(lock, "{}", std::process::id())?;
-        Ok(Taken { _lock: lock })
     }
 
     /// What to tell whoever wants a folder that is taken.
@@ -86,14 +111,43 @@ impl Folder {
     }
 
     /// Whether somebody has it.
-    pub(super) fn is_taken(&self) -> bool {
-        let Ok(lock) = File::open(self.path("LOCK")) else { return false };
-        matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    ///
+    /// # Errors
+    /// The lock is there and may not be looked at; only root may.
+    pub(super) fn is_taken(&self) -> std::io::Result<bool> {
+        is_held(&self.path("LOCK"))
+    }
+
+    /// Waits until the processes of a `haar up` that was killed have ended; they do so by themselves. True when
+    /// there were any. Blocks.
+    ///
+    /// # Errors
+    /// The time is over, and somebody still holds a part of the folder.
+    pub(super) fn wait_for_the_former(&self) -> anyhow::Result<bool> {
+        self.wait_for_the_former_until(Instant::now() + FORMER_LIMIT)
+    }
+
+    fn wait_for_the_former_until(&self, deadline: Instant) -> anyhow::Result<bool> {
+        let mut waited = false;
+        for (role, lock) in FORMER {
+            let path = self.path(lock);
+            while is_held(&path).with_context(|| format!("cannot look at {}", path.display()))? {
+                waited = true;
+                if Instant::now() >= deadline {
+                    bail!(
+                        "a {role} of a former start still runs and holds {}; end it, then try again",
+                        path.display()
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(waited)
     }
 
     /// The process that has it: the one the lock names, if it really holds that very file open.
     pub(super) fn holder(&self) -> Option<Pid> {
-        if !self.is_taken() {
+        if !self.is_taken().unwrap_or(false) {
             return None;
         }
         let mut text = String::new();
@@ -111,21 +165,30 @@ impl Folder {
 
     fn check_version(&self) -> anyhow::Result<()> {
         let path = self.path("VERSION");
-        match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::write(&path, format!("{LAYOUT}\n"))
-                    .with_context(|| format!("cannot write {}", path.display()))
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-            Ok(text) => match text.trim().parse::<u32>() {
-                Ok(LAYOUT) => Ok(()),
-                Ok(found) => bail!(
-                    "the data folder {} has layout {found}, this release knows {LAYOUT}; run the release that wrote it",
-                    self.0.display()
-                ),
-                Err(_) => bail!("{} holds no layout number; is this folder Haar's?", path.display()),
-            },
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        // An empty one is what a full disk left of a first start.
+        if text.trim().is_empty() {
+            return self.write_version().with_context(|| format!("cannot write {}", path.display()));
         }
+        match text.trim().parse::<u32>() {
+            Ok(LAYOUT) => Ok(()),
+            Ok(found) => bail!(
+                "the data folder {} has layout {found}, this release knows {LAYOUT}; run the release that wrote it",
+                self.0.display()
+            ),
+            Err(_) => bail!("{} holds no layout number; is this folder Haar's?", path.display()),
+        }
+    }
+
+    fn write_version(&self) -> std::io::Result<()> {
+        let aside = self.path("VERSION.new");
+        let mut file = File::create(&aside)?;
+        writeln!(file, "{LAYOUT}")?;
+        file.sync_all()?;
+        std::fs::rename(&aside, self.path("VERSION"))
     }
 
     /// The last lines of a log.
@@ -135,6 +198,19 @@ impl Folder {
         let end: Vec<String> =
             all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}")).collect();
         end.join("\n")
+    }
+}
+
+/// Whether somebody has the file locked; nobody has one that is not there.
+fn is_held(path: &Path) -> std::io::Result<bool> {
+    let lock = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -165,7 +241,7 @@ mod tests {
         let error = folder.take().unwrap_err().to_string();
         assert!(error.contains("is up in") && error.contains(&std::process::id().to_string()), "{error}");
         drop(taken);
-        assert!(!folder.is_taken() && folder.holder().is_none());
+        assert!(!folder.is_taken().unwrap() && folder.holder().is_none());
     }
 
     #[test]
@@ -174,7 +250,7 @@ mod tests {
         let folder = Folder::at(root.path()).unwrap();
         let _taken = folder.take().unwrap();
         std::fs::write(folder.path("LOCK"), "1\n").unwrap();
-        assert!(folder.is_taken());
+        assert!(folder.is_taken().unwrap());
         assert_eq!(folder.holder(), None);
     }
 
@@ -184,5 +260,45 @@ mod tests {
         std::fs::write(root.path().join("VERSION"), "2\n").unwrap();
         let error = Folder::at(root.path()).unwrap().take().unwrap_err().to_string();
         assert!(error.contains("layout 2"), "{error}");
+    }
+
+    #[test]
+    fn what_a_full_disk_left_of_a_first_start_is_taken_up_or_removed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("VERSION"), "").unwrap();
+        let folder = Folder::at(root.path()).unwrap();
+        drop(folder.take().unwrap());
+        assert_eq!(std::fs::read_to_string(root.path().join("VERSION")).unwrap(), "1\n");
+
+        let early = tempfile::tempdir().unwrap();
+        let folder = Folder::at(early.path()).unwrap();
+        assert!(!folder.is_ours(), "an empty folder is nobody's");
+        drop(folder.take_to_remove().unwrap());
+        assert!(folder.is_ours() && !early.path().join("VERSION").exists());
+        std::fs::write(early.path().join("letter"), "dear").unwrap();
+        assert!(!folder.is_ours(), "a stranger's file makes it a stranger's");
+    }
+
+    #[test]
+    fn a_lock_that_may_not_be_looked_at_is_not_free() {
+        let root = tempfile::tempdir().unwrap();
+        // Root may look at everything, but follows no link to itself.
+        std::os::unix::fs::symlink("LOCK", root.path().join("LOCK")).unwrap();
+        assert!(Folder::at(root.path()).unwrap().is_taken().is_err());
+    }
+
+    #[test]
+    fn a_start_waits_for_the_processes_of_a_killed_one() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path()).unwrap();
+        assert!(!folder.wait_for_the_former().unwrap());
+        std::fs::create_dir(folder.path("controller")).unwrap();
+        let former = File::create(folder.path("controller/LOCK")).unwrap();
+        former.lock().unwrap();
+        let error = folder.wait_for_the_former_until(Instant::now()).unwrap_err().to_string();
+        assert!(error.contains("a controller of a former start"), "{error}");
+        let waiting = std::thread::spawn(move || folder.wait_for_the_former());
+        drop(former);
+        waiting.join().unwrap().unwrap();
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use haar_core::address::Cidr;
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 /// Where libvirtd answers.
 const LIBVIRT_SOCKET: &str = "/run/libvirt/libvirt-sock";
@@ -18,7 +19,8 @@ const STARTING: Duration = Duration::from_secs(15);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Mark {
     /// Fine.
     Good,
@@ -29,7 +31,7 @@ pub(super) enum Mark {
 }
 
 /// One line of the checks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Check {
     pub(super) mark: Mark,
     /// What was looked at, and what was found.
@@ -101,6 +103,11 @@ fn virtualisation(libvirt: Libvirt) -> Check {
         Ok(how) => Check::new(Mark::Good, found, format!("started libvirtd (none was running) {how}")),
         Err(why) => Check::new(Mark::Bad, format!("{found}, not running"), why),
     }
+}
+
+/// Starts libvirtd, unless it answers; says how, or why not.
+pub(super) fn ensure_libvirt() -> Result<Option<String>, String> {
+    if UnixStream::connect(LIBVIRT_SOCKET).is_ok() { Ok(None) } else { start_libvirt().map(Some) }
 }
 
 /// Starts libvirtd the way this machine starts services.

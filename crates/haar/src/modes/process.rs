@@ -5,12 +5,29 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use haar_api::problem::Problem;
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::failure;
+use crate::cli::output::Format;
+
+/// Exit code of what only another user may do.
+const NOT_ALLOWED: u8 = 5;
+
+/// What only root may do, and the command that does it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} needs root: {command}")]
+pub(super) struct NeedsRoot {
+    /// What was wanted.
+    pub(super) what: &'static str,
+    /// What to type.
+    pub(super) command: String,
+}
 
 /// Reads a mode's words, `name` standing for the program; prints help or what is wrong and ends the process.
 pub(super) fn words<A: Parser>(name: &str, words: &[String]) -> A {
     let all = std::iter::once(OsString::from(format!("haar {name}"))).chain(words.iter().map(OsString::from));
-    A::parse_from(all)
+    A::try_parse_from(all).unwrap_or_else(|error| failure::wrong_words(&error, words))
 }
 
 /// Logs to standard error; `HAAR_LOG` is `error`, `warn`, `info` (unless set) or `debug`.
@@ -24,21 +41,35 @@ pub(super) fn log() {
         .init();
 }
 
-/// Runs a mode to its end; what went wrong is printed with its causes.
+/// Runs a server to its end; what went wrong is printed with its causes.
 pub(super) fn run(mode: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    run_as(Format::Table, mode)
+}
+
+/// Runs a mode to its end; what went wrong is printed with its causes, in the form asked for.
+pub(super) fn run_as(format: Format, mode: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return failed(format, &anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let code = runtime.block_on(mode).unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    });
+    let code = runtime.block_on(mode).unwrap_or_else(|error| failed(format, &error));
     runtime.shutdown_background();
     code
+}
+
+/// Says why a mode failed and gives the exit code: 5 where only root may, else 1.
+pub(super) fn failed(format: Format, error: &anyhow::Error) -> ExitCode {
+    let needs_root = error.downcast_ref::<NeedsRoot>().is_some();
+    let message = format!("{error:#}");
+    match format {
+        Format::Table => eprintln!("error: {message}"),
+        Format::Json => {
+            let code = if needs_root { "needs_root" } else { "local" };
+            let problem = Problem { code: code.to_owned(), message, ..Problem::default() };
+            eprintln!("{}", serde_json::to_string_pretty(&problem).unwrap_or_else(|error| error.to_string()));
+        }
+    }
+    if needs_root { ExitCode::from(NOT_ALLOWED) } else { ExitCode::FAILURE }
 }
 
 /// Resolves at the first SIGTERM or SIGINT, and for a supervised program when its standard input closes.

@@ -15,12 +15,13 @@ use haar_api::v1::HypervisorView;
 
 use super::{Told, Up, Words, enrol, print, saved};
 use crate::modes::folder::Folder;
-use crate::modes::{machine, process};
+use crate::modes::machine::{self, Check};
+use crate::modes::process;
 
 /// How long the controller may take to be ready: it checks every page of its store first.
-const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
 /// How long the agent may take to join and to say what the machine has.
-const AGENT_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const AGENT_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
 
@@ -40,13 +41,21 @@ pub(super) fn main(words: Words) -> ExitCode {
 }
 
 /// In the foreground: says it on the terminal and to systemd.
-pub(super) fn main_in_foreground(words: &Words, folder: &Folder, begun: Instant) -> ExitCode {
+pub(super) fn main_in_foreground(
+    words: &Words,
+    folder: &Folder,
+    checks: Vec<Check>,
+    begun: Instant,
+) -> ExitCode {
     process::log();
-    process::run(live(words, folder, |up| {
-        print(&up, begun);
-        // Outside systemd there is nobody to tell.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    }))
+    process::run_as(
+        words.output,
+        live(words, folder, |up| {
+            print(words.output, &up.beside(checks), begun);
+            // Outside systemd there is nobody to tell.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        }),
+    )
 }
 
 fn tell(told: &Told) {
@@ -89,21 +98,27 @@ async fn start_rest(words: &Words, folder: &Folder) -> anyhow::Result<(Supervise
     let token = controller_ready(&url, folder).await?;
     let client = Client::new(&url, Some(token.clone()))?;
     let enrolled = enrol::enrol(&client, words, folder, &url).await?;
-    let saved = saved::save(&words.save_as, &url, &token, &enrolled.cloud)?;
+    let cloud = saved::ToSave { name: &words.save_as, url: &url, token: &token, cloud: &enrolled.cloud };
+    let (saved, mut warnings) = saved::save(cloud);
     let agent = Supervised::start(agent(folder)?);
-    let hypervisor = match agent_ready(&client, &enrolled.hypervisor, folder).await {
-        Ok(hypervisor) => hypervisor,
-        Err(error) => {
-            agent.stop().await;
-            return Err(error);
+    match agent_ready(&client, &enrolled.hypervisor, folder).await {
+        Ok(hypervisor) if hypervisor.inventory.accel == "unavailable" => {
+            let why = &hypervisor.inventory.accel_reason;
+            warnings.push(format!("no guest can run yet: {why}; see `haar doctor`"));
         }
-    };
-    let mut warnings = Vec::new();
-    if hypervisor.inventory.accel == "unavailable" {
-        let why = &hypervisor.inventory.accel_reason;
-        warnings.push(format!("no guest can run yet: {why}; see `haar doctor`"));
+        Ok(_) => {}
+        // The books are there all the same, and the agent goes on trying.
+        Err(error) => warnings.push(format!("{error:#}")),
     }
-    let up = Up { url, cloud: enrolled.cloud, hypervisor: enrolled.name, is_first_start, saved, warnings };
+    let up = Up {
+        url,
+        cloud: enrolled.cloud,
+        hypervisor: enrolled.name,
+        is_first_start,
+        saved,
+        warnings,
+        checks: Vec::new(),
+    };
     Ok((agent, up))
 }
 
@@ -175,7 +190,8 @@ async fn agent_ready(client: &Client, hypervisor: &str, folder: &Folder) -> anyh
         };
         if Instant::now() >= deadline {
             bail!(
-                "the agent has not joined after {} s ({state}); the end of its log:\n{}",
+                "no guest can run yet: the agent has not joined after {} s ({state}) and goes on trying; see \
+                 `haar hypervisor list` and `haar doctor`; the end of its log:\n{}",
                 AGENT_LIMIT.as_secs(),
                 folder.log_end("agent.log", 8)
             );

@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::machine::{self, Check, Libvirt, Mark};
-use super::process;
+use super::process::{self, NeedsRoot};
+use crate::cli::output::{self, Format};
 
 /// A whole cloud on this machine: checks it, starts what is needed, and goes into the background when ready.
 #[derive(Debug, Clone, Parser)]
@@ -58,6 +59,17 @@ struct Words {
     /// Stay in the foreground, for systemd and the like
     #[arg(long)]
     foreground: bool,
+    /// Lines for people, or one JSON document
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "table|json"
+    )]
+    output: Format,
     /// Tell the process that started this one how it went, by one line of JSON on standard output
     #[arg(long, hide = true, requires = "foreground")]
     told: bool,
@@ -78,10 +90,23 @@ struct Up {
     cloud: String,
     hypervisor: String,
     is_first_start: bool,
-    /// Where its token is saved, and under which name.
-    saved: Vec<String>,
+    /// Where its token is saved, and under which name; the caller's own file last.
+    saved: Vec<saved::SavedFor>,
     /// What is not as it should be.
     warnings: Vec<String>,
+    /// What was found on this machine before the start.
+    #[serde(default)]
+    checks: Vec<Check>,
+}
+
+impl Up {
+    /// With what was found before; what is bad is said again at the end, where it is read.
+    fn beside(mut self, checks: Vec<Check>) -> Up {
+        let bad = checks.iter().filter(|check| check.mark == Mark::Bad);
+        self.warnings.extend(bad.map(|check| format!("guests cannot run: {}; {}", check.found, check.note)));
+        self.checks = checks;
+        self
+    }
 }
 
 pub(super) fn main(words: &[String]) -> ExitCode {
@@ -90,45 +115,53 @@ pub(super) fn main(words: &[String]) -> ExitCode {
     if words.told {
         return daemon::main(words);
     }
+    let format = words.output;
     let up = match prepare(words) {
-        Ok((words, folder)) if words.foreground => return daemon::main_in_foreground(&words, &folder, begun),
-        Ok((words, folder)) => in_background(&words, &folder),
+        Ok((words, folder, checks)) if words.foreground => {
+            return daemon::main_in_foreground(&words, &folder, checks, begun);
+        }
+        Ok((words, folder, checks)) => in_background(&words, &folder).map(|up| up.beside(checks)),
         Err(error) => Err(error),
     };
     match up {
         Ok(up) => {
-            print(&up, begun);
+            print(format, &up, begun);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => process::failed(format, &error),
     }
 }
 
 /// Checks the machine, says what was found, and chooses what was not said.
-fn prepare(mut words: Words) -> anyhow::Result<(Words, Folder)> {
+fn prepare(mut words: Words) -> anyhow::Result<(Words, Folder, Vec<Check>)> {
     if !nix::unistd::geteuid().is_root() {
-        bail!("bridges, disks and libvirt need root: sudo haar up");
+        let command = format!("sudo haar up{}", super::data_words(&words.data));
+        return Err(NeedsRoot { what: "starting a cloud, with bridges, disks and libvirt,", command }.into());
     }
+    let say = |line: &str| {
+        if words.output == Format::Table {
+            println!("{line}");
+        }
+    };
     let folder = Folder::at(&words.data)?;
     words.data.clone_from(&folder.0);
-    if folder.is_taken() {
+    if folder.is_taken().context("it cannot be told whether a cloud is up")? {
         bail!("{}", folder.in_use());
     }
-    println!("  checking this machine");
-    let checks = machine::checks(&folder.0, Libvirt::Start, words.libvirt_program.as_deref());
-    for check in &checks {
-        println!("    {}", check.line());
+    if folder.wait_for_the_former()? {
+        say("  waited for the processes of a killed `haar up` to end");
     }
+    say("  checking this machine");
+    let mut checks = machine::checks(&folder.0, Libvirt::Start, words.libvirt_program.as_deref());
+    checks.iter().for_each(|check| say(&format!("    {}", check.line())));
     machine::check_listen(words.listen).map_err(anyhow::Error::msg)?;
     if !folder.is_founded() {
-        let chosen = choose_network(&words)?;
-        println!("    {}", chosen.1.line());
-        words.network = Some(chosen.0);
+        let (range, check) = choose_network(&words)?;
+        say(&format!("    {}", check.line()));
+        checks.push(check);
+        words.network = Some(range);
     }
-    Ok((words, folder))
+    Ok((words, folder, checks))
 }
 
 fn choose_network(words: &Words) -> anyhow::Result<(Cidr, Check)> {
@@ -178,7 +211,11 @@ fn in_background(words: &Words, folder: &Folder) -> anyhow::Result<Up> {
     }
 }
 
-fn print(up: &Up, begun: Instant) {
+fn print(format: Format, up: &Up, begun: Instant) {
+    if format == Format::Json {
+        output::json_of(up);
+        return;
+    }
     println!("  controller  {}   console and API", up.url);
     println!("  hypervisor  {}", up.hypervisor);
     for place in &up.saved {
@@ -198,4 +235,44 @@ fn print(up: &Up, begun: Instant) {
     println!(
         "                     then:  haar guest create web --flavor small --image NAME --ssh-key ~/.ssh/id_ed25519.pub"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a key in the unit.
+    fn unit(key: &str) -> &'static str {
+        let text = include_str!("../../../../../etc/haar.service");
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("the unit has no {key}"))
+    }
+
+    #[test]
+    fn the_units_words_are_understood_and_its_patience_is_ours() {
+        let mut start = unit("ExecStart").split_whitespace();
+        assert_eq!(start.next(), Some("/usr/bin/haar"));
+        assert_eq!(start.next(), Some("up"));
+        let words = Words::try_parse_from(std::iter::once("haar up").chain(start)).unwrap();
+        assert!(words.foreground && !words.told, "{words:?}");
+        assert_eq!(unit("Type"), "notify");
+        let patience: u64 = unit("TimeoutStartSec").parse().unwrap();
+        assert!(patience > (daemon::CONTROLLER_LIMIT + daemon::AGENT_LIMIT).as_secs(), "{patience} s");
+    }
+
+    #[test]
+    fn what_is_bad_before_the_start_is_said_again_at_its_end() {
+        let check = |mark| Check { mark, found: "nftables is missing".into(), note: "install it".into() };
+        let up = Up {
+            url: String::new(),
+            cloud: String::new(),
+            hypervisor: String::new(),
+            is_first_start: true,
+            saved: Vec::new(),
+            warnings: Vec::new(),
+            checks: Vec::new(),
+        };
+        let up = up.beside(vec![check(Mark::Good), check(Mark::Warning), check(Mark::Bad)]);
+        assert_eq!(up.warnings, ["guests cannot run: nftables is missing; install it"]);
+    }
 }
