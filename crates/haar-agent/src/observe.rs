@@ -147,7 +147,7 @@ fn sort_out(cloud: CloudId, domains: &[rpc::Guest], volumes: &[rpc::Volume]) -> 
     }
     for volume in volumes {
         if let Some((id, life)) = owner_of(volume) {
-            seen.entry(id).or_insert(Seen {
+            let guest = seen.entry(id).or_insert(Seen {
                 id,
                 life,
                 domain: false,
@@ -156,6 +156,8 @@ fn sort_out(cloud: CloudId, domains: &[rpc::Guest], volumes: &[rpc::Volume]) -> 
                 reason: OffReason::Unknown,
                 claim: None,
             });
+            // Where there is a domain, what counts is the disks that it has.
+            guest.disks &= guest.domain || is_sound(volume);
         }
     }
     strangers.sort();
@@ -165,16 +167,35 @@ fn sort_out(cloud: CloudId, domains: &[rpc::Guest], volumes: &[rpc::Volume]) -> 
 /// None when the mark is ours but cannot be read.
 fn seen_domain(domain: &rpc::Guest, extra: &rpc::GuestExtra, volumes: &[rpc::Volume]) -> Option<Seen> {
     let (power, reason) = power(&domain.state, &extra.state_reason);
-    let is_there = |disk: &rpc::Disk| volumes.iter().any(|volume| volume.device == disk.source);
     Some(Seen {
         id: domain.id.parse().ok()?,
         life: extra.life.parse().ok()?,
         domain: true,
-        disks: domain.disks.iter().all(is_there),
+        disks: domain.disks.iter().all(|disk| is_there(&domain.id, disk, volumes)),
         power,
         reason,
         claim: claim::decode(&extra.claim),
     })
+}
+
+/// Whether storage has the disk of a domain, and has it sound. A disk of ours is known by its guest and number:
+/// storage may tell its path in another spelling than libvirt, when the folder lies behind a symlink by now.
+fn is_there(guest: &str, disk: &rpc::Disk, volumes: &[rpc::Volume]) -> bool {
+    let name = volume_name(guest, &disk.source);
+    let is_it =
+        |volume: &rpc::Volume| volume.device == disk.source || name.as_deref() == Some(volume.id.as_str());
+    volumes.iter().any(|volume| is_it(volume) && is_sound(volume))
+}
+
+/// What storage calls the file `…/<guest>/disk-<n>.qcow2`; None for a file that is not named so.
+fn volume_name(guest: &str, source: &str) -> Option<String> {
+    let (folder, file) = source.rsplit_once('/')?;
+    let disk = file.strip_suffix(".qcow2")?;
+    (folder.rsplit('/').next()? == guest).then(|| format!("guests/{guest}/{disk}"))
+}
+
+fn is_sound(volume: &rpc::Volume) -> bool {
+    volume.haar.as_ref().is_none_or(|extra| extra.damage.is_empty())
 }
 
 /// Which life of which guest a disk is; None for disks that no placement made.
@@ -276,6 +297,45 @@ mod tests {
             ]
         );
         assert_eq!(seen[2].life, Fence::new(1, 9));
+    }
+
+    #[test]
+    fn a_damaged_disk_costs_its_own_guest_and_no_other() {
+        let ours = cloud(1);
+        let ids: Vec<String> = (1..=3).map(|n| Uuid::from_u128(n).to_string()).collect();
+        let domains = [
+            domain(&ids[0], &ours, "running", "booted", "/d/0"),
+            domain(&ids[1], &ours, "running", "booted", "/d/1"),
+        ];
+        let damaged = |mut volume: rpc::Volume| {
+            volume.haar.as_mut().unwrap().damage = "it ends inside its header".into();
+            volume
+        };
+        let volumes = [
+            damaged(volume(&ids[0], "/d/0", "1.7")),
+            volume(&ids[1], "/d/1", "1.7"),
+            damaged(volume(&ids[2], "/d/2", "1.7")),
+        ];
+        let (seen, _) = sort_out(ours, &domains, &volumes);
+        let told: Vec<_> = seen.iter().map(|guest| (guest.domain, guest.disks)).collect();
+        assert_eq!(told, [(true, false), (true, true), (false, false)]);
+    }
+
+    #[test]
+    fn a_disk_behind_a_symlink_is_still_there() {
+        let ours = cloud(1);
+        let id = Uuid::from_u128(1).to_string();
+        let disk = format!("/var/lib/haar/storage/disks/{id}/disk-0.qcow2");
+        let real = format!("/big/haar/storage/disks/{id}/disk-0.qcow2");
+        let has_disks = |source: &str, volumes: &[rpc::Volume]| {
+            sort_out(ours, &[domain(&id, &ours, "running", "booted", source)], volumes).0[0].disks
+        };
+        let volumes = [volume(&id, &real, "1.7")];
+        assert!(has_disks(&disk, &volumes));
+        assert!(!has_disks(&disk, &[]), "moved and gone are not the same");
+        assert!(!has_disks(&disk.replace("disk-0", "disk-1"), &volumes), "nor is another disk");
+        let other = Uuid::from_u128(2).to_string();
+        assert!(!has_disks(&disk.replace(&id, &other), &volumes), "nor another guest's");
     }
 
     #[test]

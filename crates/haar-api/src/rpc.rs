@@ -249,6 +249,9 @@ pub struct DiskExtra {
     pub used_bytes: u64,
     /// The `life` it was made by.
     pub life: String,
+    /// Why it cannot be used, for a disk that is damaged; its sizes are then not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub damage: String,
 }
 
 /// Parameters of the guest methods (§2.6).

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | nothing | create | made, unless `provisioned`: then `lost` |
 //! | same life | create | kept as they are; a missing one is made, unless `provisioned`: then `lost` |
+//! | same life, one damaged | create | kept and `failed`, if `provisioned` `lost` |
 //! | another life | create | `conflict` |
 //! | same life, or `any_life` | delete | removed |
 //! | another life | delete | kept and `conflict` |
@@ -23,6 +24,9 @@ use super::names::{MAX_DISKS, check_id, device_name};
 use super::owner::{self, Owner, Standing};
 use super::qcow2::{self, Base, Found};
 use super::space::{self, MIB};
+
+/// The largest disk: 64 TiB.
+pub(super) const MOST_BYTES: u64 = 64 << 40;
 
 /// A disk to be made: its full size and what it is cloned from.
 #[derive(Debug)]
@@ -167,7 +171,7 @@ fn make_all(folders: &Folders, owner: &Owner, plans: &[Plan]) -> Result<(), Faul
 fn complete(folders: &Folders, standing: &Owner, asked: &Owner, guest: &mut Guest) -> Result<(), Fault> {
     check_count(guest)?;
     let provisioned = standing.provisioned || asked.provisioned;
-    let missing = missing(folders, guest)?;
+    let missing = missing(folders, guest, provisioned)?;
     if let Some(&first) = missing.first() {
         if provisioned {
             return Err(lost(&guest.id, first));
@@ -187,11 +191,13 @@ fn complete(folders: &Folders, standing: &Owner, asked: &Owner, guest: &mut Gues
     Ok(())
 }
 
-fn missing(folders: &Folders, guest: &Guest) -> Result<Vec<usize>, Fault> {
+/// The disks that are not there; a damaged one is there and refused.
+fn missing(folders: &Folders, guest: &Guest, provisioned: bool) -> Result<Vec<usize>, Fault> {
     let mut missing = Vec::new();
     for index in 0..guest.disks.len() {
-        if qcow2::find(folders, &guest.id, index)?.is_none() {
-            missing.push(index);
+        match qcow2::find(folders, &guest.id, index)? {
+            Some(found) => found.check_sound(provisioned)?,
+            None => missing.push(index),
         }
     }
     Ok(missing)
@@ -232,7 +238,7 @@ fn plan_one(folders: &Folders, disk: &Disk) -> Result<Plan, Fault> {
 
 /// MiB as bytes, up to the 64 TiB a disk may have.
 pub(super) fn size_bytes(size_mib: u64) -> Result<u64, Fault> {
-    const MOST_MIB: u64 = 64 << 20;
+    const MOST_MIB: u64 = MOST_BYTES / MIB;
     if size_mib > MOST_MIB {
         let text = format!("a disk of {size_mib} MiB is over the limit of {MOST_MIB} MiB");
         return Err(Fault::new(FaultCode::Invalid, text));
@@ -274,6 +280,7 @@ pub(super) fn extra(found: &Found, life: &str) -> DiskExtra {
         size_bytes: found.size_bytes,
         used_bytes: found.used_bytes,
         life: life.to_owned(),
+        damage: found.damage.clone().unwrap_or_default(),
     }
 }
 

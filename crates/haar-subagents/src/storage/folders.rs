@@ -172,6 +172,14 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Whether the system refused because this process or the machine is short of something just now: that says
+/// nothing about the file.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR))
+}
+
 /// The fault for a file operation that the system refused.
 pub(super) fn io_fault(what: &str, path: &Path, error: &io::Error) -> Fault {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);

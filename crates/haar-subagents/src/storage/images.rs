@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folders::{Folders, io_fault, sync_folder, write_json};
 use super::names::check_id;
-use super::qcow2::{self, Base};
+use super::qcow2::{self, Base, Found};
 use super::space::mib_rounded_up;
 
 /// What stands in `<id>.json`.
@@ -122,19 +122,7 @@ pub(super) fn keep(folders: &Folders, part: &Path, facts: &Facts) -> Result<(), 
 
 /// Removes an image that no disk is cloned from; an absent one is fine. Answers what was removed.
 pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
-    let disks = qcow2::list(folders)?;
-    for format in ["qcow2", "raw"] {
-        let path = folders.image(id, format);
-        let users: Vec<_> = disks.iter().filter(|disk| disk.base.as_deref() == path.to_str()).collect();
-        if let Some(first) = users.first() {
-            let text = format!(
-                "image {id} is the base of {} disks, {} among them; delete those guests first",
-                users.len(),
-                first.volume()
-            );
-            return Err(Fault::new(FaultCode::Conflict, text));
-        }
-    }
+    check_unused(folders, id)?;
     let facts = find(folders, id).unwrap_or_default();
     for path in [folders.image(id, "qcow2"), folders.image(id, "raw"), folders.image_facts(id)] {
         match fs::remove_file(&path) {
@@ -146,4 +134,30 @@ pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault
     }
     sync_folder(&folders.images()).map_err(|error| io_fault("sync", &folders.images(), &error))?;
     Ok(facts)
+}
+
+/// Refuses while a disk leans on the image, or may: a damaged one no longer says what it leans on.
+fn check_unused(folders: &Folders, id: &str) -> Result<(), Fault> {
+    let disks = qcow2::list(folders)?;
+    let names = ["qcow2", "raw"].map(|format| folders.image(id, format));
+    let is_user = |disk: &&Found| {
+        disk.base_name().is_some_and(|base| names.iter().any(|n| n.file_name() == Some(base)))
+    };
+    let users: Vec<_> = disks.iter().filter(is_user).collect();
+    if let Some(first) = users.first() {
+        let text = format!(
+            "image {id} is the base of {} disks, {} among them; delete those guests first",
+            users.len(),
+            first.volume()
+        );
+        return Err(Fault::new(FaultCode::Conflict, text));
+    }
+    if let Some((disk, damage)) = disks.iter().find_map(|disk| Some((disk, disk.damage.as_ref()?))) {
+        let text = format!(
+            "image {id} may be the base of {}, which is damaged ({damage}); restore that disk or delete its guest first",
+            disk.volume()
+        );
+        return Err(Fault::new(FaultCode::Conflict, text));
+    }
+    Ok(())
 }

@@ -3,11 +3,12 @@
 //! Calls for one guest or volume have turns. What promises room, or checks that an image has no users, holds
 //! the books, one at a time; each takes milliseconds. All work on files is off the reactor.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use haar_api::rpc::{
     CapacityResponse, Fault, FaultCode, Guest, GuestRequest, GuestResponse, ImageRequest, ImageResponse,
-    Nothing, VolumeRequest, VolumeResponse,
+    Nothing, Volume, VolumeRequest, VolumeResponse,
 };
 
 use super::fetch::Fetches;
@@ -24,6 +25,8 @@ pub(super) struct Store {
     fetches: Arc<Fetches>,
     guests: PerGuest,
     books: Mutex<()>,
+    /// Damage that the log has been told of.
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// Opens the root folder.
@@ -35,6 +38,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<Store>, Error> {
         cloud: config.cloud.clone(),
         guests: kit::per_guest(),
         books: Mutex::new(()),
+        told: Mutex::default(),
     }))
 }
 
@@ -133,7 +137,19 @@ impl Store {
     }
 
     fn list_volumes(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
-        volumes::list(&self.folders, request).map(|volumes| VolumeResponse { volumes })
+        let volumes = volumes::list(&self.folders, request)?;
+        for volume in &volumes {
+            self.tell_damage(volume);
+        }
+        Ok(VolumeResponse { volumes })
+    }
+
+    /// Once per disk and start: the list is asked for again and again.
+    fn tell_damage(&self, volume: &Volume) {
+        let Some(extra) = volume.haar.as_ref().filter(|extra| !extra.damage.is_empty()) else { return };
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(extra.damage.clone()) {
+            tracing::warn!(volume = volume.id, damage = extra.damage, "a guest's disk is damaged");
+        }
     }
 
     fn create_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {

@@ -6,7 +6,7 @@ use std::io;
 use haar_api::rpc::{Fault, FaultCode, Guest, GuestExtra};
 use serde::{Deserialize, Serialize};
 
-use super::folders::{Folders, io_fault};
+use super::folders::{Folders, io_fault, is_passing};
 
 /// What stands in `owner.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +95,8 @@ pub(super) fn look(folders: &Folders, guest: &str) -> Result<Standing, Fault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Standing::Unclear(format!("{} is missing", path.display())));
         }
-        Err(error) => return Err(io_fault("read", &path, &error)),
+        Err(error) if is_passing(&error) => return Err(io_fault("read", &path, &error)),
+        Err(error) => return Ok(Standing::Unclear(format!("{} cannot be read: {error}", path.display()))),
     };
     match serde_json::from_slice::<Owner>(&text) {
         Ok(owner) if owner.guest == guest => Ok(Standing::Owned(owner)),

@@ -118,8 +118,11 @@ fn check_free(standing: &Owner, cloud: &str) -> Result<(), Fault> {
 }
 
 fn check_same(found: &Found, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault> {
-    let wanted_base = base.and_then(|base| base.path.to_str());
-    if found.size_bytes == size_bytes && found.base.as_deref() == wanted_base {
+    if let Some(damage) = &found.damage {
+        return Err(Fault::new(FaultCode::Conflict, format!("{damage}; delete it first")));
+    }
+    let wanted_base = base.and_then(|base| base.path.file_name());
+    if found.size_bytes == size_bytes && found.base_name() == wanted_base {
         return Ok(());
     }
     let text = format!("{} exists with another size or base image; delete it first", found.volume());

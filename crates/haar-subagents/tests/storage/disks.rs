@@ -285,3 +285,90 @@ async fn a_clone_whose_base_is_gone_says_so() {
     agent.store_image().await;
     agent.guest("CreateGuestDisks", &asked).await.expect("the same content came back");
 }
+
+/// Spoils the file of a disk.
+fn spoiled(path: &std::path::Path, how: &str) {
+    let write = |bytes: &[u8]| std::fs::write(path, bytes).unwrap();
+    match how {
+        "emptied" => write(b""),
+        "overwritten" => write(&[0; 4096]),
+        "cut" => write(&std::fs::read(path).unwrap()[..50]),
+        "without its base's name" => write(&std::fs::read(path).unwrap()[..120]),
+        "of an impossible size" => {
+            let mut bytes = std::fs::read(path).unwrap();
+            bytes[24..32].copy_from_slice(&u64::MAX.to_be_bytes());
+            write(&bytes);
+        }
+        _ => {
+            std::fs::remove_file(path).unwrap();
+            std::fs::create_dir(path).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_disk_costs_its_own_guest_and_no_other() {
+    let agent = Agent::start().await;
+    agent.store_image().await;
+    let asked = guest("1.1", &[(IMAGE, 0)]);
+    let everything = rpc::VolumeRequest::default();
+    let other_guest = |disks| rpc::Guest { id: OTHER_GUEST.into(), ..guest("1.1", disks) };
+    for how in
+        ["emptied", "overwritten", "cut", "without its base's name", "of an impossible size", "a folder"]
+    {
+        agent.guest("CreateGuestDisks", &asked).await.unwrap();
+        agent.guest("CreateGuestDisks", &other_guest(&[("", 1)])).await.unwrap();
+        spoiled(&disk_path(&agent, 0), how);
+
+        let listed: rpc::VolumeResponse = agent.call("ListVolumes", &everything).await.expect(how);
+        let damages: Vec<_> =
+            listed.volumes.iter().map(|volume| !volume.haar.as_ref().unwrap().damage.is_empty()).collect();
+        assert_eq!(damages, [true, false], "{how}: {listed:?}");
+        assert_eq!(listed.volumes[0].haar.as_ref().unwrap().life, "1.1");
+        let _: rpc::CapacityResponse = agent.call("Capacity", &rpc::Nothing {}).await.expect(how);
+        agent.guest("CreateGuestDisks", &other_guest(&[("", 1), (IMAGE, 0)])).await.expect(how);
+        agent.guest("DeleteGuestsDisks", &other_guest(&[])).await.expect(how);
+
+        fails(agent.guest("CreateGuestDisks", &asked).await, FaultCode::Failed, "disk-0.qcow2");
+        let held_data = provisioned(asked.clone());
+        fails(agent.guest("CreateGuestDisks", &held_data).await, FaultCode::Lost, "backup");
+        assert!(disk_path(&agent, 0).exists(), "what is left is left alone");
+        let named = rpc::ImageRequest { id: IMAGE.to_owned(), ..Default::default() };
+        fails(agent.image("DeleteImage", &named).await, FaultCode::Conflict, "may be the base");
+        agent.guest("DeleteGuestsDisks", &asked).await.expect(how);
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_owner_or_a_file_for_a_folder_hides_no_other_guest() {
+    let agent = Agent::start().await;
+    agent.guest("CreateGuestDisks", &guest("1.1", &[("", 1)])).await.unwrap();
+    std::fs::write(agent.root.join("disks").join(OTHER_GUEST), "no folder").unwrap();
+    let record = agent.root.join(format!("disks/{GUEST}/owner.json"));
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let listed: rpc::VolumeResponse =
+        agent.call("ListVolumes", &rpc::VolumeRequest::default()).await.unwrap();
+    assert_eq!(listed.volumes.len(), 1);
+    assert_eq!(listed.volumes[0].haar.as_ref().unwrap().life, "", "whose it is cannot be told");
+}
+
+#[tokio::test]
+async fn an_image_stays_in_use_when_the_folder_is_moved_behind_a_symlink() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("storage"), folder.path().join("elsewhere"));
+    let agent = Agent::start_in(folder.path()).await;
+    agent.store_image().await;
+    let asked = guest("1.1", &[(IMAGE, 0)]);
+    agent.guest("CreateGuestDisks", &asked).await.unwrap();
+    agent.stop().await;
+    std::fs::rename(&old, &new).unwrap();
+    std::os::unix::fs::symlink(&new, &old).unwrap();
+
+    let agent = Agent::start_in(folder.path()).await;
+    let kept = agent.guest("CreateGuestDisks", &asked).await.unwrap();
+    assert!(kept.disks[0].source.starts_with(new.canonicalize().unwrap().to_str().unwrap()));
+    let named = rpc::ImageRequest { id: IMAGE.to_owned(), ..Default::default() };
+    fails(agent.image("DeleteImage", &named).await, FaultCode::Conflict, "1 disks");
+    assert!(new.join(format!("images/{IMAGE}.qcow2")).exists());
+}
