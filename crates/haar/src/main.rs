@@ -12,5 +12,10 @@ fn main() -> ExitCode {
     {
         return (mode.main)(&words[1..]);
     }
+    if let Some((first, rest)) = words.split_first()
+        && first == cli::completion::ASK
+    {
+        return cli::completion::answer(rest);
+    }
     cli::main()
 }

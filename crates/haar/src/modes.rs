@@ -18,18 +18,40 @@ pub(crate) struct Mode {
     pub(crate) word: &'static str,
     /// One line for `haar help`.
     pub(crate) about: &'static str,
+    /// The words it takes.
+    pub(crate) grammar: fn() -> clap::Command,
     /// What it does with the words after its own.
     pub(crate) main: fn(&[String]) -> ExitCode,
 }
 
 /// Every mode, in the order of `haar help`.
 pub(crate) const MODES: &[Mode] = &[
-    Mode { word: "up", about: "a whole cloud on this machine", main: up::main },
-    Mode { word: "down", about: "stop it; guests run on", main: down::main },
-    Mode { word: "doctor", about: "look at this machine and say what guests would miss", main: doctor::main },
-    Mode { word: "controller", about: "the cloud's books, and the API", main: controller::main },
-    Mode { word: "agent", about: "carry out on this machine what the controller wants", main: agent::main },
-    Mode { word: "storage", about: "the storage sub-agent, started by the agent", main: storage::main },
+    Mode { word: "up", about: "a whole cloud on this machine", grammar: up::grammar, main: up::main },
+    Mode { word: "down", about: "stop it; guests run on", grammar: down::grammar, main: down::main },
+    Mode {
+        word: "doctor",
+        about: "look at this machine and say what guests would miss",
+        grammar: doctor::grammar,
+        main: doctor::main,
+    },
+    Mode {
+        word: "controller",
+        about: "the cloud's books, and the API",
+        grammar: controller::grammar,
+        main: controller::main,
+    },
+    Mode {
+        word: "agent",
+        about: "carry out on this machine what the controller wants",
+        grammar: agent::grammar,
+        main: agent::main,
+    },
+    Mode {
+        word: "storage",
+        about: "the storage sub-agent, started by the agent",
+        grammar: storage::grammar,
+        main: storage::main,
+    },
 ];
 
 /// The word for another data folder than the usual one, as a person would type it.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::image::Images;
 use super::labels::{self, Label, LabelChanges};
 use super::noun::{self, ListWords, Noun};
 use super::output;
@@ -140,16 +141,19 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => noun::list::<Flavors>(context, words.query(context)).await,
         Verb::Show(words) => noun::show::<Flavors, t::FlavorShow>(context, &words.flavor).await,
         Verb::Set(words) => set(context, words).await,
-        Verb::Delete(words) => noun::delete::<Flavors, t::FlavorDelete>(context, &words.flavor).await,
+        Verb::Delete(words) => {
+            noun::delete::<Flavors, t::FlavorShow, t::FlavorDelete>(context, &words.flavor).await
+        }
     }
 }
 
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
+    let image = noun::resolve_if::<Images>(context, words.image).await?;
     let body = FlavorCreate {
         name: words.name,
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
-        image: words.image.map(Ref),
+        image: image.map(Ref),
         cpu: words.cpu,
         memory: words.memory.0,
         disk: words.disk.0,
@@ -160,7 +164,7 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let read = noun::read::<Flavors, t::FlavorShow>(context, &words.flavor).await?;
-    let image = match (words.image, words.no_image) {
+    let image = match (noun::resolve_if::<Images>(context, words.image).await?, words.no_image) {
         (Some(image), _) => Some(Some(Ref(image))),
         (None, true) => Some(None),
         (None, false) => None,

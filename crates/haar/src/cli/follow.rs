@@ -57,7 +57,19 @@ pub(crate) async fn to_the_end(
         }
         let waiting =
             seen.steps.iter().find(|step| step.state == "running").map_or("", |step| step.message.as_str());
-        line.show(&format!("  {subject}   {}   {waiting}", ticks(&seen)));
+        line.show(&format!("  {subject}   {}   {}", ticks(&seen), progress(waiting)));
+    }
+}
+
+/// A step's words; where they count bytes, as those of an image's fetch do, a bar.
+fn progress(words: &str) -> String {
+    let amounts = words.strip_suffix(" bytes").and_then(|words| words.split_once(" of "));
+    let numbers = amounts.and_then(|(done, total)| Some((done.parse().ok()?, total.parse().ok()?)));
+    match numbers {
+        Some((done, total)) => {
+            format!("{}   {} of {}", output::bar(done, total), output::bytes(done), output::bytes(total))
+        }
+        None => words.to_owned(),
     }
 }
 
@@ -99,5 +111,20 @@ impl Line {
 
     fn clear(&mut self) {
         self.show("");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_that_counts_bytes_has_a_bar() {
+        assert_eq!(
+            progress("78643200 of 104857600 bytes"),
+            "███████████████░░░░░  75 %   75.0 MiB of 100.0 MiB"
+        );
+        assert_eq!(progress("12 bytes"), "12 bytes");
+        assert_eq!(progress("waits for the guest to power off"), "waits for the guest to power off");
     }
 }

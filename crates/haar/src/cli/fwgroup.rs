@@ -194,8 +194,18 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => noun::list::<FwGroups>(context, words.query(context)).await,
         Verb::Show(words) => noun::show::<FwGroups, t::FwGroupShow>(context, &words.fwgroup).await,
         Verb::Set(words) => set(context, words).await,
-        Verb::Delete(words) => noun::delete::<FwGroups, t::FwGroupDelete>(context, &words.fwgroup).await,
+        Verb::Delete(words) => {
+            noun::delete::<FwGroups, t::FwGroupShow, t::FwGroupDelete>(context, &words.fwgroup).await
+        }
     }
+}
+
+/// The rules with the groups they name as the API takes them.
+async fn resolved(context: &Context, mut rules: Vec<FwRuleBody>) -> Result<Vec<FwRuleBody>, Failure> {
+    for group in rules.iter_mut().filter_map(|rule| rule.group.as_mut()) {
+        *group = Ref(noun::resolve::<FwGroups>(context, group.as_str()).await?);
+    }
+    Ok(rules)
 }
 
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
@@ -203,7 +213,7 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         name: words.name,
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
-        rules: words.rule,
+        rules: resolved(context, words.rule).await?,
     };
     let answered = context.client.request::<t::FwGroupPost>(&[]).send(&body).await?;
     noun::said(context, &answered, &line(&answered.value, "made"))
@@ -211,7 +221,8 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let read = noun::read::<FwGroups, t::FwGroupShow>(context, &words.fwgroup).await?;
-    let rules = if words.rule.is_empty() && !words.no_rules { None } else { Some(words.rule) };
+    let is_kept = words.rule.is_empty() && !words.no_rules;
+    let rules = if is_kept { None } else { Some(resolved(context, words.rule).await?) };
     let patch =
         FwGroupPatch { name: words.name, metadata: words.labels.applied_to(&read.value.metadata), rules };
     let call = context.client.request::<t::FwGroupSet>(&[&read.value.id.to_string()]);

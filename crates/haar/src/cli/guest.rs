@@ -10,9 +10,14 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::flavor::Flavors;
 use super::follow::{self, WaitWords};
+use super::fwgroup::FwGroups;
+use super::hypervisor::Hypervisors;
+use super::image::Images;
 use super::labels::LabelChanges;
-use super::noun::{self, Noun};
+use super::network::Networks;
+use super::noun::{self, Noun, Told};
 use super::{console, guest_create, output};
 
 #[derive(Debug, clap::Subcommand)]
@@ -251,11 +256,11 @@ async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
     let query = GuestListQuery {
         name: words.name,
         project: context.project.clone(),
-        hypervisor: words.on,
+        hypervisor: noun::resolve_if::<Hypervisors>(context, words.on).await?,
         state: words.state,
-        flavor: words.flavor,
-        image: words.image,
-        network: words.network,
+        flavor: noun::resolve_if::<Flavors>(context, words.flavor).await?,
+        image: noun::resolve_if::<Images>(context, words.image).await?,
+        network: noun::resolve_if::<Networks>(context, words.network).await?,
         ..GuestListQuery::default()
     };
     noun::list::<Guests>(context, query).await
@@ -263,7 +268,7 @@ async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let read = noun::read::<Guests, t::GuestShow>(context, &words.guest).await?;
-    let fwgroup = match (words.fwgroup, words.no_fwgroup) {
+    let fwgroup = match (noun::resolve_if::<FwGroups>(context, words.fwgroup).await?, words.no_fwgroup) {
         (Some(group), _) => Some(Some(Ref(group))),
         (None, true) => Some(None),
         (None, false) => None,
@@ -287,17 +292,26 @@ async fn act<A>(context: &Context, words: &Several) -> Result<(), Failure>
 where
     A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
 {
+    let mut told = Told::new(context, &words.guest);
+    let outcome = act_on_each::<A>(context, words, &mut told).await;
+    told.end(outcome)
+}
+
+async fn act_on_each<A>(context: &Context, words: &Several, told: &mut Told) -> Result<(), Failure>
+where
+    A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
+{
     for guest in &words.guest {
         let reference = noun::resolve::<Guests>(context, guest).await?;
         let call = context.client.request::<A>(&[&reference]).query(no_wait(context));
         let answered = call.send(&Nothing).await?;
         let name = answered.value.name.to_string();
         let Some(job) = job_of(&answered) else {
-            noun::said(context, &answered, &format!("{name}   {}", answered.value.state))?;
+            told.say(&answered.body, &format!("{name}   {}", answered.value.state))?;
             continue;
         };
         if words.wait.no_wait {
-            noun::said(context, &answered, &job)?;
+            told.say(&answered.body, &job)?;
             continue;
         }
         let ended = follow::to_the_end(context, &name, &job, words.wait).await?;
@@ -305,7 +319,7 @@ where
         let after = call.send(&Nothing).await?;
         let line =
             format!("{name}   {}   {} after {}", follow::ticks(&ended), after.value.state, took(&ended));
-        noun::said(context, &after, &line)?;
+        told.say(&after.body, &line)?;
     }
     Ok(())
 }
@@ -322,33 +336,36 @@ pub(crate) fn took(job: &haar_api::v1::JobView) -> String {
 }
 
 async fn delete(context: &Context, words: &Several) -> Result<(), Failure> {
+    let mut told = Told::new(context, &words.guest);
+    let outcome = delete_each(context, words, &mut told).await;
+    told.end(outcome)
+}
+
+async fn delete_each(context: &Context, words: &Several, told: &mut Told) -> Result<(), Failure> {
     for guest in &words.guest {
-        let reference = noun::resolve::<Guests>(context, guest).await?;
-        let call = context.client.request::<t::GuestDelete>(&[&reference]).query(no_wait(context));
+        let was = noun::read::<Guests, t::GuestShow>(context, guest).await?;
+        let id = was.value.id.to_string();
+        let call = context.client.request::<t::GuestDelete>(&[&id]).query(no_wait(context));
         let Some(answered) = call.poll(&Nothing).await? else {
             // It held nothing on any machine, so that no job was needed.
-            if !context.is_json() {
-                output::out(&format!("  {guest}   deleted\n"));
-            }
+            told.say(&was.body, &format!("{guest}   deleted"))?;
             continue;
         };
-        let name = answered.value.guest_name.clone();
+        let name = &answered.value.guest_name;
+        let job = answered.value.id.to_string();
         if words.wait.no_wait {
-            noun::said(context, &answered, &answered.value.id.to_string())?;
+            told.say(&answered.body, &job)?;
             continue;
         }
-        let job = answered.value.id.to_string();
         let ended = match answered.value.ended() {
             true if answered.value.status == "error" => return Err(Failure::Job(Box::new(answered.value))),
             true => answered.value.clone(),
-            false => follow::to_the_end(context, &name, &job, words.wait).await?,
+            false => follow::to_the_end(context, name, &job, words.wait).await?,
         };
-        if context.is_json() {
-            let value = serde_json::to_value(&ended);
-            output::json(&value.map_err(|error| Failure::local("cannot write JSON", error))?)?;
-            continue;
-        }
-        output::out(&format!("  {name}   {}   deleted after {}\n", follow::ticks(&ended), took(&ended)));
+        let document =
+            serde_json::to_vec(&ended).map_err(|error| Failure::local("cannot write JSON", error))?;
+        let line = format!("{name}   {}   deleted after {}", follow::ticks(&ended), took(&ended));
+        told.say(&document, &line)?;
     }
     Ok(())
 }

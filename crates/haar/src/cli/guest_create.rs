@@ -9,9 +9,15 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::flavor::Flavors;
 use super::follow::{self, WaitWords};
+use super::fwgroup::FwGroups;
 use super::guest::{self, RestartWord};
+use super::hypervisor::Hypervisors;
+use super::image::Images;
 use super::labels::{self, Label};
+use super::network::Networks;
+use super::subnet::Subnets;
 use super::{noun, output};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -78,7 +84,7 @@ pub(crate) struct Words {
 pub(crate) async fn run(context: &Context, words: Words) -> Result<(), Failure> {
     let guessed = guesses(&words);
     let (wait, dry_run) = (words.wait, words.dry_run);
-    let body = body(context, words)?;
+    let body = body(context, words).await?;
     if dry_run {
         return candidates(context, &body).await;
     }
@@ -132,25 +138,27 @@ fn guesses(words: &Words) -> Vec<String> {
     lines
 }
 
-fn body(context: &Context, words: Words) -> Result<GuestCreate, Failure> {
+async fn body(context: &Context, words: Words) -> Result<GuestCreate, Failure> {
     let mut ssh_keys = Vec::new();
     for key in &words.ssh_key {
         ssh_keys.extend(read_keys(key)?);
     }
     let user_data = words.user_data.as_deref().map(read_user_data).transpose()?;
+    let flavor = words.flavor.unwrap_or_else(|| DEFAULT_FLAVOR.to_owned());
+    let network = words.network.unwrap_or_else(|| DEFAULT_NETWORK.to_owned());
     Ok(GuestCreate {
         name: words.name,
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
         kind: String::new(),
-        flavor: Ref(words.flavor.unwrap_or_else(|| DEFAULT_FLAVOR.to_owned())),
-        image: words.image.map(Ref),
-        network: Ref(words.network.unwrap_or_else(|| DEFAULT_NETWORK.to_owned())),
-        subnet: words.subnet.map(Ref),
+        flavor: Ref(noun::resolve::<Flavors>(context, &flavor).await?),
+        image: noun::resolve_if::<Images>(context, words.image).await?.map(Ref),
+        network: Ref(noun::resolve::<Networks>(context, &network).await?),
+        subnet: noun::resolve_if::<Subnets>(context, words.subnet).await?.map(Ref),
         ip: words.address,
-        fwgroup: words.fwgroup.map(Ref),
+        fwgroup: noun::resolve_if::<FwGroups>(context, words.fwgroup).await?.map(Ref),
         mac: words.mac,
-        hypervisor: words.hypervisor.map(Ref),
+        hypervisor: noun::resolve_if::<Hypervisors>(context, words.hypervisor).await?.map(Ref),
         require: labels::map(&words.require),
         restart: words.restart.into(),
         ssh_keys,

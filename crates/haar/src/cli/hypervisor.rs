@@ -1,8 +1,10 @@
 //! `haar hypervisor`: the machines that run guests.
 
+use std::collections::BTreeMap;
+
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
-use haar_api::v1::{HypervisorCreate, HypervisorPatch, HypervisorView, OvercommitRatios, Time};
+use haar_api::v1::{HypervisorCreate, HypervisorPatch, HypervisorView, OvercommitRatios, Ref, Time};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -10,6 +12,7 @@ use super::failure::Failure;
 use super::labels::{self, Label, LabelChanges};
 use super::noun::{self, ListWords, Noun};
 use super::output;
+use super::subnet::Subnets;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -26,7 +29,7 @@ pub(crate) enum Verb {
     Show(One),
     /// Change a hypervisor
     #[command(
-        after_help = "Examples:\n  haar hypervisor set lab1 --metadata disk=ssd\n  haar hypervisor set lab1 --overcommit 6,1,1"
+        after_help = "Examples:\n  haar hypervisor set lab1 --metadata disk=ssd\n  haar hypervisor set lab1 --overcommit 6,1,1\n  haar hypervisor set lab1 --subnet lan=br0"
     )]
     Set(SetWords),
     /// Remove hypervisors that hold no guests
@@ -94,6 +97,12 @@ pub(crate) struct SetWords {
     /// Use the cluster's ratios
     #[arg(long)]
     no_overcommit: bool,
+    /// A subnet it has from now on, over a bridge of the machine's own; may be given several times
+    #[arg(long, value_name = "SUBNET=BRIDGE")]
+    subnet: Vec<Label>,
+    /// A subnet it no longer has; may be given several times
+    #[arg(long, value_name = "SUBNET")]
+    no_subnet: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,12 +182,18 @@ impl Noun for Hypervisors {
             ("libvirt", inventory.libvirt.clone()),
             ("version", inventory.version.clone()),
             ("address", view.ip.map(|ip| ip.to_string()).unwrap_or_default()),
+            ("subnets", subnet_words(view)),
             ("labels", output::labels(&view.metadata)),
             ("strangers", view.strangers.join(", ")),
             ("revision", view.revision.to_string()),
         ];
         (format!("hypervisor {}   {}", view.name, view.id), lines)
     }
+}
+
+fn subnet_words(view: &HypervisorView) -> String {
+    let words = view.subnets.iter().map(|(id, bridge)| format!("{} on {bridge}", output::short_id(id)));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn remarks(view: &HypervisorView, now: Time) -> String {
@@ -202,7 +217,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Show(words) => noun::show::<Hypervisors, t::HypervisorShow>(context, &words.hypervisor).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {
-            noun::delete::<Hypervisors, t::HypervisorDelete>(context, &words.hypervisor).await
+            noun::delete::<Hypervisors, t::HypervisorShow, t::HypervisorDelete>(context, &words.hypervisor)
+                .await
         }
         Verb::Cordon(words) => cordon(context, &words.hypervisor, Some(words.reason)).await,
         Verb::Uncordon(words) => cordon(context, &words.hypervisor, None).await,
@@ -211,6 +227,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 }
 
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
+    let subnets = subnets(context, words.subnet).await?;
     let body = HypervisorCreate {
         name: words.name,
         project: context.project.clone(),
@@ -218,7 +235,7 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         ip: words.ip,
         mac: words.mac,
         overcommit: words.overcommit,
-        subnets: words.subnet.into_iter().map(|label| (label.key.into(), label.value)).collect(),
+        subnets: subnets.into_iter().map(|(subnet, bridge)| (Ref(subnet), bridge)).collect(),
         ..HypervisorCreate::default()
     };
     let answered = context.client.request::<t::HypervisorPost>(&[]).send(&body).await?;
@@ -236,15 +253,54 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
         (None, true) => Some(None),
         (None, false) => None,
     };
+    let subnets = changed_subnets(context, &read.value, words.subnet, &words.no_subnet).await?;
     let patch = HypervisorPatch {
         name: words.name,
         metadata: words.labels.applied_to(&read.value.metadata),
         overcommit,
+        subnets,
         ..HypervisorPatch::default()
     };
     let call = context.client.request::<t::HypervisorSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
     noun::said(context, &answered, &format!("hypervisor {} changed", answered.value.name))
+}
+
+/// Ids of subnets, and the bridges they are on.
+async fn subnets(context: &Context, words: Vec<Label>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut found = BTreeMap::new();
+    for Label { key, value: bridge } in words {
+        if bridge.is_empty() {
+            return Err(Failure::Usage(format!("`{key}=` names no bridge; write {key}=br0")));
+        }
+        found.insert(subnet_id(context, &key).await?, bridge);
+    }
+    Ok(found)
+}
+
+/// A subnet's id, by which the record names it.
+async fn subnet_id(context: &Context, text: &str) -> Result<String, Failure> {
+    let subnet = noun::read::<Subnets, t::SubnetShow>(context, text).await?;
+    Ok(subnet.value.id.to_string())
+}
+
+/// The subnets after the change, those not named staying as they are; None when nothing changes.
+async fn changed_subnets(
+    context: &Context,
+    view: &HypervisorView,
+    set: Vec<Label>,
+    unset: &[String],
+) -> Result<Option<BTreeMap<Ref, String>>, Failure> {
+    if set.is_empty() && unset.is_empty() {
+        return Ok(None);
+    }
+    let mut all: BTreeMap<String, String> =
+        view.subnets.iter().map(|(id, bridge)| (id.to_string(), bridge.clone())).collect();
+    all.extend(subnets(context, set).await?);
+    for subnet in unset {
+        all.remove(&subnet_id(context, subnet).await?);
+    }
+    Ok(Some(all.into_iter().map(|(id, bridge)| (Ref(id), bridge)).collect()))
 }
 
 async fn cordon(context: &Context, hypervisor: &str, reason: Option<String>) -> Result<(), Failure> {

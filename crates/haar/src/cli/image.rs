@@ -149,7 +149,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => noun::list::<Images>(context, words.query(context)).await,
         Verb::Show(words) => noun::show::<Images, t::ImageShow>(context, &words.image).await,
         Verb::Set(words) => set(context, words).await,
-        Verb::Delete(words) => noun::delete::<Images, t::ImageDelete>(context, &words.image).await,
+        Verb::Delete(words) => {
+            noun::delete::<Images, t::ImageShow, t::ImageDelete>(context, &words.image).await
+        }
     }
 }
 

@@ -99,7 +99,8 @@ fn current(view: &JobView) -> Option<&StepView> {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::List(words) => {
-            let query = JobListQuery { guest: words.guest, status: words.status, ..JobListQuery::default() };
+            let guest = noun::resolve_if::<guest::Guests>(context, words.guest).await?;
+            let query = JobListQuery { guest, status: words.status, ..JobListQuery::default() };
             noun::list::<Jobs>(context, query).await
         }
         Verb::Show(words) => show(context, &words.job).await,

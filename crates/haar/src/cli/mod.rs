@@ -4,7 +4,7 @@
 //! caller can act on: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 not allowed, 6 unreachable.
 //! Deliberately absent: anything that is not a request to the API, but for saving credentials.
 
-mod completion;
+pub(crate) mod completion;
 mod config;
 mod console;
 mod context;
@@ -57,7 +57,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "HAAR_URL", hide_env_values = true, value_name = "URL")]
     pub(crate) url: Option<String>,
     /// Which saved cloud to talk to
-    #[arg(long, global = true, env = "HAAR_CLOUD", hide_env_values = true, value_name = "NAME")]
+    #[arg(long, global = true, env = "HAAR_CLOUD", hide_env_values = true, value_name = "CLOUD")]
     pub(crate) cloud: Option<String>,
     /// The project names are looked up and made in
     #[arg(long, global = true, env = "HAAR_PROJECT", hide_env_values = true, value_name = "NAME")]

@@ -153,7 +153,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => noun::list::<Networks>(context, words.query(context)).await,
         Verb::Show(words) => noun::show::<Networks, t::NetworkShow>(context, &words.network).await,
         Verb::Set(words) => set(context, words).await,
-        Verb::Delete(words) => noun::delete::<Networks, t::NetworkDelete>(context, &words.network).await,
+        Verb::Delete(words) => {
+            noun::delete::<Networks, t::NetworkShow, t::NetworkDelete>(context, &words.network).await
+        }
     }
 }
 

@@ -37,21 +37,29 @@ pub(crate) trait Noun {
 pub(crate) trait Paged: Clone {
     /// Asks for the page at `cursor`, as large as the server gives.
     fn page(self, cursor: Option<String>) -> Self;
+    /// Asks for those of a project, where the noun has one.
+    fn in_project(self, project: Option<String>) -> Self;
 }
 
 macro_rules! paged {
-    ($($query:ty)*) => {$(
+    ($($query:ty { $($project:ident)? })*) => {$(
         impl Paged for $query {
             fn page(mut self, cursor: Option<String>) -> Self {
                 self.limit = Some(MOST_LIMIT);
                 self.cursor = cursor;
                 self
             }
+
+            #[allow(unused_mut, unused_variables, reason = "jobs are in no project")]
+            fn in_project(mut self, project: Option<String>) -> Self {
+                $(self.$project = project;)?
+                self
+            }
         }
     )*};
 }
 
-paged!(ListQuery GuestListQuery JobListQuery SubnetListQuery);
+paged!(ListQuery { project } GuestListQuery { project } JobListQuery {} SubnetListQuery { project });
 
 /// What a list is narrowed by.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -152,20 +160,85 @@ where
     print::<N>(context, &read::<N, S>(context, text).await?)
 }
 
-/// Deletes things one by one; the first no ends it.
-pub(crate) async fn delete<N: Noun, D>(context: &Context, names: &[String]) -> Result<(), Failure>
+/// What is said about the targets of one command: a line each for people, at once; for programs one document at
+/// the end, also when a later target was refused: the thing itself for one target, a list for several.
+pub(crate) struct Told {
+    documents: Vec<Value>,
+    has_several: bool,
+    is_json: bool,
+}
+
+impl Told {
+    /// Nothing said yet.
+    pub(crate) fn new(context: &Context, targets: &[String]) -> Told {
+        Told { documents: Vec::new(), has_several: targets.len() > 1, is_json: context.is_json() }
+    }
+
+    /// Says what became of a target.
+    pub(crate) fn say(&mut self, body: &[u8], line: &str) -> Result<(), Failure> {
+        if !self.is_json {
+            output::out(&format!("  {line}\n"));
+            return Ok(());
+        }
+        let document = serde_json::from_slice(body);
+        self.documents.push(document.map_err(|error| Failure::local("the answer is no JSON", error))?);
+        Ok(())
+    }
+
+    /// Prints the document, and hands on how it went.
+    pub(crate) fn end(mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        match self.document() {
+            Some(document) => output::json(&document).and(outcome),
+            None => outcome,
+        }
+    }
+
+    fn document(&mut self) -> Option<Value> {
+        if self.has_several && self.is_json {
+            return Some(json!({"items": self.documents}));
+        }
+        self.documents.pop()
+    }
+}
+
+/// Deletes things one by one; the first no ends it. A program gets what they were.
+pub(crate) async fn delete<N: Noun, S, D>(context: &Context, names: &[String]) -> Result<(), Failure>
 where
+    S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
+    D: Endpoint<Query = RefQuery, Body = Nothing, Answer = Nothing>,
+{
+    let mut told = Told::new(context, names);
+    let outcome = delete_each::<N, S, D>(context, names, &mut told).await;
+    told.end(outcome)
+}
+
+async fn delete_each<N: Noun, S, D>(
+    context: &Context,
+    names: &[String],
+    told: &mut Told,
+) -> Result<(), Failure>
+where
+    S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
     D: Endpoint<Query = RefQuery, Body = Nothing, Answer = Nothing>,
 {
     for name in names {
-        let reference = resolve::<N>(context, name).await?;
-        let call = context.client.request::<D>(&[&reference]).query(in_project(context));
-        call.send_only(&Nothing).await?;
-        if !context.is_json() {
-            output::out(&format!("  {} {name} deleted\n", N::WORD));
-        }
+        let was = read::<N, S>(context, name).await?;
+        let id = N::id(&was.value).to_string();
+        context.client.request::<D>(&[&id]).send_only(&Nothing).await?;
+        told.say(&was.body, &format!("{} {name} deleted", N::WORD))?;
     }
     Ok(())
+}
+
+/// A reference given in a word, as [`resolve`] reads it.
+pub(crate) async fn resolve_if<N: Noun>(
+    context: &Context,
+    text: Option<String>,
+) -> Result<Option<String>, Failure> {
+    match text {
+        Some(text) => resolve::<N>(context, &text).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// What the API can be asked with: the text itself, or the id that begins with it. Only a text that could be
@@ -177,7 +250,8 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
     if !could_begin_an_id(text) {
         return Ok(text.to_owned());
     }
-    let (views, _) = pages::<N>(context, <N::List as Endpoint>::Query::default()).await?;
+    let query = <N::List as Endpoint>::Query::default().in_project(context.project.clone());
+    let (views, _) = pages::<N>(context, query).await?;
     let known: Vec<(Uuid, &str)> = views.iter().map(|view| (N::id(view), N::name(view))).collect();
     match pick(&known, text) {
         Picked::One(id) => Ok(id.to_string()),
@@ -234,6 +308,20 @@ mod tests {
         assert_eq!(pick(&known, "7f3a"), Picked::Several(vec![one, two]));
         assert_eq!(pick(&known, "beef"), Picked::AsGiven);
         assert_eq!(pick(&[(one, "7f3a"), (two, "x")], "7f3a"), Picked::AsGiven);
+    }
+
+    #[test]
+    fn one_target_is_told_as_itself_and_several_as_a_list() {
+        let told = |has_several| Told { documents: Vec::new(), has_several, is_json: true };
+        let mut one = told(false);
+        assert_eq!(one.document(), None);
+        one.say(b"{\"name\":\"web\"}", "").unwrap();
+        assert_eq!(one.document(), Some(json!({"name": "web"})));
+        let mut several = told(true);
+        assert_eq!(several.document(), Some(json!({"items": []})));
+        several.say(b"1", "").unwrap();
+        several.say(b"2", "").unwrap();
+        assert_eq!(several.document(), Some(json!({"items": [1, 2]})));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::failure::Failure;
 use super::labels::{self, Label, LabelChanges};
+use super::network::Networks;
 use super::noun::{self, Noun};
 use super::output;
 
@@ -167,7 +168,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => {
             let query = SubnetListQuery {
                 name: words.name,
-                network: words.network,
+                network: noun::resolve_if::<Networks>(context, words.network).await?,
                 project: context.project.clone(),
                 ..SubnetListQuery::default()
             };
@@ -175,16 +176,19 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Show(words) => noun::show::<Subnets, t::SubnetShow>(context, &words.subnet).await,
         Verb::Set(words) => set(context, words).await,
-        Verb::Delete(words) => noun::delete::<Subnets, t::SubnetDelete>(context, &words.subnet).await,
+        Verb::Delete(words) => {
+            noun::delete::<Subnets, t::SubnetShow, t::SubnetDelete>(context, &words.subnet).await
+        }
     }
 }
 
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
+    let network = noun::resolve::<Networks>(context, &words.network).await?;
     let body = SubnetCreate {
         name: words.name,
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
-        network: Ref(words.network),
+        network: Ref(network),
         cidr: words.cidr,
         gateway: words.gateway,
         start: words.start,

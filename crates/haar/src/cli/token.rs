@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::hypervisor::Hypervisors;
 use super::noun::{self, ListWords, Noun};
 use super::output;
 
@@ -107,7 +108,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             noun::list::<Tokens>(context, query).await
         }
         Verb::Show(words) => noun::show::<Tokens, t::TokenShow>(context, &words.token).await,
-        Verb::Delete(words) => noun::delete::<Tokens, t::TokenDelete>(context, &words.token).await,
+        Verb::Delete(words) => {
+            noun::delete::<Tokens, t::TokenShow, t::TokenDelete>(context, &words.token).await
+        }
     }
 }
 
@@ -116,7 +119,8 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         RoleWord::Admin => TokenRole::Admin,
         RoleWord::Agent => TokenRole::Agent,
     };
-    let body = TokenCreate { name: words.name, role, hypervisor: words.hypervisor.map(Ref) };
+    let hypervisor = noun::resolve_if::<Hypervisors>(context, words.hypervisor).await?;
+    let body = TokenCreate { name: words.name, role, hypervisor: hypervisor.map(Ref) };
     let answered = context.client.request::<t::TokenPost>(&[]).send(&body).await?;
     if context.is_json() {
         return output::json_bytes(&answered.body);

@@ -20,6 +20,10 @@ struct Words {
     supervised: bool,
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("agent", words);
     process::log();

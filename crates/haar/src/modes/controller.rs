@@ -52,6 +52,10 @@ struct File {
     admin_token_file: Option<PathBuf>,
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("controller", words);
     process::log();

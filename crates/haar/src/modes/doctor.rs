@@ -46,6 +46,10 @@ struct Findings {
     process: Option<i32>,
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("doctor", words);
     let folder = match Folder::at(&words.data) {

@@ -61,6 +61,10 @@ struct Outcome {
     left: Vec<String>,
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("down", words);
     process::run_as(words.output, run(words))

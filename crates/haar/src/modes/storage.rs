@@ -35,6 +35,10 @@ struct Words {
     supervised: bool,
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("storage", words);
     process::log();

@@ -3,6 +3,7 @@
 
 mod cloud;
 mod modes;
+mod words;
 
 use cloud::{Agent, Cloud, Luck, haar};
 

@@ -109,6 +109,10 @@ impl Up {
     }
 }
 
+pub(super) fn grammar() -> clap::Command {
+    <Words as clap::CommandFactory>::command()
+}
+
 pub(super) fn main(words: &[String]) -> ExitCode {
     let begun = Instant::now();
     let words: Words = process::words("up", words);
