@@ -99,7 +99,28 @@ pub enum BadCidr {
     },
 }
 
+/// Ranges whose addresses no machine can have as its own (RFC 6890), and what they are for.
+const SPECIAL: [(&str, &str); 9] = [
+    ("0.0.0.0/8", "hosts that do not know their address yet"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local addresses"),
+    ("224.0.0.0/4", "multicast"),
+    ("240.0.0.0/4", "nobody: it is reserved"),
+    ("::/96", "loopback and the unspecified address"),
+    ("::ffff:0:0/96", "IPv4 addresses written as IPv6"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast"),
+];
+
 impl Cidr {
+    /// The first special range this one shares addresses with, and what it is for.
+    pub fn special(self) -> Option<(&'static str, &'static str)> {
+        SPECIAL.into_iter().find(|(range, _)| {
+            let range: IpNet = range.parse().expect("the table's ranges are well-formed");
+            range.contains(&self.0) || self.0.contains(&range)
+        })
+    }
+
     /// The network.
     pub fn net(self) -> IpNet {
         self.0
@@ -187,5 +208,21 @@ mod tests {
         );
         assert!("fd00:1::/64".parse::<Cidr>().is_ok());
         assert!(matches!("10.0.0.0".parse::<Cidr>(), Err(BadCidr::Syntax(_))));
+    }
+
+    #[test]
+    fn special_ranges_are_known_from_both_sides() {
+        for text in
+            ["0.0.0.0/0", "127.1.0.0/16", "128.0.0.0/1", "169.254.7.0/24", "255.255.255.255/32", "::/0"]
+                .into_iter()
+                .chain(["::1/128", "::ffff:10.0.0.0/120", "fe80::/64", "ff02::/16"])
+        {
+            assert!(text.parse::<Cidr>().unwrap().special().is_some(), "{text}");
+        }
+        for text in
+            ["10.0.0.0/8", "192.168.0.0/16", "100.64.0.0/10", "1.0.0.0/8", "fd00::/8", "2001:db8::/32"]
+        {
+            assert_eq!(text.parse::<Cidr>().unwrap().special(), None, "{text}");
+        }
     }
 }

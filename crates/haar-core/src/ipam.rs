@@ -253,6 +253,9 @@ pub const MOST_DNS: usize = 3;
 /// # Errors
 /// [`BadSubnet`] names the first thing at fault.
 pub fn check_subnet(spec: &SubnetSpec) -> Result<(), BadSubnet> {
+    if let Some((special, meant_for)) = spec.cidr.special() {
+        return Err(BadSubnet::Special { cidr: spec.cidr, special, meant_for });
+    }
     let inside = |what, address: IpAddr| {
         if spec.cidr.contains(address) {
             Ok(())

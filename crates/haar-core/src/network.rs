@@ -91,6 +91,18 @@ pub struct SubnetSpec {
 /// Why a subnet is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSubnet {
+    /// Addresses that no guest can have.
+    #[error(
+        "{cidr} meets {special}, which is meant for {meant_for}; choose a private range such as 10.1.2.0/24 or fd00:1::/64"
+    )]
+    Special {
+        /// The range.
+        cidr: Cidr,
+        /// The special range it meets.
+        special: &'static str,
+        /// What that one is for.
+        meant_for: &'static str,
+    },
     /// An address outside the range.
     #[error("{what} {address} lies outside {cidr}")]
     Outside {

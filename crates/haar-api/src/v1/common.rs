@@ -203,6 +203,15 @@ where
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
+/// A field that can be left out, and cannot be cleared: null is refused instead of being taken for nothing.
+pub(crate) fn given<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

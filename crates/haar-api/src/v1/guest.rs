@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::common::{Ref, ResourcesView, Time, present};
+use super::common::{Ref, ResourcesView, Time, given, present};
 
 /// When a guest is started again by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,13 +88,13 @@ fn yes() -> bool {
 #[serde(default, deny_unknown_fields)]
 pub struct GuestPatch {
     /// New name; the host name inside stays until it is made anew.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New labels, all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
     /// New restart policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub restart: Option<GuestRestart>,
     /// New firewall group; null takes it out.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]

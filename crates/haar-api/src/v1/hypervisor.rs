@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::common::{Ref, ResourcesView, Time, present};
+use super::common::{Ref, ResourcesView, Time, given, present};
 
 /// How much more may be promised than is there: 1.0 promises what there is; two decimals count.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,10 +64,10 @@ pub struct HypervisorCreate {
 #[serde(default, deny_unknown_fields)]
 pub struct HypervisorPatch {
     /// New name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New labels, all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
     /// New address.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ pub struct HypervisorPatch {
     #[schemars(with = "Option<String>")]
     pub mac: Option<Option<String>>,
     /// New subnets, all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub subnets: Option<BTreeMap<Ref, String>>,
     /// New ratios; null for the cluster's.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]

@@ -148,11 +148,10 @@ where
 
     /// The path's parameter where only an id will do.
     pub(crate) fn id(&self) -> Result<Uuid, No> {
-        Uuid::try_parse(self.param()).map_err(|_| {
-            No::of(
-                ErrorCode::BadId,
-                format!("`{}` is no id; here the path takes a UUID", shorten(self.param())),
-            )
+        let id = Uuid::try_parse(self.param()).ok().filter(|id| !id.is_nil());
+        id.ok_or_else(|| {
+            let problem = format!("`{}` is no id; here the path takes a UUID", shorten(self.param()));
+            No::of(ErrorCode::BadId, problem)
         })
     }
 
@@ -221,7 +220,18 @@ pub(crate) async fn read_json<T: DeserializeOwned>(request: Request, limit: usiz
         Ok(Err(_)) => return Err(No::of(ErrorCode::BadJson, "the body ended before its length")),
         Ok(Ok(collected)) => collected.to_bytes(),
     };
-    serde_json::from_slice(&body).map_err(|error| bad_json(&error))
+    let read = serde_json::from_slice(&body);
+    let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    match read {
+        // A list of values in the fields' order would be read, too; nobody means that.
+        Ok(_) if is_list => Err(no_object()),
+        Err(error) if is_list && error.is_data() => Err(no_object()),
+        read => read.map_err(|error| bad_json(&error)),
+    }
+}
+
+fn no_object() -> No {
+    No::of(ErrorCode::BadJson, "the body does not fit: it is a list, and this path takes an object")
 }
 
 /// Refuses a body of another media type.

@@ -16,7 +16,7 @@ async fn a_body_that_is_no_json_is_told_where() {
     for (body, word) in [
         ("{\"name\": \"a\",\n  oops}", "line 2 column 3"),
         ("", "line 1"),
-        ("[1, 2", "line 1"),
+        ("[1, 2", "takes an object"),
         ("{\"name\": \"a\"} x", "line 1"),
         ("{\"name\": 7, \"cpu\": 1, \"memory\": 64, \"disk\": 1}", "string"),
         ("{\"name\": \"a\", \"cpu\": \"two\", \"memory\": 64, \"disk\": 1}", "u32"),
@@ -25,6 +25,8 @@ async fn a_body_that_is_no_json_is_told_where() {
         ("{\"name\": \"a\", \"cpu\": 1, \"memory\": 99999999999999999999, \"disk\": 1}", "u64"),
         ("{\"cpu\": 1, \"memory\": 64, \"disk\": 1}", "name"),
         ("null", "struct"),
+        ("[]", "takes an object"),
+        ("[\"a\", null, {}, null, 1, 64, 1]", "takes an object"),
     ] {
         let reply = cloud.ask("POST", "/v1/flavors").raw("application/json", body).send().await;
         assert_eq!((reply.status, reply.code().as_str()), (400, "bad_json"), "{body}");
@@ -76,6 +78,8 @@ async fn bad_names_and_ids_are_refused() {
     let body = json!({"name": "ok", "cpu": 1, "memory": 64, "disk": 1});
     let (status, code, _) = refused(&cloud, "PUT", "/v1/flavors/ok", &body).await;
     assert_eq!((status, code.as_str()), (400, "bad_id"));
+    let nil = "/v1/flavors/00000000-0000-0000-0000-000000000000";
+    assert_eq!(refused(&cloud, "PUT", nil, &body).await.1, "bad_id");
     assert_eq!(cloud.ask("GET", "/v1/jobs/x").send().await.code(), "bad_id");
     assert_eq!(cloud.ask("GET", "/v1/flavors/No!").send().await.code(), "bad_name");
     assert_eq!(cloud.ask("GET", "/v1/flavors/%ff").send().await.status, 400);
@@ -101,6 +105,11 @@ async fn ranges_and_addresses_that_cannot_be_are_refused() {
         (json!({"cidr": "10.9.0.1/24"}), "bad_cidr", "did you mean 10.9.0.0/24"),
         (json!({"cidr": "10.9.0.0/33"}), "bad_cidr", "not a CIDR"),
         (json!({"cidr": "ten"}), "bad_cidr", "not a CIDR"),
+        (json!({"cidr": "0.0.0.0/0"}), "bad_subnet", "do not know"),
+        (json!({"cidr": "127.0.0.0/8"}), "bad_subnet", "loopback"),
+        (json!({"cidr": "224.0.0.0/8"}), "bad_subnet", "multicast"),
+        (json!({"cidr": "::/0"}), "bad_subnet", "loopback"),
+        (json!({"cidr": "fe80::/64"}), "bad_subnet", "link-local"),
         (json!({"gateway": "10.8.0.1"}), "bad_subnet", "outside"),
         (json!({"start": "10.8.0.1"}), "bad_subnet", "outside"),
         (json!({"start": "10.9.0.9", "end": "10.9.0.3"}), "bad_subnet", "after"),
@@ -119,6 +128,25 @@ async fn ranges_and_addresses_that_cannot_be_are_refused() {
     let mut body = guest("web");
     body["mac"] = json!("03:00:00:00:00:01");
     assert_eq!(refused(&cloud, "POST", "/v1/guests", &body).await.1, "bad_mac");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_that_clears_nothing_is_refused() {
+    let cloud = Cloud::start().await;
+    for (path, field) in [
+        ("/v1/networks/default", "name"),
+        ("/v1/networks/default", "nat"),
+        ("/v1/subnets/default", "dns"),
+        ("/v1/flavors/tiny", "cpu"),
+        ("/v1/fwgroups/default", "rules"),
+    ] {
+        let before = cloud.get(path).await;
+        let (status, code, message) = refused(&cloud, "PATCH", path, &json!({field: null})).await;
+        assert_eq!((status, code.as_str()), (400, "bad_json"), "{path} {field}");
+        assert!(message.contains("null"), "{message}");
+        assert_eq!(cloud.get(path).await, before);
+    }
     cloud.stop().await;
 }
 
