@@ -1,9 +1,11 @@
 //! Where an image comes from: an HTTP address, or a file inside the folders the operator named.
 //!
 //! Promised: a file outside those folders is never read, whatever symlinks say; no password or token of an
-//! address reaches a log or an answer.
+//! address reaches a log or an answer; what is on this host or needs a token is asked for directly, whatever
+//! proxy the environment names.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,7 +77,7 @@ pub(super) fn open_file(path: &Path, image_dirs: &[PathBuf]) -> Result<(File, u6
 
 /// Asks for the image; the answer's body is not read yet.
 pub(super) async fn open_web(url: &Url, authorization: &str) -> Result<reqwest::Response, Fault> {
-    let mut request = client()?.get(url.clone());
+    let mut request = client(goes_direct(url, authorization))?.get(url.clone());
     if !authorization.is_empty() {
         let mut value = HeaderValue::from_str(authorization).map_err(|_| {
             Fault::new(FaultCode::Invalid, "the authorization for the image's source is no header value")
@@ -115,10 +117,21 @@ fn shown(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-fn client() -> Result<reqwest::Client, Fault> {
+/// Whether no proxy may stand between. The proxy of `http_proxy` and its like would read the token, and it has
+/// another loopback than we do.
+fn goes_direct(url: &Url, authorization: &str) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let loopback = address.map_or(host == "localhost", |address| address.is_loopback());
+    loopback || !authorization.is_empty()
+}
+
+fn client(direct: bool) -> Result<reqwest::Client, Fault> {
     // Installed once per process; a second time changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder();
+    let builder = if direct { builder.no_proxy() } else { builder };
+    builder
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))

@@ -13,13 +13,14 @@ use crate::web::{Manner, Web};
 const FOLDER: &str = "HAAR_TEST_STORAGE_FOLDER";
 
 /// This test binary again, running nothing but the sub-agent; killed with the test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path, environment: &[(&str, &str)]) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "killed::the_sub_agent_as_a_process", "--ignored"])
             .env(FOLDER, folder)
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -50,7 +51,7 @@ async fn killed_in_mid_fetch_it_starts_clean_and_fetches_again() {
     let wanted = request(IMAGE, &web.address, "qcow2", &bytes);
     let part = folder.path().join(format!("storage/images/.part-{IMAGE}"));
 
-    let process = Process::start(folder.path());
+    let process = Process::start(folder.path(), &[]);
     until("the process listens", || listens(&socket)).await;
     let _: rpc::ImageResponse = kit::call(&socket, "ImageStore.RequestImage", &wanted, LIMIT).await.unwrap();
     let half = bytes.len() as u64 / 2;

@@ -7,5 +7,6 @@ mod full_disk;
 mod harness;
 mod images;
 mod killed;
+mod proxy;
 mod volumes;
 mod web;
