@@ -4,30 +4,37 @@
 //! (absent) ──request──▶ pending ──slot free──▶ downloading ──verified, checked──▶ (stored)
 //!     ▲                                             │ any fault
 //!     └── told once by the next request ── error ◀──┘
+//!     └────────── asked after by nobody ── error
 //! ```
 //!
-//! Promised: one fetch per image; an image appears only whole, verified and checked; a fault is told and the
-//! request after that tries again. Deliberately absent: resuming a broken download.
+//! Promised: one fetch per image; an image appears only whole, verified and checked; a fault is told to whoever
+//! waits for it and the request after that tries again. Who asks later than [`FAILURE_KEPT`] is not the one who
+//! waited: the source may be mended since. Deliberately absent: resuming a broken download.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
+use super::names;
 use super::part::{Part, Pin};
 use super::source::{self, Source};
-use super::{names, space};
+use super::space::Grant;
 
 /// Fetches that run at once; others are `pending`.
 const MAX_RUNNING: usize = 4;
 /// Fetches that are known at once, failed ones included.
 const MAX_KNOWN: usize = 256;
+/// How long a failure waits to be told; whoever waits for the image asks every two seconds.
+const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 1 << 20;
 
 /// All fetches that are not stored images yet.
@@ -58,7 +65,7 @@ struct Fetch {
 enum State {
     Pending,
     Downloading,
-    Failed(Fault),
+    Failed(Fault, Instant),
 }
 
 /// A header value that no log shows.
@@ -85,9 +92,10 @@ impl Fetches {
     pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
         names::check_id("image", &request.id)?;
         let mut known = lock(&self.known);
+        known.retain(|_, fetch| !fetch.is_forgotten());
         // Known before stored, here and wherever an image is shown: what was once told complete stays so.
         if let Some(fetch) = known.get(&request.id) {
-            let failed = matches!(*lock(&fetch.state), State::Failed(_));
+            let failed = matches!(*lock(&fetch.state), State::Failed(..));
             if !failed {
                 check_same(request, &fetch.pin.sha256, &fetch.format)?;
             }
@@ -114,19 +122,23 @@ impl Fetches {
 
     /// How far a fetch is, without starting or forgetting anything.
     pub(super) fn look(&self, id: &str) -> Option<Image> {
-        lock(&self.known).get(id).map(|fetch| fetch.to_wire())
+        lock(&self.known).get(id).filter(|fetch| !fetch.is_forgotten()).map(|fetch| fetch.to_wire())
     }
 
     /// Every image that is not stored yet.
     pub(super) fn list(&self) -> Vec<Image> {
-        lock(&self.known).values().map(|fetch| fetch.to_wire()).collect()
+        lock(&self.known)
+            .values()
+            .filter(|fetch| !fetch.is_forgotten())
+            .map(|fetch| fetch.to_wire())
+            .collect()
     }
 
     /// Refuses to act on an image that is being fetched, and keeps a new fetch of it away meanwhile.
     pub(super) fn while_idle<R>(&self, id: &str, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
         let mut known = lock(&self.known);
         if let Some(fetch) = known.get(id) {
-            if !matches!(*lock(&fetch.state), State::Failed(_)) {
+            if !matches!(*lock(&fetch.state), State::Failed(..)) {
                 let text = format!("image {id} is being fetched; ask again when that has ended");
                 return Err(Fault::new(FaultCode::Conflict, text));
             }
@@ -155,7 +167,7 @@ impl Fetches {
             }
             Err(fault) => {
                 tracing::warn!(image = fetch.id, %fault, "image not stored");
-                *lock(&fetch.state) = State::Failed(fault);
+                *lock(&fetch.state) = State::Failed(fault, Instant::now());
             }
         }
     }
@@ -210,13 +222,17 @@ impl Fetches {
         mut next: impl FnMut() -> Result<Option<Bytes>, Fault>,
     ) -> Result<(), Fault> {
         let total = self.announce(fetch, length)?;
-        self.check_room(fetch, total)?;
+        let mut grant = Grant::new(&self.folders, &fetch.id);
+        grant.raise_to(total)?;
         let mut part = Part::begin(&self.folders, &fetch.id)?;
         while let Some(bytes) = next()? {
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(stopped());
             }
-            fetch.done_bytes.store(part.write(&bytes, &fetch.pin)?, Ordering::Relaxed);
+            grant.reach(bytes.len() as u64)?;
+            let written = part.write(&bytes, &fetch.pin)?;
+            grant.wrote(written);
+            fetch.done_bytes.store(written, Ordering::Relaxed);
         }
         let file_bytes = part.verify(&fetch.pin)?;
         let virtual_bytes = images::check(part.path(), &fetch.format)?;
@@ -248,28 +264,6 @@ impl Fetches {
         fetch.total_bytes.store(total, Ordering::Relaxed);
         Ok(total)
     }
-
-    /// Refuses before the first byte when the image has no room beside those already on their way.
-    fn check_room(&self, fetch: &Fetch, total: u64) -> Result<(), Fault> {
-        let others: u64 = lock(&self.known)
-            .values()
-            .filter(|other| other.id != fetch.id && matches!(*lock(&other.state), State::Downloading))
-            .map(|other| {
-                let done = other.done_bytes.load(Ordering::Relaxed);
-                other.total_bytes.load(Ordering::Relaxed).saturating_sub(done)
-            })
-            .sum();
-        let free = space::free_bytes(self.folders.root())?;
-        let left = free.saturating_sub(others);
-        if total <= left {
-            return Ok(());
-        }
-        let text = format!(
-            "the image has {total} bytes and {left} are left ({free} free, {others} for images on their way); \
-             delete images or guests, or use a larger file system"
-        );
-        Err(Fault::new(FaultCode::NoSpace, text))
-    }
 }
 
 impl Fetch {
@@ -298,11 +292,16 @@ impl Fetch {
         })
     }
 
+    /// Whether it failed and nobody came to be told.
+    fn is_forgotten(&self) -> bool {
+        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
+    }
+
     fn to_wire(&self) -> Image {
         let (status, error) = match &*lock(&self.state) {
             State::Pending => ("pending", String::new()),
             State::Downloading => ("downloading", String::new()),
-            State::Failed(fault) => ("error", fault.to_string()),
+            State::Failed(fault, _) => ("error", fault.to_string()),
         };
         Image {
             id: self.id.clone(),
@@ -349,4 +348,53 @@ async fn blocking<R: Send + 'static>(
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing behind these locks is changed in more than one step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use haar_api::rpc::ImageWant;
+
+    use super::*;
+
+    const ID: &str = "0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11";
+
+    fn status(image: &Image) -> &str {
+        &image.status
+    }
+
+    /// Waits in real time, while the clock of the fetches stands still.
+    async fn ended(fetches: &Fetches) {
+        let begun = std::time::Instant::now();
+        while fetches.look(ID).is_none_or(|image| image.status != "error") {
+            assert!(begun.elapsed() < Duration::from_secs(30), "the fetch never failed");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_nobody_waited_for_is_not_told_to_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let folders = Arc::new(Folders::open(&temp.path().join("storage")).unwrap());
+        let fetches = Arc::new(Fetches::new(folders, vec![temp.path().to_owned()]));
+        let request = ImageRequest {
+            id: ID.to_owned(),
+            source: format!("file://{}/absent.raw", temp.path().display()),
+            haar: Some(ImageWant {
+                format: "raw".to_owned(),
+                sha256: "0".repeat(64),
+                ..ImageWant::default()
+            }),
+            ..ImageRequest::default()
+        };
+        assert_eq!(status(&fetches.request(&request).unwrap()), "pending");
+        ended(&fetches).await;
+        assert_eq!(status(&fetches.request(&request).unwrap()), "error", "who waits is told");
+
+        assert_eq!(status(&fetches.request(&request).unwrap()), "pending", "and then it is tried again");
+        ended(&fetches).await;
+        tokio::time::advance(FAILURE_KEPT).await;
+        assert!(fetches.look(ID).is_none() && fetches.list().is_empty());
+        assert_eq!(status(&fetches.request(&request).unwrap()), "pending", "who comes later begins anew");
+        ended(&fetches).await;
+    }
 }

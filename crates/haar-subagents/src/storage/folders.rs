@@ -24,11 +24,13 @@ use serde::Serialize;
 
 use super::Error;
 use super::names::{check_id, disk_name};
+use super::space::Books;
 
-/// The folders below the root, and the lock on them.
+/// The folders below the root, the lock on them, and the books of their room.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
+    books: Books,
     _lock: File,
 }
 
@@ -59,7 +61,7 @@ impl Folders {
             Err(TryLockError::WouldBlock) => return Err(Error::InUse(root)),
             Err(TryLockError::Error(source)) => return Err(Error::Folder { path: lock_path, source }),
         }
-        let folders = Folders { root, _lock: lock };
+        let folders = Folders { root, books: Books::default(), _lock: lock };
         for folder in [folders.images(), folders.disks()] {
             sweep(&folder).map_err(failed(&folder))?;
         }
@@ -70,6 +72,11 @@ impl Folders {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Who may promise the room here.
+    pub(super) fn books(&self) -> &Books {
+        &self.books
     }
 
     pub(super) fn images(&self) -> PathBuf {

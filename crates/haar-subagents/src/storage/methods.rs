@@ -24,7 +24,6 @@ pub(super) struct Store {
     cloud: String,
     fetches: Arc<Fetches>,
     guests: PerGuest,
-    books: Mutex<()>,
     /// Damage that the log has been told of.
     told: Mutex<BTreeSet<String>>,
 }
@@ -37,7 +36,6 @@ pub(super) fn open(config: &Config) -> Result<Arc<Store>, Error> {
         folders,
         cloud: config.cloud.clone(),
         guests: kit::per_guest(),
-        books: Mutex::new(()),
         told: Mutex::default(),
     }))
 }
@@ -81,8 +79,7 @@ impl Store {
     }
 
     fn with_books<R>(&self, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
-        // The lock guards the order of acts and no data, so a panic spoils nothing.
-        let _books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.folders.books().turn();
         act()
     }
 

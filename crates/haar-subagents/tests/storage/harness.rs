@@ -210,6 +210,17 @@ pub(crate) fn listens(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
+/// Tells that this test is left out, where `cargo xtask test` collects it; with `HAAR_LIVE=1` nothing may be.
+pub(crate) fn left_out(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("HAAR_LIVE").is_none_or(|live| live != "1"), "{name} must run: {reason}");
+    eprintln!("left out: {reason}");
+    if let Some(path) = std::env::var_os("HAAR_LEFT_OUT") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        std::io::Write::write_all(&mut file, format!("{name}: {reason}\n").as_bytes()).unwrap();
+    }
+}
+
 #[track_caller]
 pub(crate) fn fails<T: std::fmt::Debug>(outcome: Result<T, Fault>, code: FaultCode, words: &str) {
     let fault = outcome.expect_err("this must fail");
