@@ -1,7 +1,8 @@
 //! Base images that are complete: kept read-only, with their facts beside them, never changed.
 //!
 //! An image counts only when both its facts and its file are there. The facts are written first and the file
-//! is renamed last, so that a crash leaves facts without a file, which the next fetch overwrites.
+//! is renamed last, so that a crash leaves facts without a file, which the next fetch overwrites. Damaged facts are
+//! overwritten likewise: an id stands for one content, so the disks cloned from it find the same bytes.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -65,10 +66,13 @@ pub(super) fn find(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_fault("read", &path, &error)),
     };
-    let facts: Facts = serde_json::from_slice(&text).map_err(|error| {
-        let text = format!("{} is damaged ({error}); delete the image and request it again", path.display());
-        Fault::new(FaultCode::Failed, text)
-    })?;
+    let facts: Facts = match serde_json::from_slice(&text) {
+        Ok(facts) => facts,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "an image's facts are damaged; it counts as absent");
+            return Ok(None);
+        }
+    };
     // The format becomes a part of a path.
     let sound = facts.id == id && matches!(facts.format.as_str(), "qcow2" | "raw");
     Ok(Some(facts).filter(|facts| sound && folders.image(id, &facts.format).is_file()))

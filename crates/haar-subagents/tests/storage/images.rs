@@ -198,3 +198,24 @@ async fn images_and_disks_are_there_after_a_restart() {
     let kept = agent.guest("CreateGuestDisks", &guest("1.1", &[(IMAGE, 8)])).await.unwrap();
     assert_eq!(kept.disks, made.disks);
 }
+
+#[tokio::test]
+async fn an_image_whose_facts_are_damaged_is_fetched_anew_and_hides_no_other() {
+    let agent = Agent::start().await;
+    let image = agent.store_image().await;
+    let plain = agent.import(OTHER_IMAGE, "plain.raw", "raw", &raw_image(MIB));
+    let other = agent.fetch(&plain).await.unwrap();
+    let asked = guest("1.1", &[(IMAGE, 0)]);
+    agent.guest("CreateGuestDisks", &asked).await.unwrap();
+    std::fs::write(agent.root.join(format!("images/{IMAGE}.json")), "{").unwrap();
+
+    let listed: rpc::ImageResponse = agent.call("ListImages", &rpc::ImageRequest::default()).await.unwrap();
+    assert_eq!(listed.images, Some(vec![other]));
+    fails(agent.image("GetImage", &named(IMAGE)).await, FaultCode::NotFound, "request it first");
+    assert_eq!(agent.store_image().await, image);
+    agent.guest("CreateGuestDisks", &asked).await.expect("its clone is kept");
+}
+
+fn named(id: &str) -> rpc::ImageRequest {
+    rpc::ImageRequest { id: id.to_owned(), ..Default::default() }
+}
