@@ -134,8 +134,13 @@ pub enum BadSubnet {
         end: IpAddr,
     },
     /// Shares addresses with another subnet.
-    #[error("{cidr} overlaps subnet `{other}` ({other_cidr}); two subnets may not share addresses")]
+    #[error(
+        "subnet `{name}` ({cidr}) overlaps subnet `{other}` ({other_cidr}), and one hypervisor can have both; \
+         give one of them another range"
+    )]
     Overlap {
+        /// Its name.
+        name: Name,
         /// The range.
         cidr: Cidr,
         /// The other's name.

@@ -1,17 +1,18 @@
-//! Bridges over netlink: made with their addresses, listed by name, removed.
+//! Bridges over netlink: made with their addresses, listed by name, removed; those of others only looked at.
 
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
-use super::Error;
+use super::{Error, routes};
 
 /// A talk with the kernel about bridges; ends when dropped.
 pub struct Bridges {
-    handle: Handle,
+    pub(super) handle: Handle,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -34,19 +35,57 @@ impl Bridges {
     /// The bridge is there, is up, and has exactly these addresses of global scope.
     ///
     /// # Errors
-    /// [`Error::NotABridge`] when the name is taken by another kind of link; [`Error::Link`] for the kernel's no.
+    /// [`Error::NotABridge`] when the name is taken by another kind of link; [`Error::RangeTaken`] when the host
+    /// reaches the range of an address to be added elsewhere; [`Error::Link`] for the kernel's no.
     pub async fn ensure(&self, name: &str, addresses: &[(IpAddr, u8)]) -> Result<(), Error> {
-        let link = match self.find(name).await? {
+        let found = self.find(name).await?;
+        if found.as_ref().is_some_and(|link| !is_bridge(link)) {
+            return Err(Error::NotABridge(name.to_owned()));
+        }
+        let present = match &found {
+            Some(link) => self.addresses(name, link.header.index).await?,
+            None => Vec::new(),
+        };
+        let missing: Vec<(IpAddr, u8)> = addresses
+            .iter()
+            .filter(|wanted| !present.iter().any(|(has, _)| has == *wanted))
+            .copied()
+            .collect();
+        // Before anything is made: what is in force already is not taken away when others come later.
+        self.refuse_taken(name, &missing).await?;
+        let link = match found {
             Some(link) => link,
             None => self.add(name).await?,
         };
-        if !is_bridge(&link) {
-            return Err(Error::NotABridge(name.to_owned()));
-        }
         let index = link.header.index;
         let up = LinkUnspec::new_with_index(index).up().build();
         self.handle.link().set(up).execute().await.map_err(refused("switch on", name))?;
-        self.set_addresses(name, index, addresses).await
+        for (has, message) in present {
+            if !addresses.contains(&has) && !is_link_local(has.0) {
+                let delete = self.handle.address().del(message).execute();
+                delete.await.map_err(refused("take an address from", name))?;
+            }
+        }
+        for (address, prefix) in missing {
+            let add = self.handle.address().add(index, address, prefix).execute();
+            add.await.map_err(refused("give an address to", name))?;
+        }
+        Ok(())
+    }
+
+    /// The bridge, which is somebody else's, is there and up. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoBridge`], [`Error::NotABridge`] or [`Error::BridgeDown`] when guests cannot be plugged into it.
+    pub async fn is_usable(&self, name: &str) -> Result<(), Error> {
+        match self.find(name).await? {
+            None => Err(Error::NoBridge(name.to_owned())),
+            Some(link) if !is_bridge(&link) => Err(Error::NotABridge(name.to_owned())),
+            Some(link) if !link.header.flags.contains(LinkFlags::Up) => {
+                Err(Error::BridgeDown(name.to_owned()))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// The bridge is not there.
@@ -111,34 +150,44 @@ impl Bridges {
         }
     }
 
-    async fn set_addresses(&self, name: &str, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), Error> {
+    async fn addresses(&self, name: &str, index: u32) -> Result<Vec<((IpAddr, u8), AddressMessage)>, Error> {
         let present = self.handle.address().get().set_link_index_filter(index).execute();
         let present: Vec<_> = present.try_collect().await.map_err(refused("read the addresses of", name))?;
-        let mut missing: Vec<(IpAddr, u8)> = wanted.to_vec();
-        for message in present {
+        let entry = |message: AddressMessage| {
             let address = message.attributes.iter().find_map(|attribute| match attribute {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
-            });
-            let Some(address) = address else { continue };
-            let entry = (address, message.header.prefix_len);
-            if let Some(position) = missing.iter().position(|want| *want == entry) {
-                missing.swap_remove(position);
-            } else if !is_link_local(address) {
-                self.handle
-                    .address()
-                    .del(message)
-                    .execute()
-                    .await
-                    .map_err(refused("take an address from", name))?;
-            }
+            })?;
+            Some(((address, message.header.prefix_len), message))
+        };
+        Ok(present.into_iter().filter_map(entry).collect())
+    }
+
+    async fn refuse_taken(&self, name: &str, addresses: &[(IpAddr, u8)]) -> Result<(), Error> {
+        // An address without a range, or with one of a single address, takes over nothing.
+        let ranges = addresses.iter().filter_map(|(address, prefix)| IpNet::new(*address, *prefix).ok());
+        let ranges: Vec<IpNet> = ranges.map(|range| range.trunc()).collect();
+        if ranges.is_empty() {
+            return Ok(());
         }
-        for (address, prefix) in missing {
-            let add = self.handle.address().add(index, address, prefix).execute();
-            add.await.map_err(refused("give an address to", name))?;
+        let routes = routes::foreign(&self.handle, own_prefix(name)).await?;
+        for range in ranges {
+            if let Some(route) = routes.iter().find(|route| route.is_taken_over_by(range)) {
+                return Err(Error::RangeTaken {
+                    bridge: name.to_owned(),
+                    range,
+                    taken: route.range,
+                    link: route.link.clone(),
+                });
+            }
         }
         Ok(())
     }
+}
+
+/// What the names of all bridges of the same cloud begin with.
+fn own_prefix(name: &str) -> &str {
+    name.split_inclusive('-').next().unwrap_or(name)
 }
 
 fn refused(doing: &'static str, bridge: &str) -> impl FnOnce(rtnetlink::Error) -> Error {
@@ -155,7 +204,7 @@ fn is_bridge(link: &LinkMessage) -> bool {
     })
 }
 
-fn name_of(link: &LinkMessage) -> Option<String> {
+pub(super) fn name_of(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,

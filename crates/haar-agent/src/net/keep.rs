@@ -48,7 +48,10 @@ impl Networks {
         let mut all = self.view.borrow().networks.as_ref().clone();
         all.retain(|known| known.id != network.id);
         all.push(network.clone());
-        super::ensure(self.cloud, &all).await
+        // Others that cannot be made are their own guests' trouble, and said by `keep`.
+        let refused = super::make(self.cloud, &all).await?;
+        let own = refused.into_iter().find(|(id, _)| *id == network.id);
+        own.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Follows the view until the engine ends.

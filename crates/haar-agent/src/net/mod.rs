@@ -1,23 +1,31 @@
 //! Host networking, first cut: a bridge per network with the gateways' addresses, and NAT where asked.
 //!
 //! Every call is "make it so". Bridges carry the cloud's id in their names; nothing else on the host is
-//! touched. Routing is switched on only when a network asks for NAT, and never off again: others may rely on it.
+//! changed: a bridge that the operator named is only looked at, and a range that the host already routes
+//! elsewhere is refused. Routing is switched on only when a network asks for NAT, after the rules are in force,
+//! and never off again: others may rely on it.
 
 pub mod bridge;
+mod foreign;
 pub(crate) mod keep;
 pub mod nft;
+mod routes;
+mod routing;
 
+pub use foreign::{ForwardDrop, forward_drops};
 pub(crate) use keep::Networks;
 
-use haar_core::id::CloudId;
+use haar_core::address::bridge_name;
+use haar_core::id::{CloudId, NetworkId};
 use haar_core::order::NetworkOrder;
 use haar_core::ruleset;
+use ipnet::IpNet;
 
 /// Why the host's network could not be made so.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a change of a link or an address.
-    #[error("cannot {doing} bridge {bridge}: {source}")]
+    #[error("cannot {doing} bridge {bridge}")]
     Link {
         /// What was tried.
         doing: &'static str,
@@ -32,6 +40,42 @@ pub enum Error {
     /// The name is somebody else's.
     #[error("{0} exists and is no bridge; it is left alone, remove or rename it")]
     NotABridge(String),
+    /// The operator named a bridge that is not there.
+    #[error("there is no bridge {0} on this host; make it, or name another one for this hypervisor's subnet")]
+    NoBridge(String),
+    /// The operator named a bridge that is switched off.
+    #[error("bridge {0} is down and not Haar's to switch on: ip link set {0} up")]
+    BridgeDown(String),
+    /// The host already reaches that range through another link.
+    #[error(
+        "the host already routes {taken} through {link}, and {range} of bridge {bridge} would take it over; \
+         give the subnet another range, or remove that route"
+    )]
+    RangeTaken {
+        /// The bridge that would get it.
+        bridge: String,
+        /// The range that is wanted.
+        range: IpNet,
+        /// The range that is routed.
+        taken: IpNet,
+        /// Where to.
+        link: String,
+    },
+    /// The routes cannot be read.
+    #[error("cannot read the host's routes")]
+    Routes(#[source] rtnetlink::Error),
+    /// Routing IPv6 would cost the host its own default route.
+    #[error(
+        "cannot have {link} go on taking IPv6 router advertisements (accept_ra=2); \
+         with routing on, the host would lose its own default route"
+    )]
+    Advertisements {
+        /// Which link.
+        link: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// nft is missing or refused.
     #[error("nft refused the ruleset: {0}")]
     Nft(String),
@@ -51,12 +95,37 @@ pub enum Error {
 /// # Errors
 /// The first thing that could not be made so; what was made stays and is taken up by the next call.
 pub async fn ensure(cloud: CloudId, networks: &[NetworkOrder]) -> Result<(), Error> {
+    let refused = make(cloud, networks).await?;
+    refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// As [`ensure`], but one network that cannot be made keeps no other from being made: answers which cannot.
+///
+/// # Errors
+/// What concerns them all: netlink, the rules, or routing.
+pub(crate) async fn make(
+    cloud: CloudId,
+    networks: &[NetworkOrder],
+) -> Result<Vec<(NetworkId, Error)>, Error> {
     let bridges = bridge::Bridges::open()?;
+    let (mut ruled, mut refused) = (Vec::new(), Vec::new());
     for network in networks {
-        bridges.ensure(&network.bridge, &network.gateways).await?;
+        let name = &network.bridge;
+        let is_ours = *name == bridge_name(cloud, network.id);
+        let made = if is_ours {
+            bridges.ensure(name, &network.gateways).await
+        } else {
+            bridges.is_usable(name).await
+        };
+        // What is somebody else's gets no rules either; what the kernel refused just now may have guests.
+        if matches!(made, Ok(()) | Err(Error::Link { .. })) {
+            ruled.push(network.clone());
+        }
+        refused.extend(made.err().map(|error| (network.id, error)));
     }
-    forward_where_asked(networks)?;
-    nft::load(&ruleset::compile(cloud, networks)).await
+    nft::load(&ruleset::compile(cloud, &ruled)).await?;
+    routing::forward_where_asked(&bridges, &ruled).await?;
+    Ok(refused)
 }
 
 /// Removes the bridges of this cloud that no network of `keep` needs and nothing is plugged into, and the rules
@@ -66,7 +135,7 @@ pub async fn ensure(cloud: CloudId, networks: &[NetworkOrder]) -> Result<(), Err
 /// As [`ensure`].
 pub async fn prune(cloud: CloudId, keep: &[NetworkOrder]) -> Result<(), Error> {
     let bridges = bridge::Bridges::open()?;
-    let prefix = format!("hr{}-", &cloud.0.simple().to_string()[..4]);
+    let prefix = bridge_prefix(cloud);
     for name in bridges.named(&prefix).await? {
         if keep.iter().any(|network| network.bridge == name) {
             continue;
@@ -80,21 +149,10 @@ pub async fn prune(cloud: CloudId, keep: &[NetworkOrder]) -> Result<(), Error> {
         }
         bridges.remove(&name).await?;
     }
-    let rules = if keep.is_empty() { ruleset::remove(cloud) } else { ruleset::compile(cloud, keep) };
-    nft::load(&rules).await
+    if keep.is_empty() { nft::load(&ruleset::remove(cloud)).await } else { Ok(()) }
 }
 
-fn forward_where_asked(networks: &[NetworkOrder]) -> Result<(), Error> {
-    let asked = |v4: bool| {
-        networks.iter().any(|n| n.nat && n.gateways.iter().any(|(address, _)| address.is_ipv4() == v4))
-    };
-    for (needed, path) in [
-        (asked(true), "/proc/sys/net/ipv4/ip_forward"),
-        (asked(false), "/proc/sys/net/ipv6/conf/all/forwarding"),
-    ] {
-        if needed {
-            std::fs::write(path, "1\n").map_err(|source| Error::Forwarding { path, source })?;
-        }
-    }
-    Ok(())
+/// What the names of all bridges of this cloud begin with, and no other cloud's.
+fn bridge_prefix(cloud: CloudId) -> String {
+    format!("hr{}-", &cloud.0.simple().to_string()[..4])
 }

@@ -51,6 +51,14 @@ fn blob(text: Option<String>) -> Result<Option<Blob>, Refusal> {
     Ok(Some(Blob { sha256: crate::auth::sha256(&bytes), bytes }))
 }
 
+/// The bridge it is plugged into on its hypervisor; without records to tell, the cloud's own.
+fn bridge(guest: &Guest, look: &Look<'_>) -> Option<String> {
+    let (fleet, network) = (look.fleet, guest.spec.network);
+    let hypervisor = fleet.hypervisor(guest.place?.hypervisor);
+    let listed = fleet.network(network).zip(hypervisor).map(|(network, on)| fleet.bridge_on(network, on));
+    Some(listed.unwrap_or_else(|| bridge_name(fleet.config().cloud, network)))
+}
+
 /// What is asked of a guest, and its user-data.
 pub(crate) fn spec(body: GuestCreate, look: &Look<'_>) -> Result<(GuestSpec, Option<Blob>), Refusal> {
     let fleet = look.fleet;
@@ -118,7 +126,7 @@ impl Noun for Guests {
             fwgroup: spec.fwgroup,
             mac: record.mac,
             ip: record.place.map(|place| place.address),
-            bridge: record.place.map(|_| bridge_name(look.fleet.config().cloud, spec.network)),
+            bridge: bridge(record, look),
             name: spec.name,
             project: spec.project,
             flavor_name: look.name(Kind::Flavor, spec.flavor.0),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use haar_api::v1::{NetworkCreate, NetworkPatch, NetworkReach, NetworkView};
-use haar_core::address::bridge_name;
 use haar_core::fence::Revision;
 use haar_core::fleet::Fleet;
 use haar_core::fleet::command::Command;
@@ -60,6 +59,7 @@ impl Noun for Networks {
 
     fn view(record: &Network, look: &Look<'_>) -> NetworkView {
         let spec = record.spec.clone();
+        let bridges: Vec<String> = look.fleet.bridges_of(record).into_iter().collect();
         let of_it = look.fleet.subnets_of(record.id);
         let (subnets, subnet_names) = of_it.map(|subnet| (subnet.id, subnet.spec.name.to_string())).unzip();
         NetworkView {
@@ -69,7 +69,8 @@ impl Noun for Networks {
             metadata: spec.metadata,
             nat: spec.nat,
             reach: reach_out(spec.reach),
-            bridge: bridge_name(look.fleet.config().cloud, record.id),
+            // One name nearly always; hypervisors may list different ones.
+            bridge: bridges.join(", "),
             subnets,
             subnet_names,
             revision: record.revision,

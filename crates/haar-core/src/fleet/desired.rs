@@ -1,7 +1,7 @@
 //! The desired set of one hypervisor: complete orders that leave the hands no choices.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Fleet;
 use super::placing::unheard_with;
@@ -10,7 +10,7 @@ use crate::guest::{Goal, Guest};
 use crate::hypervisor::Hypervisor;
 use crate::id::{HypervisorId, ImageId, NetworkId};
 use crate::image::Source;
-use crate::network::{Network, Reach};
+use crate::network::{Network, Reach, Subnet};
 use crate::order::{DesiredSet, GuestOrder, ImageOrder, NetworkOrder};
 
 impl Fleet {
@@ -87,18 +87,45 @@ impl Fleet {
         })
     }
 
-    /// The bridge is the one a hypervisor lists, if it lists one by name, else the cloud's own.
     fn network_order(&self, network: &Network, record: &Hypervisor) -> NetworkOrder {
-        let mut gateways: Vec<(IpAddr, u8)> = Vec::new();
-        let mut bridge = bridge_name(self.config.cloud, network.id);
-        for subnet in self.subnets_of(network.id) {
-            let prefix = subnet.spec.cidr.net().prefix_len();
-            gateways.extend(subnet.spec.gateway.map(|gateway| (gateway, prefix)));
-            let listed = record.spec.subnets.get(&subnet.id).filter(|name| !name.is_empty());
-            if let Some(name) = listed.filter(|_| network.spec.reach == Reach::Listed) {
-                bridge.clone_from(name);
-            }
+        let of_subnet = |subnet: &Subnet| Some((subnet.spec.gateway?, subnet.spec.cidr.net().prefix_len()));
+        let gateways = self.subnets_of(network.id).filter_map(|subnet| of_subnet(subnet)).collect();
+        NetworkOrder {
+            id: network.id,
+            bridge: self.bridge_on(network, record),
+            gateways,
+            nat: network.spec.nat,
         }
-        NetworkOrder { id: network.id, bridge, gateways, nat: network.spec.nat }
+    }
+
+    /// The name of a network's bridge on a hypervisor: the one it lists, if it lists one by name, else the
+    /// cloud's own.
+    pub fn bridge_on(&self, network: &Network, record: &Hypervisor) -> String {
+        self.listed_bridge(network, record).unwrap_or_else(|| bridge_name(self.config.cloud, network.id))
+    }
+
+    /// The names of a network's bridges on all hypervisors that have it, without doubles; the cloud's own as
+    /// long as no hypervisor names another. Asks every hypervisor when the reach is `listed`.
+    pub fn bridges_of(&self, network: &Network) -> BTreeSet<String> {
+        let lists = |record: &&Arc<Hypervisor>| {
+            let mut subnets = self.subnets_of(network.id);
+            subnets.any(|subnet| record.spec.subnets.contains_key(&subnet.id))
+        };
+        let mut names = BTreeSet::new();
+        if network.spec.reach == Reach::Listed {
+            names.extend(self.hypervisors().filter(lists).map(|record| self.bridge_on(network, record)));
+        }
+        if names.is_empty() {
+            names.insert(bridge_name(self.config.cloud, network.id));
+        }
+        names
+    }
+
+    fn listed_bridge(&self, network: &Network, record: &Hypervisor) -> Option<String> {
+        if network.spec.reach != Reach::Listed {
+            return None;
+        }
+        let named = self.subnets_of(network.id).filter_map(|subnet| record.spec.subnets.get(&subnet.id));
+        named.filter(|name| !name.is_empty()).last().cloned()
     }
 }

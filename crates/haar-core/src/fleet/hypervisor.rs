@@ -6,7 +6,7 @@ use super::change::{Change, Record};
 use super::command::{Decided, Outcome};
 use super::draft::{Draft, bad_field, check_labels, created_again, differing, is_current, not_found, unused};
 use super::guest::release_failed;
-use super::job;
+use super::{job, subnet};
 use crate::fence::Revision;
 use crate::guest::{Goal, GoalBy, Guest, Owner, State};
 use crate::hypervisor::{Hypervisor, HypervisorSpec, Inventory};
@@ -211,9 +211,9 @@ fn check(draft: &Draft<'_>, id: HypervisorId, spec: &HypervisorSpec) -> Result<(
     if spec.subnets.len() > 64 {
         return Err(bad_field("subnets", "a hypervisor lists at most 64 subnets"));
     }
-    for (subnet, bridge) in &spec.subnets {
-        if draft.fleet.subnet(*subnet).is_none() {
-            return Err(Refusal::NotFound { kind: Kind::Subnet, reference: subnet.to_string() });
+    for (listed, bridge) in &spec.subnets {
+        if draft.fleet.subnet(*listed).is_none() {
+            return Err(Refusal::NotFound { kind: Kind::Subnet, reference: listed.to_string() });
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if bridge.len() > 15 || !bridge.chars().all(plain) {
@@ -222,6 +222,9 @@ fn check(draft: &Draft<'_>, id: HypervisorId, spec: &HypervisorSpec) -> Result<(
                 format!("`{bridge}` is no bridge name; use at most 15 letters, digits, dots or dashes"),
             ));
         }
+    }
+    if draft.fleet.hypervisor(id).is_none_or(|present| present.spec.subnets != spec.subnets) {
+        subnet::refuse_listing(draft, &spec.subnets)?;
     }
     if let Some(overcommit) = spec.overcommit {
         for hundredths in [overcommit.cpu, overcommit.memory, overcommit.disk] {

@@ -1,7 +1,8 @@
 //! Networks: make, change, remove.
 //!
-//! Subnets of one network never share addresses, and neither do those of any two networks with NAT: a
-//! hypervisor routes both. Networks without NAT may overlap each other, for they never meet.
+//! Subnets of one network never share addresses, and neither do those of two networks that one hypervisor can
+//! have, when it has an address of both or routes them by NAT. Networks that are listed on different hypervisors
+//! may overlap, and so may subnets without a gateway: they never meet.
 
 use std::sync::Arc;
 
@@ -42,9 +43,11 @@ pub(super) fn set(
     let present = draft.fleet.network(id).ok_or_else(|| not_found(Kind::Network, id))?;
     is_current(Kind::Network, &present.spec.name, present.revision, if_match)?;
     check(&draft, id, spec)?;
-    if spec.nat && !present.spec.nat {
+    let reaches_more = spec.reach == Reach::All && present.spec.reach == Reach::Listed;
+    if reaches_more || (spec.nat && !present.spec.nat) {
+        let changed = Network { spec: spec.clone(), ..Network::clone(present) };
         for subnet in draft.fleet.subnets_of(id) {
-            subnet::refuse_overlap(&draft, subnet.id, subnet.spec.cidr, id, spec.nat)?;
+            subnet::refuse_overlap(&draft, subnet.id, &subnet.spec, &changed)?;
         }
     }
     if spec.reach == Reach::Listed && present.spec.reach == Reach::All {

@@ -1,5 +1,6 @@
 //! Subnets: make, change, remove. Addresses in use always stay inside.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::change::{Change, Record};
@@ -7,9 +8,10 @@ use super::command::{Decided, Outcome};
 use super::draft::{Draft, bad_field, check_labels, created_again, differing, is_current, not_found, unused};
 use crate::address::Cidr;
 use crate::fence::Revision;
+use crate::hypervisor::Hypervisor;
 use crate::id::{Kind, NetworkId, SubnetId};
 use crate::ipam::{Pool, Unavailable, check_subnet};
-use crate::network::{BadSubnet, Subnet, SubnetSpec};
+use crate::network::{BadSubnet, Network, Reach, Subnet, SubnetSpec};
 use crate::refusal::Refusal;
 
 pub(super) fn create(mut draft: Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Decided {
@@ -71,7 +73,7 @@ fn check(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Result<(), Refus
     check_labels("metadata", &spec.metadata)?;
     let network = draft.fleet.network(spec.network).ok_or_else(|| not_found(Kind::Network, spec.network))?;
     check_subnet(spec)?;
-    refuse_overlap(draft, id, spec.cidr, spec.network, network.spec.nat)?;
+    refuse_overlap(draft, id, spec, network)?;
     draft.name_is_free(Kind::Subnet, id.0, &spec.project, &spec.name)?;
     let held = draft.fleet.index.pools.get(&id);
     for (address, guest) in held.into_iter().flat_map(Pool::held) {
@@ -89,22 +91,72 @@ fn check(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Result<(), Refus
     Ok(())
 }
 
-/// Refuses a range that meets another one of the same network or, with NAT, of any network with NAT.
+/// Refuses a range that meets another one of the same network, or of a network that can be on the same
+/// hypervisor when its bridges have addresses of both: two routes to one range are none.
 pub(super) fn refuse_overlap(
     draft: &Draft<'_>,
     id: SubnetId,
-    cidr: Cidr,
-    network: NetworkId,
-    nat: bool,
+    spec: &SubnetSpec,
+    network: &Network,
 ) -> Result<(), Refusal> {
-    let has_nat = |id: NetworkId| draft.fleet.network(id).is_some_and(|network| network.spec.nat);
-    for other in draft.fleet.subnets().filter(|other| other.id != id) {
-        let meets = other.spec.network == network || (nat && has_nat(other.spec.network));
-        let other_cidr = other.spec.cidr;
-        let shares = cidr.net().contains(&other_cidr.net()) || other_cidr.net().contains(&cidr.net());
-        if meets && shares {
-            return Err(BadSubnet::Overlap { cidr, other: other.spec.name.clone(), other_cidr }.into());
+    let fleet = draft.fleet;
+    let others = fleet.subnets().filter(|other| other.id != id);
+    for other in others.filter(|other| share(spec.cidr, other.spec.cidr)) {
+        let is_routed = |network: &Network, gateway: bool| network.spec.nat || gateway;
+        let meets = other.spec.network == network.id
+            || fleet.network(other.spec.network).is_some_and(|theirs| {
+                is_routed(network, spec.gateway.is_some())
+                    && is_routed(theirs, other.spec.gateway.is_some())
+                    && can_meet(draft, network, theirs)
+            });
+        if meets {
+            return Err(overlap(spec, &other.spec));
         }
     }
     Ok(())
+}
+
+/// Refuses subnets of networks of the reach `listed` that overlap and would now be on one hypervisor.
+pub(super) fn refuse_listing(draft: &Draft<'_>, listed: &BTreeMap<SubnetId, String>) -> Result<(), Refusal> {
+    let fleet = draft.fleet;
+    let networks: BTreeSet<NetworkId> =
+        listed.keys().filter_map(|id| fleet.subnet(*id)).map(|subnet| subnet.spec.network).collect();
+    let reaches_listed =
+        |id: &NetworkId| fleet.network(*id).is_some_and(|network| network.spec.reach == Reach::Listed);
+    let networks = networks.into_iter().filter(reaches_listed);
+    let routed: Vec<&SubnetSpec> = networks
+        .flat_map(|network| fleet.subnets_of(network))
+        .map(|subnet| &subnet.spec)
+        .filter(|spec| spec.gateway.is_some())
+        .collect();
+    for (at, one) in routed.iter().enumerate() {
+        let rest = &routed[at + 1..];
+        if let Some(other) = rest.iter().find(|other| share(one.cidr, other.cidr)) {
+            return Err(overlap(one, other));
+        }
+    }
+    Ok(())
+}
+
+fn share(one: Cidr, other: Cidr) -> bool {
+    one.net().contains(&other.net()) || other.net().contains(&one.net())
+}
+
+fn overlap(one: &SubnetSpec, other: &SubnetSpec) -> Refusal {
+    let (name, cidr) = (one.name.clone(), one.cidr);
+    BadSubnet::Overlap { name, cidr, other: other.name.clone(), other_cidr: other.cidr }.into()
+}
+
+/// Whether one hypervisor can have both networks: always when one is everywhere, else when some hypervisor
+/// lists subnets of both.
+fn can_meet(draft: &Draft<'_>, one: &Network, other: &Network) -> bool {
+    if one.spec.reach == Reach::All || other.spec.reach == Reach::All {
+        return true;
+    }
+    let fleet = draft.fleet;
+    let lists = |record: &Hypervisor, network: &Network| {
+        let mut subnets = record.spec.subnets.keys().filter_map(|id| fleet.subnet(*id));
+        subnets.any(|subnet| subnet.spec.network == network.id)
+    };
+    fleet.hypervisors().any(|record| lists(record, one) && lists(record, other))
 }

@@ -1,6 +1,7 @@
 //! The plain nouns: made once, changed under `If-Match`, removed only when nobody uses them.
 
 use super::*;
+use crate::address::bridge_name;
 use crate::firewall::{Action, FwGroupSpec, FwRule, Protocol};
 use crate::id::{FwGroupId, Kind, TokenId};
 use crate::token::Role;
@@ -136,24 +137,51 @@ fn a_stale_revision_changes_no_noun() {
 }
 
 #[test]
-fn subnets_of_one_network_or_of_two_with_nat_never_overlap() {
+fn subnets_that_one_hypervisor_would_route_both_never_overlap() {
     let mut cloud = Cloud::with_hosts(0);
     let other = NetworkId(Uuid::from_u128(0x2f));
     let subnet = SubnetId(Uuid::from_u128(0x5c));
     cloud.yes(Command::CreateNetwork(other, network_spec("other")));
     let same_range = |network| Command::CreateSubnet(subnet, subnet_spec("again", network, "10.0.0"));
     assert_eq!(cloud.no(same_range(NETWORK)).code(), "bad_subnet");
-    assert_eq!(cloud.no(same_range(other)).code(), "bad_subnet");
+    let words = cloud.no(same_range(other)).to_string();
+    assert!(words.contains("`again` (10.0.0.0/24)") && words.contains("`lan-a` (10.0.0.0/24)"), "{words}");
+    // Without NAT the gateways alone would be two routes to one range.
     let without_nat = NetworkSpec { nat: false, ..network_spec("other") };
     cloud.yes(Command::SetNetwork(other, without_nat, None));
-    cloud.yes(same_range(other));
-    // Nor may they come to overlap by turning NAT on, or by growing.
+    assert_eq!(cloud.no(same_range(other)).code(), "bad_subnet");
+    let lone = SubnetSpec { gateway: None, ..subnet_spec("again", other, "10.0.0") };
+    cloud.yes(Command::CreateSubnet(subnet, lone));
+    // Nor may they come to overlap by a gateway, by turning NAT on, or by growing.
+    let set = Command::SetSubnet(subnet, subnet_spec("again", other, "10.0.0"), None);
+    assert_eq!(cloud.no(set).code(), "bad_subnet");
     assert_eq!(cloud.no(Command::SetNetwork(other, network_spec("other"), None)).code(), "bad_subnet");
     let third = SubnetId(Uuid::from_u128(0x5d));
     cloud.yes(Command::CreateSubnet(third, subnet_spec("third", other, "10.3.0")));
     let mut grown = subnet_spec("third", other, "10.3.0");
     grown.cidr = "10.0.0.0/14".parse().unwrap();
     assert_eq!(cloud.no(Command::SetSubnet(third, grown, None)).code(), "bad_subnet");
+}
+
+#[test]
+fn listed_networks_may_overlap_until_one_hypervisor_would_have_both() {
+    let mut cloud = Cloud::with_hosts(2);
+    let listed = |text| NetworkSpec { reach: Reach::Listed, ..network_spec(text) };
+    cloud.yes(Command::SetNetwork(NETWORK, listed("lan"), None));
+    let (other, subnet) = (NetworkId(Uuid::from_u128(0x2f)), SubnetId(Uuid::from_u128(0x5c)));
+    cloud.yes(Command::CreateNetwork(other, listed("other")));
+    cloud.yes(Command::CreateSubnet(subnet, subnet_spec("other-a", other, "10.0.0")));
+    let list = |number: u128, subnets: &[SubnetId]| {
+        let mut spec = hypervisor_spec(&format!("lab{number}"));
+        spec.subnets.extend(subnets.iter().map(|id| (*id, String::new())));
+        Command::SetHypervisor(host(number), spec, None)
+    };
+    cloud.yes(list(1, &[SUBNET]));
+    cloud.yes(list(2, &[subnet]));
+    assert_eq!(cloud.no(list(1, &[SUBNET, subnet])).code(), "bad_subnet");
+    assert_eq!(cloud.no(Command::SetNetwork(other, network_spec("other"), None)).code(), "bad_subnet");
+    cloud.yes(list(1, &[]));
+    cloud.yes(list(1, &[subnet]));
 }
 
 #[test]
@@ -185,6 +213,30 @@ fn a_network_shrinks_to_listed_hosts_only_if_its_guests_are_on_such() {
     cloud.yes(Command::SetHypervisor(host(1), spec, None));
     cloud.yes(Command::SetNetwork(NETWORK, listed(), None));
     assert_eq!(cloud.no(Command::Delete(Kind::Subnet, SUBNET.0, None)).code(), "in_use");
+}
+
+#[test]
+fn a_listed_bridge_is_shown_and_ordered_by_the_name_its_hypervisor_gave() {
+    let mut cloud = Cloud::with_hosts(2);
+    let listed = NetworkSpec { reach: Reach::Listed, ..network_spec("lan") };
+    cloud.yes(Command::SetNetwork(NETWORK, listed, None));
+    let bridges = |cloud: &Cloud| {
+        let network = cloud.fleet.network(NETWORK).unwrap();
+        cloud.fleet.bridges_of(network).into_iter().collect::<Vec<String>>()
+    };
+    let own = bridge_name(cloud.fleet.config().cloud, NETWORK);
+    assert_eq!(bridges(&cloud), std::slice::from_ref(&own));
+    for (number, bridge) in [(1, "br0"), (2, "")] {
+        let mut spec = hypervisor_spec(&format!("lab{number}"));
+        spec.subnets.insert(SUBNET, bridge.to_owned());
+        cloud.yes(Command::SetHypervisor(host(number), spec, None));
+    }
+    assert_eq!(bridges(&cloud), ["br0".to_owned(), own]);
+    let id = cloud.running(1);
+    let place = cloud.place(id);
+    let network = cloud.fleet.network(NETWORK).unwrap();
+    let shown = cloud.fleet.bridge_on(network, cloud.host(place));
+    assert_eq!(cloud.fleet.desired(place).unwrap().networks[0].bridge, shown);
 }
 
 #[test]
