@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -22,7 +23,7 @@ use crate::engine::Engine;
 use crate::ledger::{self, Ledger};
 use crate::link::http::HttpLink;
 use crate::link::pull::Pull;
-use crate::link::talk::{Facts, Talk};
+use crate::link::talk::Talk;
 use crate::link::{Link, Ticket};
 use crate::net::Networks;
 use crate::observe::{self, Reserve};
@@ -237,13 +238,12 @@ pub async fn start_with<L: Link>(
     let (unsupported_sender, unsupported) = watch::channel(Vec::new());
     let (tickets_sender, tickets) = mpsc::channel::<Ticket>(TICKETS);
     let reserve = parts.reserve_memory_mib.map_or(Reserve::Usual, |mib| Reserve::Fixed(MiB(mib)));
-    let (facts_sender, facts) = watch::channel(None);
     let actor = Actor {
         hands: Arc::clone(&hands),
         engine: engine.clone(),
         news: Arc::clone(&news),
-        facts: Arc::new(facts_sender),
         reserve,
+        was_seen: Arc::new(AtomicBool::new(true)),
     };
     let (cloud, hypervisor) = (parts.cloud, parts.hypervisor);
     let talk = Talk {
@@ -251,7 +251,6 @@ pub async fn start_with<L: Link>(
         engine: engine.clone(),
         news,
         unsupported,
-        facts,
         told: None,
         cloud,
         hypervisor,
@@ -348,8 +347,9 @@ struct Actor<L> {
     hands: Arc<Hands<L>>,
     engine: Engine,
     news: Arc<Notify>,
-    facts: Arc<watch::Sender<Option<Facts>>>,
     reserve: Reserve,
+    /// Whether the last look succeeded: that the host cannot be seen is said once, not at every look.
+    was_seen: Arc<AtomicBool>,
 }
 
 impl<L: Link> Actor<L> {
@@ -364,7 +364,7 @@ impl<L: Link> Actor<L> {
                 }
                 Effect::Observe { ask } => {
                     let (hands, engine) = (Arc::clone(&self.hands), self.engine.clone());
-                    acts.spawn(look(hands, engine, Arc::clone(&self.facts), ask, self.reserve));
+                    acts.spawn(look(hands, engine, Arc::clone(&self.was_seen), ask, self.reserve));
                 }
                 Effect::Hello | Effect::Report => self.news.notify_one(),
             }
@@ -394,20 +394,19 @@ async fn call_hand<L: Link>(hands: Arc<Hands<L>>, engine: Engine, call: StageCal
 async fn look<L: Link>(
     hands: Arc<Hands<L>>,
     engine: Engine,
-    facts: Arc<watch::Sender<Option<Facts>>>,
+    was_seen: Arc<AtomicBool>,
     ask: u64,
     reserve: Reserve,
 ) {
     let Ok(is_empty) = engine.read(|node| !node.guests().any(|record| record.holds())).await else { return };
     let begun = Instant::now();
     let looked = observe::observe(ask, hands.cloud, reserve, is_empty, &hands.storage, &hands.libvirt).await;
-    observe::note(begun, &looked);
-    let new_facts =
-        looked.as_ref().ok().map(|seen| Facts { inventory: seen.inventory.clone(), total: seen.total });
-    let input = looked.map_or(Input::Unseen { ask }, Input::Observed);
+    match (was_seen.swap(looked.is_ok(), Ordering::Relaxed), looked.is_ok()) {
+        (false, false) => {}
+        (false, true) => tracing::info!("the host is seen again"),
+        _ => observe::note(begun, &looked),
+    }
+    let input = looked.map_or_else(|fault| Input::Unseen { ask, why: fault.message }, Input::Observed);
     // As above.
     let _ = engine.give(input).await;
-    if let Some(new_facts) = new_facts {
-        facts.send_if_modified(|known| known.replace(new_facts.clone()) != Some(new_facts));
-    }
 }

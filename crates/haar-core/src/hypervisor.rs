@@ -71,6 +71,16 @@ pub struct HypervisorSpec {
     pub cordon: Option<String>,
 }
 
+impl Inventory {
+    /// Stands for the acceleration when the agent cannot see its machine's guests; the reason is beside it.
+    pub const UNAVAILABLE: &str = "unavailable";
+
+    /// Why the agent cannot see what its machine has; None when it can.
+    pub fn blind(&self) -> Option<&str> {
+        (self.accel == Self::UNAVAILABLE).then_some(self.accel_reason.as_str())
+    }
+}
+
 /// What a machine is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -83,9 +93,9 @@ pub struct Inventory {
     pub libvirt: String,
     /// QEMU's version.
     pub qemu: String,
-    /// `kvm` or `tcg`.
+    /// `kvm` or `tcg`; [`Inventory::UNAVAILABLE`] while the agent cannot see its guests.
     pub accel: String,
-    /// Why KVM is not used; empty when it is.
+    /// Why KVM is not used, or why the guests cannot be seen; empty when all is well.
     pub accel_reason: String,
     /// CPUs of the machine.
     pub cpus: u32,

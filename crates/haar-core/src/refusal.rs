@@ -233,6 +233,8 @@ pub enum Cause {
     Silent,
     /// After a restore it has not told what it holds.
     NotReported,
+    /// Its agent cannot see what the machine has.
+    Blind,
     /// Cordoned by an operator.
     Cordoned,
     /// Not the one asked for.
@@ -260,6 +262,7 @@ impl Cause {
             Cause::NeverJoined => "never_joined",
             Cause::Silent => "silent",
             Cause::NotReported => "not_reported",
+            Cause::Blind => "blind",
             Cause::Cordoned => "cordoned",
             Cause::NotAsked => "not_asked",
             Cause::Label => "label",
@@ -278,6 +281,7 @@ impl Cause {
             Cause::NeverJoined => "never joined",
             Cause::Silent => "silent",
             Cause::NotReported => "has not reported since the restore",
+            Cause::Blind => "its agent cannot see its guests",
             Cause::Cordoned => "cordoned",
             Cause::NotAsked => "not the hypervisor asked for",
             Cause::Label => "lacks a required label",

@@ -147,6 +147,9 @@ pub(crate) fn standing(record: &Hypervisor, epoch: u64) -> Option<Cause> {
     if record.reported_epoch != Some(epoch) {
         return Some(Cause::NotReported);
     }
+    if record.inventory.blind().is_some() {
+        return Some(Cause::Blind);
+    }
     record.spec.cordon.as_ref().map(|_| Cause::Cordoned)
 }
 
@@ -187,6 +190,7 @@ pub(crate) fn detail(
         Cause::NeverJoined => "its agent has not joined yet".to_owned(),
         Cause::Silent => "no word from its agent; is the machine up?".to_owned(),
         Cause::NotReported => "waiting for a complete report of what it holds".to_owned(),
+        Cause::Blind => record.inventory.blind().unwrap_or_default().to_owned(),
         Cause::Cordoned => format!("cordoned: {}", record.spec.cordon.as_deref().unwrap_or_default()),
         Cause::NotAsked => match request.asked {
             Some(asked) => format!("`{}` was asked for", name_of(asked)),

@@ -250,7 +250,10 @@ impl World {
             }
             Event::Look { host, run, ask } => self.look(host, run, ask),
             Event::Looked { host, run, seen, ask } => {
-                let input = seen.map_or(Input::Unseen { ask }, |seen| Input::Observed(*seen));
+                let input = seen.map_or_else(
+                    || Input::Unseen { ask, why: "libvirtd does not answer".to_owned() },
+                    |seen| Input::Observed(*seen),
+                );
                 self.tell_node(host, run, &input);
             }
             Event::Tick { host, run } => self.tick_node(host, run),

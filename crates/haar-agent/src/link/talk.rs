@@ -1,19 +1,23 @@
 //! Saying hello, and reporting: whatever the node has to say is said at once, in its order, until it is taken.
 //!
-//! A hello is said again when what the machine is or has for guests has changed: the same ledger gets the same
-//! answer, and placement goes by the new facts at once instead of after the next complete report.
+//! A hello is said again when what the machine is or has for guests has changed, or can no longer be seen: the
+//! same ledger gets the same answer, and placement goes by the new facts at once instead of after the next
+//! complete report. As long as no feed is asked for, because the host was not seen once, a repeated hello is
+//! the sign of life.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use haar_core::hypervisor::Inventory;
 use haar_core::id::{CloudId, HypervisorId};
 use haar_core::node::Input;
 use haar_core::order::{Hello, Report};
-use haar_core::units::Resources;
 use tokio::sync::{Notify, watch};
 
 use super::{Link, LinkError, Pause, Unsupported};
 use crate::engine::{Engine, Stopped};
+
+/// Without a feed to poll, the hello is repeated no more often than this.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
 
 /// What the talk needs to know.
 pub(crate) struct Talk<L> {
@@ -23,19 +27,10 @@ pub(crate) struct Talk<L> {
     pub(crate) news: Arc<Notify>,
     /// What of the last feed could not be read.
     pub(crate) unsupported: watch::Receiver<Vec<Unsupported>>,
-    /// What the last look at the host found; None before the first.
-    pub(crate) facts: watch::Receiver<Option<Facts>>,
-    /// The facts last said.
-    pub(crate) told: Option<Facts>,
+    /// The hello last said, and when.
+    pub(crate) told: Option<(Hello, Instant)>,
     pub(crate) cloud: CloudId,
     pub(crate) hypervisor: HypervisorId,
-}
-
-/// What the machine is, and what it has for guests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) inventory: Inventory,
-    pub(crate) total: Resources,
 }
 
 /// What the node has to say.
@@ -55,7 +50,6 @@ impl<L: Link> Talk<L> {
                     pause.reset();
                     tokio::select! {
                         () = self.news.notified() => {}
-                        changed = self.facts.changed() => changed.map_err(|_| Stopped)?,
                         changed = self.unsupported.changed() => changed.map_err(|_| Stopped)?,
                     }
                 }
@@ -79,7 +73,7 @@ impl<L: Link> Talk<L> {
             let said = match word.await? {
                 Word::Hello(hello) => self.say_hello(&hello).await?,
                 Word::Reports(reports) => self.report(&reports).await?,
-                Word::Nothing => match self.say_facts().await? {
+                Word::Nothing => match self.greet_again().await? {
                     Ok(()) => return self.say_unsupported().await,
                     Err(error) => Err(error),
                 },
@@ -90,7 +84,7 @@ impl<L: Link> Talk<L> {
         }
     }
 
-    async fn say_hello(&self, hello: &Hello) -> Result<Result<(), LinkError>, Stopped> {
+    async fn say_hello(&mut self, hello: &Hello) -> Result<Result<(), LinkError>, Stopped> {
         let welcome = match self.link.hello(hello).await {
             Ok(welcome) => welcome,
             Err(error) => return Ok(Err(error)),
@@ -106,6 +100,7 @@ impl<L: Link> Talk<L> {
             }));
         }
         tracing::info!(incarnation = welcome.incarnation, total = %hello.total, "welcomed by the controller");
+        self.told = Some((hello.clone(), Instant::now()));
         self.engine.give(Input::Welcome { incarnation: welcome.incarnation }).await?;
         Ok(Ok(()))
     }
@@ -126,20 +121,18 @@ impl<L: Link> Talk<L> {
         Ok(Ok(()))
     }
 
-    /// Says hello again when the facts are others than those last said.
-    async fn say_facts(&mut self) -> Result<Result<(), LinkError>, Stopped> {
-        let facts = self.facts.borrow_and_update().clone();
-        if facts == self.told {
-            return Ok(Ok(()));
-        }
-        let Some(Facts { inventory, total }) = facts.clone() else { return Ok(Ok(())) };
-        let known = self.engine.read(|node| node.record().incarnation.map(|_| node.record().lot)).await?;
-        let Some(lot) = known else { return Ok(Ok(())) };
-        let said = self.say_hello(&Hello { hypervisor: self.hypervisor, lot, inventory, total }).await?;
-        if said.is_ok() {
-            self.told = facts;
-        }
-        Ok(said)
+    /// Says hello again when it is another one than was said last, or the only sign of life.
+    async fn greet_again(&mut self) -> Result<Result<(), LinkError>, Stopped> {
+        let present = self.engine.read(|node| {
+            let greeting = node.greeting().filter(|_| node.record().incarnation.is_some());
+            greeting.map(|greeting| (greeting, node.feed_since().is_none()))
+        });
+        let Some((greeting, is_unfed)) = present.await? else { return Ok(Ok(())) };
+        let is_said = self
+            .told
+            .as_ref()
+            .is_some_and(|(said, at)| *said == greeting && !(is_unfed && at.elapsed() >= SIGN_OF_LIFE));
+        if is_said { Ok(Ok(())) } else { self.say_hello(&greeting).await }
     }
 
     /// What could not be read is said even when there is nothing else to say.

@@ -31,7 +31,7 @@ struct Books {
     complete: Option<Complete>,
     is_away: bool,
     is_forgotten: bool,
-    hello: Option<Hello>,
+    hellos: Vec<Hello>,
 }
 
 impl Controller {
@@ -73,7 +73,12 @@ impl Controller {
 
     /// The last hello.
     pub(crate) fn hello_of(&self) -> Option<Hello> {
-        self.books().hello.clone()
+        self.books().hellos.last().cloned()
+    }
+
+    /// How often hello was said.
+    pub(crate) fn hellos(&self) -> usize {
+        self.books().hellos.len()
     }
 
     pub(crate) fn report_of(&self, guest: GuestId) -> Option<GuestReport> {
@@ -104,7 +109,7 @@ impl Link for Controller {
             books.incarnation += 1;
             books.is_forgotten = false;
         }
-        books.hello = Some(hello.clone());
+        books.hellos.push(hello.clone());
         Ok(Welcome { cloud: self.cloud, hypervisor: self.hypervisor, incarnation: books.incarnation })
     }
 

@@ -374,6 +374,32 @@ async fn without_libvirt_the_host_is_told_with_nothing_to_give_and_why_until_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_guests_that_cannot_be_seen_is_told_so_and_again_when_it_is_seen() {
+    let mut world = World::new().await;
+    let made = world.order(1, Goal::Running);
+    world.until_phase(1, made, "settled").await;
+    let is_blind = |hello: &Hello| hello.inventory.blind() == Some("libvirtd is not running");
+    let controller = Arc::clone(&world.controller);
+    let told = move |wanted: bool| controller.hello_of().is_some_and(|hello| is_blind(&hello) == wanted);
+    world.file("fail-Libvirt.List", "unavailable: libvirtd is not running");
+    world.until("the hello that it cannot be seen", || told(true)).await;
+    world.no_file("fail-Libvirt.List");
+    world.until("the hello that it is seen", || told(false)).await;
+
+    // An agent that starts so says it too, and goes on saying it, for it asks for no feed.
+    world.file("fail-Libvirt.List", "unavailable: libvirtd is not running");
+    world.stop().await;
+    let before = world.controller.hellos();
+    world.start().await;
+    world.until("a hello and a sign of life", || told(true) && world.controller.hellos() > before + 1).await;
+    assert_eq!(world.controller.lots().len(), 1, "it is the same ledger");
+    world.no_file("fail-Libvirt.List");
+    let off = world.order(1, Goal::Off);
+    world.until_phase(1, off, "settled").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_clouds_ledger_is_refused() {
     let mut world = World::new().await;
     let made = world.order(1, Goal::Running);

@@ -76,8 +76,9 @@ fn judge(draft: &Draft<'_>, guest: &Guest, action: GuestAction) -> Result<Verdic
             Ok(Verdict::Already(None))
         }
         (State::Stopped, GuestAction::Reboot) => Err(wrong_state(guest, "start it instead")),
-        (State::Paused, GuestAction::Start | GuestAction::Reboot) => {
-            Err(wrong_state(guest, "see why it is paused; cut its power to begin anew"))
+        // It hears nothing while it is paused; a start resumes it.
+        (State::Paused, GuestAction::Shutdown | GuestAction::Reboot) => {
+            Err(wrong_state(guest, "see why it is paused, then start it to resume it, or cut its power"))
         }
         (State::Deleting | State::Claimed, _) => Err(wrong_state(guest, "it cannot be used now")),
         (State::Running | State::Stopped | State::Paused, _) => Ok(Verdict::Accepted),

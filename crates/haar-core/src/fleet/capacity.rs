@@ -35,6 +35,8 @@ pub struct HypervisorCounts {
     pub silent: u64,
     /// Alive, but owe a complete report since a restore or their return.
     pub not_reported: u64,
+    /// Alive, but their agents cannot see what the machine has.
+    pub blind: u64,
     /// Alive and cordoned.
     pub cordoned: u64,
     /// Alive and open for guests.
@@ -103,6 +105,8 @@ impl HypervisorCounts {
             &mut self.silent
         } else if record.reported_epoch != Some(epoch) {
             &mut self.not_reported
+        } else if record.inventory.blind().is_some() {
+            &mut self.blind
         } else if record.spec.cordon.is_some() {
             &mut self.cordoned
         } else {

@@ -111,8 +111,17 @@ pub(super) fn hello(mut draft: Draft<'_>, hello: &Hello) -> Decided {
         changed.incarnation = next_incarnation(present.incarnation, &draft);
         changed.lot = hello.lot;
     }
-    changed.inventory = hello.inventory.clone();
-    changed.total = hello.total;
+    match hello.inventory.blind() {
+        // The machine is what it was; only nobody can be sure of it now.
+        Some(why) if present.total != Resources::default() => {
+            changed.inventory.accel = Inventory::UNAVAILABLE.to_owned();
+            changed.inventory.accel_reason = job::shortened(why);
+        }
+        _ => {
+            changed.inventory = hello.inventory.clone();
+            changed.total = hello.total;
+        }
+    }
     put_if_seen_anew(&mut draft, present, changed);
     Ok(draft.finish_as_it_is(Kind::Hypervisor, id.0))
 }

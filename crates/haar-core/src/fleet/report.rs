@@ -200,7 +200,7 @@ fn settled(draft: &mut Draft<'_>, seen: &GuestReport, guest: &mut Guest) {
     guest.reason = match (guest.goal, guest.state) {
         (Goal::Running, State::Stopped) => "it is off; its restart policy does not start it".to_owned(),
         (Goal::Stopped | Goal::Off, State::Running) => "it still runs".to_owned(),
-        (_, State::Paused) => "it is paused on the host".to_owned(),
+        (_, State::Paused) => "it is paused on the host, by somebody or for want of disk".to_owned(),
         _ => String::new(),
     };
     job::end_well(draft, guest);

@@ -9,7 +9,7 @@ use crate::fence::MonoMs;
 use crate::id::GuestId;
 
 use super::ledger::{GuestRecord, LedgerChange, LedgerRecord, Stand};
-use super::{Decision, Effect, Entry, Head, MOST_TOMBSTONES, Node, OBSERVE_EVERY_MS, RESEND_MS, report};
+use super::{Decision, Effect, Entry, Head, LOOK_LOST_MS, MOST_TOMBSTONES, Node, RESEND_MS, report};
 
 pub(crate) struct Draft<'a> {
     pub(crate) node: &'a Node,
@@ -55,7 +55,7 @@ impl<'a> Draft<'a> {
     /// Asks for a look at the host, now.
     pub(crate) fn ask_to_observe(&mut self) {
         self.head.last_ask += 1;
-        self.head.observe_due = self.now.after(OBSERVE_EVERY_MS);
+        self.head.observe_due = self.now.after(LOOK_LOST_MS);
         self.effects.push(Effect::Observe { ask: self.head.last_ask });
     }
 
@@ -133,8 +133,7 @@ impl<'a> Draft<'a> {
     /// Decides whether a hello or report is sent now, later or not.
     fn say_when(&mut self, news: bool) {
         let welcome = self.head.record.incarnation.is_some();
-        let owed =
-            if welcome { self.owes_report() } else { self.head.booted && self.head.observed_ask.is_some() };
+        let owed = if welcome { self.owes_report() } else { self.head.booted && self.head.has_looked() };
         if !owed {
             self.head.send_due = None;
             return;

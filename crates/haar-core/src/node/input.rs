@@ -40,10 +40,13 @@ pub enum Input {
     Desired(DesiredSet),
     /// The host was looked at, as asked by [`Effect::Observe`]. All of it, or it is [`Input::Unseen`].
     Observed(Observation),
-    /// Looking at the host failed: libvirtd or the storage does not answer.
+    /// Looking at the host failed: libvirtd or the storage does not answer. The controller is told, so that
+    /// nothing more is placed here until the host is seen again.
     Unseen {
         /// Which ask failed.
         ask: u64,
+        /// Why, in words for a person.
+        why: String,
     },
     /// A call has ended, or was surely cancelled.
     Ended {
@@ -170,7 +173,8 @@ pub enum Effect {
         /// To be given back.
         ask: u64,
     },
-    /// [`Node::hello`](super::Node::hello) has something to say.
+    /// [`Node::hello`](super::Node::hello) has something to say, or [`Node::greeting`](super::Node::greeting)
+    /// something else than before.
     Hello,
     /// [`Node::reports`](super::Node::reports) has something to send.
     Report,

@@ -39,8 +39,11 @@ pub use input::{
 };
 pub use ledger::{Failure, GuestRecord, LedgerChange, LedgerRecord, Made, NodeRecord, Stand};
 
-/// Between two looks at the host, in milliseconds.
-pub const OBSERVE_EVERY_MS: u64 = 30_000;
+/// Between the answer to one look at the host and the next look, in milliseconds: so long may it take until a
+/// guest's end is seen.
+pub const OBSERVE_EVERY_MS: u64 = 5_000;
+/// After which a look that was never answered is asked again, in milliseconds.
+pub const LOOK_LOST_MS: u64 = 60_000;
 /// Between two complete reports, in milliseconds.
 pub const COMPLETE_EVERY_MS: u64 = 600_000;
 /// After which an unanswered hello or report is sent again, in milliseconds.
@@ -67,6 +70,8 @@ pub(crate) struct Head {
     /// The last ask that was answered.
     observed_ask: Option<u64>,
     observe_due: MonoMs,
+    /// Why the last look failed; None after one that did not.
+    blind: Option<String>,
     last_call: u64,
     last_version: u64,
     inventory: Inventory,
@@ -77,6 +82,13 @@ pub(crate) struct Head {
     complete_due: MonoMs,
     /// When an unanswered hello or report is sent again; None while nothing is owed.
     send_due: Option<MonoMs>,
+}
+
+impl Head {
+    /// Whether a look at the host has ended in this run, well or badly.
+    fn has_looked(&self) -> bool {
+        self.observed_ask.is_some() || self.blind.is_some()
+    }
 }
 
 /// What the node knows of one guest.
@@ -148,6 +160,7 @@ impl Node {
                 last_ask: 0,
                 observed_ask: None,
                 observe_due: MonoMs(0),
+                blind: None,
                 last_call: 0,
                 last_version: 0,
                 inventory: Inventory::default(),
@@ -191,7 +204,7 @@ impl Node {
             Input::NotWelcome { incarnation } => draft.not_welcome(*incarnation),
             Input::Desired(set) => draft.take_set(set)?,
             Input::Observed(observation) => draft.observe(observation),
-            Input::Unseen { ask } => draft.unseen(*ask),
+            Input::Unseen { ask, why } => draft.unseen(*ask, why),
             Input::Ended { call, outcome } => draft.ended(*call, outcome),
             Input::Taken(report) => draft.taken(report),
             Input::Local { guest, goal } => draft.local(*guest, *goal)?,
@@ -215,14 +228,26 @@ impl Node {
 
     /// What is to be said to the controller before anything else, when it does not know this ledger yet.
     pub fn hello(&self) -> Option<Hello> {
+        self.greeting().filter(|_| self.head.record.incarnation.is_none())
+    }
+
+    /// What this machine is now and has for guests, or that it cannot be seen; None before the first look has
+    /// ended. Said again when it changes, even under a known incarnation.
+    pub fn greeting(&self) -> Option<Hello> {
         let head = &self.head;
-        let unknown = head.booted && head.observed_ask.is_some() && head.record.incarnation.is_none();
-        unknown.then(|| Hello {
-            hypervisor: head.record.hypervisor,
-            lot: head.record.lot,
-            inventory: head.inventory.clone(),
-            total: head.total,
-        })
+        if !head.booted || !head.has_looked() {
+            return None;
+        }
+        let inventory = match &head.blind {
+            None => head.inventory.clone(),
+            Some(why) => Inventory {
+                accel: Inventory::UNAVAILABLE.to_owned(),
+                accel_reason: why.clone(),
+                ..head.inventory.clone()
+            },
+        };
+        let NodeRecord { hypervisor, lot, .. } = head.record;
+        Some(Hello { hypervisor, lot, inventory, total: head.total })
     }
 
     /// What the controller has not taken yet, in reports of at most [`Report::MOST_GUESTS`] guests, to be sent

@@ -5,11 +5,11 @@ use crate::guest::{Goal, RestartPolicy};
 use crate::id::GuestId;
 use crate::order::Power;
 
-use super::Entry;
 use super::desired::runs;
 use super::draft::Draft;
-use super::input::{Observation, OffReason, Seen};
+use super::input::{Effect, Observation, OffReason, Seen};
 use super::ledger::{GuestRecord, Made, Stand};
+use super::{Entry, OBSERVE_EVERY_MS};
 
 /// A guest that ran for so long is restarted at once again, in milliseconds.
 const STABLE_MS: u64 = 600_000;
@@ -22,10 +22,20 @@ impl Draft<'_> {
         if !head.booted || observation.ask > head.last_ask || head.observed_ask > Some(observation.ask) {
             return;
         }
+        let greeting = self.node.greeting();
         head.observed_ask = Some(observation.ask);
         head.inventory = observation.inventory.clone();
         head.total = observation.total;
+        head.blind = None;
         head.strangers.clone_from(&observation.strangers);
+        self.look_ended(observation.ask);
+        let same = greeting.is_some_and(|said| {
+            let head = &self.head;
+            (&said.inventory, said.total) == (&head.inventory, head.total)
+        });
+        if !same {
+            self.greet_again();
+        }
         for seen in &observation.guests {
             self.see(seen, observation.ask);
         }
@@ -40,9 +50,17 @@ impl Draft<'_> {
         }
     }
 
-    pub(crate) fn unseen(&mut self, ask: u64) {
-        if !self.head.booted || ask > self.head.last_ask || self.head.observed_ask > Some(ask) {
+    pub(crate) fn unseen(&mut self, ask: u64, why: &str) {
+        let head = &mut self.head;
+        if !head.booted || ask > head.last_ask || head.observed_ask > Some(ask) {
             return;
+        }
+        let was_known = head.blind.as_deref() == Some(why);
+        head.blind = Some(why.to_owned());
+        self.look_ended(ask);
+        // Without a single look no feed is asked for, and then this is the only sign of life.
+        if !was_known || self.head.observed_ask.is_none() {
+            self.greet_again();
         }
         for id in self.live_ids() {
             if let Some(entry) = self.entry(id)
@@ -50,6 +68,20 @@ impl Draft<'_> {
             {
                 entry.power = Power::Unknown;
             }
+        }
+    }
+
+    /// The next regular look comes some time after the last one asked for was answered, however slow it was.
+    fn look_ended(&mut self, ask: u64) {
+        if ask == self.head.last_ask {
+            self.head.observe_due = self.now.after(OBSERVE_EVERY_MS);
+        }
+    }
+
+    /// Has the changed facts said under an incarnation that is known; without one the hello says them anyway.
+    fn greet_again(&mut self) {
+        if self.head.record.incarnation.is_some() {
+            self.effects.push(Effect::Hello);
         }
     }
 
@@ -171,7 +203,12 @@ fn follow_power(entry: &mut Entry, now: MonoMs) {
     let running = match entry.power {
         Power::Running => true,
         Power::Off => false,
-        Power::Paused | Power::Absent | Power::Unknown => return,
+        // It holds its place and does nothing until somebody resumes it: no restart by policy.
+        Power::Paused => {
+            entry.restart_due = None;
+            return;
+        }
+        Power::Absent | Power::Unknown => return,
     };
     if running == runs(goal) {
         entry.restart_due = None;

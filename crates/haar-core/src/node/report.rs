@@ -55,7 +55,8 @@ pub(crate) fn same_news(said: Option<&GuestReport>, new: &GuestReport) -> bool {
 /// Whether a complete report is owed and the look it rests on was taken.
 pub(crate) fn complete_is_ready(head: &Head) -> bool {
     let Some(from) = head.complete_from_ask else { return false };
-    head.fed && head.observed_ask.is_some_and(|ask| ask >= from)
+    // What rests on a look is not said while nobody can look.
+    head.fed && head.blind.is_none() && head.observed_ask.is_some_and(|ask| ask >= from)
 }
 
 pub(crate) fn reports(node: &Node) -> Vec<Report> {

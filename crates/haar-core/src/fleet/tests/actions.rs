@@ -72,7 +72,7 @@ fn each_state_and_each_request() {
         ("failed", [no, no, no, no, no, "same"]),
         ("running", ["same", "job", "job", "job", no, "same"]),
         ("stopped", ["job", "same", "same", no, no, "same"]),
-        ("paused", [no, "job", "job", no, no, "same"]),
+        ("paused", ["job", no, "job", no, no, "same"]),
         ("starting", ["same", "busy", "busy", "busy", "busy", "same"]),
         ("stopping", ["busy", "same", "job", "busy", "busy", "same"]),
         ("lost", [no, no, no, no, "job", "same"]),

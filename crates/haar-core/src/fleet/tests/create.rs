@@ -18,6 +18,24 @@ fn reasons(refusal: Refusal) -> Vec<(Cause, usize, String, String)> {
 }
 
 #[test]
+fn nothing_is_placed_on_a_hypervisor_whose_agent_cannot_see_it_until_it_can() {
+    let mut cloud = Cloud::with_hosts(1);
+    let hello =
+        |inventory: Inventory, total| Command::Hello(Hello { hypervisor: host(1), lot: 7, inventory, total });
+    let blind = Inventory {
+        accel: Inventory::UNAVAILABLE.to_owned(),
+        accel_reason: "libvirtd is gone".to_owned(),
+        ..Inventory::default()
+    };
+    cloud.yes(hello(blind, Resources::default()));
+    let Refusal::NoRoom { reasons, .. } = cloud.create(1).unwrap_err() else { panic!("no reasons") };
+    assert_eq!((reasons[0].cause, reasons[0].detail.as_str()), (Cause::Blind, "libvirtd is gone"));
+    assert_eq!(cloud.host(host(1)).total, total(), "the machine is what it was");
+    cloud.yes(hello(Inventory::default(), total()));
+    cloud.create(1).unwrap();
+}
+
+#[test]
 fn a_create_takes_place_address_mac_and_resources_at_once() {
     let mut cloud = Cloud::with_hosts(1);
     let decision = cloud.create(1).unwrap();

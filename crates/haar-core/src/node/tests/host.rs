@@ -158,7 +158,7 @@ fn a_crash_loop_does_not_spin() {
     let mut rig = Rig::running();
     rig.host = vec![off(OffReason::Crashed)];
     let mut starts = 0;
-    for _ in 0..120 {
+    for _ in 0..3_600_000 / OBSERVE_EVERY_MS {
         rig.look_later();
         starts += rig.run().iter().filter(|stage| **stage == Stage::Start).count();
     }
@@ -174,6 +174,8 @@ fn a_restart_by_policy_that_fails_is_tried_again_later() {
     rig.end(fault("invalid", false));
     assert!(matches!(rig.phase(), Phase::Failed { stage: Stage::Network, .. }));
     rig.look_later();
+    assert!(rig.idle(), "not at once again");
+    rig.later(10_000);
     assert_eq!(rig.run(), [Stage::Inspect, Stage::Network, Stage::Start]);
 }
 
@@ -203,8 +205,76 @@ fn a_look_that_failed_makes_power_unknown_and_nothing_lost() {
     let mut rig = Rig::running();
     rig.later(OBSERVE_EVERY_MS);
     let ask = *rig.asks.last().unwrap();
-    rig.give(Input::Unseen { ask });
+    rig.give(Input::Unseen { ask, why: "libvirtd is gone".to_owned() });
     assert_eq!((rig.phase(), rig.said().power), (Phase::Settled, Power::Unknown));
+}
+
+#[test]
+fn a_host_that_cannot_be_seen_is_told_so_and_told_again_once_it_is_seen() {
+    let mut rig = Rig::running();
+    let before = rig.node.greeting().unwrap();
+    assert_eq!(before.inventory.blind(), None);
+    rig.greetings = 0;
+    rig.unseen("libvirtd is gone");
+    let blind = rig.node.greeting().unwrap();
+    assert_eq!((blind.inventory.blind(), blind.total), (Some("libvirtd is gone"), before.total));
+    rig.unseen("libvirtd is gone");
+    assert_eq!(rig.greetings, 1, "the same words are said once");
+    rig.look_later();
+    assert_eq!((rig.greetings, rig.node.greeting().unwrap()), (2, before));
+    assert_eq!(rig.node.hello(), None, "the ledger is known all the while");
+}
+
+#[test]
+fn an_agent_that_starts_blind_says_hello_and_does_nothing() {
+    let mut rig = Rig::fresh(vec![seen(5, Power::Running)]);
+    rig.restart();
+    assert_eq!(rig.node.hello(), None, "before any look has ended");
+    rig.unseen("libvirtd is gone");
+    assert_eq!(rig.node.hello().unwrap().inventory.blind(), Some("libvirtd is gone"));
+    rig.give(Input::Welcome { incarnation: 3 });
+    rig.greetings = 0;
+    rig.unseen("libvirtd is gone");
+    assert_eq!(rig.greetings, 1, "a sign of life, as no feed is asked for");
+    assert_eq!((rig.node.feed_since(), rig.calls.len()), (None, 0));
+    rig.look_later();
+    assert!(rig.node.feed_since().is_some());
+}
+
+#[test]
+fn a_complete_report_waits_until_the_host_is_seen_again() {
+    let mut rig = Rig::running();
+    let is_complete = |rig: &Rig| rig.node.reports().iter().any(|report| report.complete.is_some());
+    assert!(is_complete(&rig));
+    rig.unseen("libvirtd is gone");
+    assert!(!is_complete(&rig));
+    rig.look_later();
+    assert!(is_complete(&rig));
+}
+
+#[test]
+fn a_look_that_is_slow_is_not_asked_twice_and_a_lost_one_is() {
+    let mut rig = Rig::running();
+    rig.later(OBSERVE_EVERY_MS);
+    let asked = rig.asks.len();
+    rig.later(LOOK_LOST_MS - 1);
+    assert_eq!(rig.asks.len(), asked);
+    rig.later(1);
+    assert_eq!(rig.asks.len(), asked + 1);
+}
+
+#[test]
+fn a_paused_guest_is_shown_as_such_is_left_alone_and_a_start_resumes_it() {
+    let mut rig = Rig::running();
+    rig.host = vec![seen(5, Power::Paused)];
+    rig.look_later();
+    assert_eq!((rig.phase(), rig.said().power), (Phase::Settled, Power::Paused));
+    rig.later(3_600_000);
+    rig.look();
+    assert!(rig.idle());
+    rig.feed(order(8, 5, Goal::Running));
+    assert_eq!(rig.run(), [Stage::Inspect, Stage::Network, Stage::Start]);
+    assert_eq!((rig.phase(), rig.said().power), (Phase::Settled, Power::Running));
 }
 
 #[test]

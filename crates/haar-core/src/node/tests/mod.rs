@@ -88,6 +88,8 @@ struct Rig {
     ledger: BTreeMap<(u8, Vec<u8>), LedgerRecord>,
     calls: Vec<StageCall>,
     asks: Vec<u64>,
+    answered: u64,
+    greetings: usize,
     host: Vec<Seen>,
 }
 
@@ -107,6 +109,8 @@ impl Rig {
             ledger: BTreeMap::new(),
             calls: Vec::new(),
             asks: Vec::new(),
+            answered: 0,
+            greetings: 0,
             host,
         };
         rig.give(Input::Boot);
@@ -132,7 +136,8 @@ impl Rig {
             match effect {
                 Effect::Call(call) => self.calls.push(*call),
                 Effect::Observe { ask } => self.asks.push(ask),
-                Effect::Hello | Effect::Report => {}
+                Effect::Hello => self.greetings += 1,
+                Effect::Report => {}
             }
         }
         Ok(())
@@ -149,6 +154,7 @@ impl Rig {
     /// Answers the last look asked for with what the host has.
     fn look(&mut self) {
         let Some(ask) = self.asks.last().copied() else { return };
+        self.answered = ask;
         let guests = self.host.clone();
         self.give(Input::Observed(Observation {
             ask,
@@ -159,8 +165,18 @@ impl Rig {
         }));
     }
 
-    /// Lets the regular look come, and answers it.
+    /// Lets the regular look come, which fails.
+    fn unseen(&mut self, why: &str) {
+        self.later(OBSERVE_EVERY_MS);
+        let Some(ask) = self.asks.last().copied() else { return };
+        self.give(Input::Unseen { ask, why: why.to_owned() });
+    }
+
+    /// Lets the regular look come, and answers it, after one that was asked before.
     fn look_later(&mut self) {
+        if self.asks.last() != Some(&self.answered) {
+            self.look();
+        }
         self.later(OBSERVE_EVERY_MS);
         self.look();
     }
