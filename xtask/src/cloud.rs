@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,7 @@ const PORTS: std::ops::Range<u16> = 8600..8700;
 pub(crate) struct Cloud {
     folder: PathBuf,
     saved: Saved,
+    token: Arc<OnceLock<String>>,
 }
 
 /// Where the cloud's address and token are saved.
@@ -50,13 +52,13 @@ impl Cloud {
             std::fs::write(folder.join(MARK), "This folder is removed by `--clean`.\n")?;
         }
         // Processes started from it must mean the same folder.
-        Ok(Self { folder: folder.canonicalize()?, saved })
+        Ok(Self { folder: folder.canonicalize()?, saved, token: Arc::default() })
     }
 
     /// The cloud in this folder, if there is one of ours.
     pub(crate) fn find(folder: &Path, saved: Saved) -> Option<Self> {
         let folder = folder.join(MARK).exists().then(|| folder.canonicalize().ok()).flatten()?;
-        Some(Self { folder, saved })
+        Some(Self { folder, saved, token: Arc::default() })
     }
 
     /// The folder with all of it.
@@ -108,14 +110,16 @@ impl Cloud {
         command
     }
 
+    /// The environment of a command that speaks to this cloud. Its own token is the proof that it is this one:
+    /// another cloud at the address, such as the user's own, refuses it.
     fn environment(&self, command: &mut Command) {
         // Nothing that the caller's shell sets may lead to another cloud.
         for name in ["HAAR_URL", "HAAR_CLOUD", "HAAR_TOKEN", "HAAR_PROJECT", "HAAR_LIBVIRT"] {
             command.env_remove(name);
         }
         if let Some(port) = self.noted_port() {
-            // The token saved for an address is found by the address.
             command.env("HAAR_URL", format!("http://127.0.0.1:{port}"));
+            command.env("HAAR_TOKEN", self.token());
         }
         if self.saved == Saved::Apart {
             command.env("XDG_CONFIG_HOME", self.folder.join("config")).env_remove("SUDO_USER");
@@ -123,13 +127,37 @@ impl Cloud {
         command.env("NO_COLOR", "1");
     }
 
+    /// The token of this very cloud; one that nobody knows while it has none.
+    fn token(&self) -> String {
+        if let Some(token) = self.token.get() {
+            return token.clone();
+        }
+        let file = self.data().join("admin.token");
+        let read = packages::as_root("cat").and_then(|mut cat| run::quietly(cat.arg(&file)));
+        match read.map(|text| text.trim().to_owned()) {
+            Ok(token) if !token.is_empty() => self.token.get_or_init(|| token).clone(),
+            _ => "none-yet".to_owned(),
+        }
+    }
+
     /// What must stand before a bare `haar …` for it to mean this cloud: nothing, or its address.
     pub(crate) fn address_words(&self) -> Result<String> {
-        let mut bare = self.haar(&["config", "show", "-o", "json"]);
         let ours = text(&self.json(&["config", "show"])?, "cloud")?;
-        let meant = run::quietly(bare.env_remove("HAAR_URL")).unwrap_or_default();
+        let named = format!("haar-{}", &ours[..8]);
+        let means_ours = |name: Option<&str>| {
+            let mut bare = self.haar(&["config", "show", "-o", "json"]);
+            bare.env_remove("HAAR_URL").env_remove("HAAR_TOKEN");
+            bare.envs(name.map(|name| ("HAAR_CLOUD", name)));
+            run::quietly(&mut bare).is_ok_and(|printed| printed.contains(&ours))
+        };
+        if means_ours(None) {
+            return Ok(String::new());
+        }
+        if means_ours(Some(&named)) {
+            return Ok(format!("HAAR_CLOUD={named} "));
+        }
         let port = self.noted_port().context("the cloud has no port noted")?;
-        Ok(if meant.contains(&ours) { String::new() } else { format!("HAAR_URL=http://127.0.0.1:{port} ") })
+        Ok(format!("HAAR_URL=http://127.0.0.1:{port} "))
     }
 
     /// Runs a command and returns what it printed.
@@ -144,9 +172,9 @@ impl Cloud {
             .with_context(|| format!("`haar {}` printed no JSON: {printed}", words.join(" ")))
     }
 
-    /// Whether the controller answers.
+    /// Whether this cloud's controller answers, and no other one at its address.
     pub(crate) fn is_up(&self) -> bool {
-        self.program().exists() && self.json(&["status"]).is_ok()
+        self.program().exists() && self.noted_port().is_some() && self.json(&["status"]).is_ok()
     }
 
     /// The words of `haar up` for this cloud, on the first port that nobody listens on.
@@ -256,6 +284,30 @@ mod tests {
         Cloud::at(&ours, Saved::Apart)?;
         std::fs::write(ours.join("key"), "k\n")?;
         ensure!(Cloud::at(&ours, Saved::Apart).is_ok() && Cloud::find(&ours, Saved::Apart).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn another_cloud_at_the_address_is_not_taken_for_ours() -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = run::Scratch::inside(&std::env::temp_dir())?;
+        let cloud = Cloud::at(&scratch.path().join("demo"), Saved::Apart)?;
+        for folder in ["bin", "cloud"] {
+            std::fs::create_dir(cloud.file(folder))?;
+        }
+        // In place of a program that asks a controller: it answers who shows its own cloud's token.
+        let answer = "#!/bin/sh\n[ \"$HAAR_TOKEN\" = \"$(cat \"$0.knows\")\" ] && echo '{}'\n";
+        std::fs::write(cloud.program(), answer)?;
+        std::fs::set_permissions(cloud.program(), std::fs::Permissions::from_mode(0o755))?;
+        std::fs::write(cloud.file("port"), "8600\n")?;
+        std::fs::write(cloud.data().join("admin.token"), "ours\n")?;
+        let knows = cloud.file("bin/haar.knows");
+        std::fs::write(&knows, "the-users-own")?;
+        ensure!(!cloud.is_up());
+        if run::is_root() {
+            std::fs::write(&knows, "ours")?;
+            ensure!(cloud.is_up());
+        }
         Ok(())
     }
 

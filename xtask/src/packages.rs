@@ -64,8 +64,10 @@ pub(crate) const RUN: &[Need] = &[
     need("openssh-client", "ssh", "logs in to guests"),
 ];
 
-/// What only the tests need.
+/// What the tests need that run no guests.
 pub(crate) const CHECK: &[Need] = &[
+    need("qemu-utils", "qemu-img", "judges the disks and images of the storage tests"),
+    need("libvirt-clients", "virt-xml-validate", "checks our domain XML"),
     need("libxml2-utils", "xmllint", "virt-xml-validate checks our domain XML with it"),
     need("btrfs-progs", "mkfs.btrfs", "the btrfs volumes' tests"),
     need("curl", "curl", "speaks to our servers as a stranger would"),
@@ -75,12 +77,13 @@ pub(crate) const CHECK: &[Need] = &[
 pub(crate) const SETS: &[(&str, &[&[Need]])] = &[
     ("image", &[IMAGE]),
     ("build", &[BUILD]),
+    ("check", &[BUILD, CHECK]),
     ("demo", &[BUILD, RUN, IMAGE]),
     ("test", &[BUILD, RUN, IMAGE, CHECK]),
 ];
 
 pub(crate) const HELP: &str = "\
-cargo xtask packages <image|build|demo|test> [--list]
+cargo xtask packages <image|build|check|demo|test> [--list]
 
 Installs the Debian packages of a set that are missing; elsewhere it names them.
   --list   prints the set with what each package is for, and changes nothing";
@@ -288,6 +291,15 @@ mod tests {
             let packages: Vec<_> = set(name).unwrap().iter().map(|need| need.package).collect();
             assert!(packages.contains(&"qemu-system-x86") && packages.contains(&"qemu-utils"), "{name}");
         }
+    }
+
+    #[test]
+    fn tests_without_root_have_their_tools_and_no_emulator() {
+        let packages: Vec<_> = set("check").unwrap().iter().map(|need| need.package).collect();
+        for package in ["qemu-utils", "libvirt-clients", "libxml2-utils", "libvirt-dev"] {
+            assert!(packages.contains(&package), "{package}");
+        }
+        assert!(!packages.contains(&"libvirt-daemon-system"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Stages run in order and the first that fails ends the run. Plain `cargo test` is used, never another
 //! runner: one way to run the tests, and nothing to install. A test that cannot run on this machine
-//! writes a line to the file `$HAAR_LEFT_OUT` and passes; these lines are printed at the end.
+//! writes a line to the file `$HAAR_LEFT_OUT` and passes; these lines are printed at the end. Under `HAAR_LIVE`
+//! nothing may be left out.
 
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +18,7 @@ cargo xtask test [STAGE...]
 Installs what the tests need, then runs the stages (all, or those named):
   packages  tidy  format  clippy  build  test
 As root, `test` includes the live tests: they get HAAR_LIVE=1, HAAR_TEST_IMAGE (the tiny guest image),
-HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are named and left out.";
+HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are left out, and named at the end.";
 
 /// A stage: its name and what it does.
 type Stage = (&'static str, fn() -> Result<()>);
@@ -25,8 +26,8 @@ type Stage = (&'static str, fn() -> Result<()>);
 const STAGES: &[Stage] = &[
     ("packages", install),
     ("tidy", tidy::check),
-    ("format", || cargo(&["fmt", "--all", "--check"])),
-    ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    ("format", || component("rustfmt", &["fmt", "--all", "--check"])),
+    ("clippy", || component("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("build", || cargo(&["build", "--workspace", "--all-targets"])),
     ("test", tests),
 ];
@@ -57,16 +58,29 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 }
 
 fn install() -> Result<()> {
-    // Without root only what building takes: the live tests are left out anyway.
-    packages::install(&packages::set(if run::is_root() { "test" } else { "build" })?)
+    // Without root nothing that runs guests: the live tests are left out anyway.
+    packages::install(&packages::set(if run::is_root() { "test" } else { "check" })?)
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
     run::shown(run::cargo().args(arguments))
 }
 
+/// A stage of a component that not every toolchain has.
+fn component(name: &str, arguments: &[&str]) -> Result<()> {
+    let asked = run::cargo().args([arguments[0], "--version"]).output();
+    if !asked.is_ok_and(|output| output.status.success()) {
+        bail!("{}", missing(name, run::find("rustup").is_some()));
+    }
+    cargo(arguments)
+}
+
+fn missing(name: &str, has_rustup: bool) -> String {
+    let how = if has_rustup { "install it" } else { "where rustup manages Rust, install it" };
+    format!("this toolchain has no {name}; {how}: rustup component add {name}")
+}
+
 fn tests() -> Result<()> {
-    let top = tidy::top()?;
     let scratch = run::Scratch::inside(&std::env::temp_dir())?;
     let left_out = scratch.path().join("left-out");
     let mut command = run::cargo();
@@ -82,56 +96,31 @@ fn tests() -> Result<()> {
     };
     let outcome = run::shown(&mut command);
     drop(daemons);
-    let live = if is_live { Vec::new() } else { live_tests(&top)? };
-    say_what_was_left_out(&left_out, &live);
+    say_what_was_left_out(&left_out)?;
     outcome
 }
 
-fn say_what_was_left_out(file: &Path, live: &[String]) {
-    let lines = std::fs::read_to_string(file).unwrap_or_default();
-    if lines.is_empty() && live.is_empty() {
-        return;
+fn say_what_was_left_out(file: &Path) -> Result<()> {
+    let text = match std::fs::read_to_string(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.context("what was left out cannot be read")?,
+    };
+    for line in left_out_lines(&text) {
+        eprintln!("{line}");
     }
-    eprintln!("\nleft out:");
-    for line in lines.lines() {
-        eprintln!("  {line}");
-    }
-    for name in live {
-        eprintln!("  {name}: live tests need root");
-    }
+    Ok(())
 }
 
-/// The names of the tests in files that ask for `HAAR_LIVE`.
-fn live_tests(top: &Path) -> Result<Vec<String>> {
-    let listed = run::quietly(
-        run::command("grep")
-            .args(["-rl", "--include=*.rs", concat!("HAAR_", "LIVE"), "crates"])
-            .current_dir(top),
-    );
-    // grep finds nothing, and fails, while there is no live test.
-    let Ok(files) = listed else { return Ok(Vec::new()) };
-    let mut names = Vec::new();
-    for file in files.lines() {
-        let text = std::fs::read_to_string(top.join(file)).with_context(|| format!("cannot read {file}"))?;
-        names.extend(test_names(&text).into_iter().map(|name| format!("{file} {name}")));
+/// What is printed: each test once, under a heading that counts them.
+fn left_out_lines(text: &str) -> Vec<String> {
+    let mut tests: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    tests.sort_unstable();
+    tests.dedup();
+    if tests.is_empty() {
+        return Vec::new();
     }
-    names.sort();
-    Ok(names)
-}
-
-/// The functions that follow a test attribute.
-fn test_names(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut follows_attribute = false;
-    for line in text.lines().map(str::trim) {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-            follows_attribute = true;
-        } else if let Some((_, after)) = line.split_once("fn ").filter(|_| follows_attribute) {
-            names.extend(after.split('(').next().map(str::to_owned));
-            follows_attribute = false;
-        }
-    }
-    names
+    let heading = format!("\n{} left out:", tests.len());
+    std::iter::once(heading).chain(tests.iter().map(|line| format!("  {line}"))).collect()
 }
 
 #[cfg(test)]
@@ -139,9 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tests_are_known_by_their_attribute() {
-        let text = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(flavor = \"multi_thread\")]\nasync fn two() {}\n";
-        assert_eq!(test_names(text), ["one", "two"]);
+    fn what_was_left_out_is_counted_and_said_once() {
+        assert!(left_out_lines("").is_empty());
+        let lines = left_out_lines("haar b: no kvm\nhaar a: not root\nhaar b: no kvm\n");
+        assert_eq!(lines, ["\n2 left out:", "  haar a: not root", "  haar b: no kvm"]);
+    }
+
+    #[test]
+    fn a_missing_component_is_named_with_what_installs_it() {
+        assert!(missing("clippy", true).ends_with("install it: rustup component add clippy"));
     }
 
     #[test]

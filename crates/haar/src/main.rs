@@ -1,6 +1,9 @@
 //! The haar binary: its first word is a mode of a server ([`modes`]) or a noun of the command line ([`cli`]).
 
 mod cli;
+#[cfg(test)]
+#[path = "../tests/left_out/mod.rs"]
+mod left_out;
 mod modes;
 
 use std::process::ExitCode;

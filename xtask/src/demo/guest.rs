@@ -16,6 +16,10 @@ use crate::run;
 pub(super) const NAME: &str = "web";
 const NETWORK: &str = "default";
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
+/// The first of the console's lines after a boot.
+const BOOTED: &str = "haar-guest: booted from its own disk";
+/// The whole console log, as far as it is kept.
+const WHOLE_LOG: &str = "67108864";
 const FILE: &str = "/root/written-by-the-demo";
 
 /// The guest, its address and the key that opens it.
@@ -25,15 +29,22 @@ pub(super) struct Guest {
     pub(super) image: String,
     pub(super) key: PathBuf,
     pub(super) address: String,
+    /// Where in the console's log the boot begins that is shown.
+    log_from: usize,
 }
 
 impl Guest {
     /// Makes it, or takes the one of a former run and has it run.
     pub(super) fn ensure(show: &mut Show, cloud: &Cloud, flavor: &str, image: &str) -> Result<Self> {
         let key = key(cloud)?;
+        let mut log_from = 0;
         match cloud.json(&["guest", "show", NAME]) {
-            Ok(known) if known["state"] == "running" => {}
+            // It booted in a former run: its last boot counts, and nothing before it.
+            Ok(known) if known["state"] == "running" => {
+                log_from = log(cloud)?.rfind(BOOTED).unwrap_or_default();
+            }
             Ok(_) => {
+                log_from = log(cloud)?.len();
                 show.run("start the guest of the former run", cloud, &["guest", "start", NAME])?;
             }
             Err(_) => {
@@ -57,7 +68,7 @@ impl Guest {
         let seen = cloud.json(&["guest", "show", NAME])?;
         let address = cloud::text(&seen, "ip").context("the guest has no address")?;
         let image = cloud::text(&seen, "image_name")?;
-        Ok(Self { cloud: cloud.clone(), image, key, address })
+        Ok(Self { cloud: cloud.clone(), image, key, address, log_from })
     }
 
     /// The list shows it running, with its address.
@@ -76,18 +87,19 @@ impl Guest {
     /// The serial console says that it booted from its own disk, read its seed and set that address.
     pub(super) fn show_console(&self, show: &mut Show) -> Result<()> {
         let proofs = [
-            "haar-guest: booted from its own disk".to_owned(),
+            BOOTED.to_owned(),
             format!("haar-guest: seed disk read, host name {NAME}"),
             format!("haar-guest: address {}/", self.address),
             "haar-guest: ready".to_owned(),
         ];
         show.step("its serial console", &format!("haar guest log {NAME}"), || {
             cloud::wait_for(BOOT_LIMIT, || {
-                let log = self.log()?;
+                let whole = log(&self.cloud)?;
+                let log = whole.get(self.log_from..).unwrap_or_default();
                 let found = |proof: &String| {
                     let line = log.lines().find(|line| line.contains(proof.as_str()));
                     line.map(str::trim_end)
-                        .with_context(|| format!("the console does not say `{proof}`:\n{}", last(&log)))
+                        .with_context(|| format!("the console does not say `{proof}`:\n{}", last(log)))
                 };
                 let lines: Vec<&str> = proofs.iter().map(found).collect::<Result<_>>()?;
                 Ok(lines.join("\n"))
@@ -140,10 +152,6 @@ impl Guest {
         Ok(())
     }
 
-    fn log(&self) -> Result<String> {
-        self.cloud.run(&["guest", "log", NAME])
-    }
-
     fn ssh(&self, command: &str) -> Result<String> {
         let mut ssh = Command::new("ssh");
         ssh.args(self.ssh_words()).args([
@@ -168,6 +176,11 @@ impl Guest {
     fn ssh_line(&self, command: &str) -> String {
         format!("ssh -i {} root@{} '{command}'", self.key.display(), self.address)
     }
+}
+
+/// All that the guest wrote to its console.
+fn log(cloud: &Cloud) -> Result<String> {
+    cloud.run(&["guest", "log", NAME, "--tail", WHOLE_LOG])
 }
 
 /// The demo's own key, made once.

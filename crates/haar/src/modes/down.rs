@@ -13,6 +13,7 @@ use haar_api::rpc;
 use haar_api::rpc_client::{self, Address};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::folder::Folder;
@@ -112,9 +113,16 @@ async fn stop(folder: &Folder, purge: bool) -> anyhow::Result<bool> {
             }
         }
     }
-    let Some(pid) = folder.holder() else { return Err(needs_root().into()) };
+    let Some(pid) = holder(folder).await? else {
+        if folder.is_taken()? {
+            return Err(needs_root().into());
+        }
+        return tokio::task::block_in_place(|| folder.wait_for_the_former());
+    };
     match kill(pid, Signal::SIGTERM) {
         Err(Errno::EPERM) => return Err(needs_root().into()),
+        // It ended in this very moment.
+        Err(Errno::ESRCH) => {}
         asked => asked.with_context(|| format!("process {pid} cannot be stopped"))?,
     }
     let deadline = Instant::now() + LIMIT;
@@ -124,7 +132,22 @@ async fn stop(folder: &Folder, purge: bool) -> anyhow::Result<bool> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // One that was killed meanwhile leaves others behind, which end by themselves.
+    tokio::task::block_in_place(|| folder.wait_for_the_former())?;
     Ok(true)
+}
+
+/// The process that has the folder. One that is dying holds it a moment longer than it can be told.
+async fn holder(folder: &Folder) -> anyhow::Result<Option<Pid>> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match folder.holder() {
+            None if folder.is_taken()? && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            found => return Ok(found),
+        }
+    }
 }
 
 /// Removes all that is this cloud's, and nothing else; says what stays on the machine.

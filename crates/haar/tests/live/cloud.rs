@@ -11,6 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::left_out::left_out;
+
 /// How long anything may take on a loaded machine without hardware virtualisation.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
@@ -34,19 +36,27 @@ impl Drop for Cloud {
                 println!("--- {log}.log\n{}", text.unwrap_or_default());
             }
         }
-        let gone = self.command(&["down", "--purge", "--yes", "--data"]).arg(self.data()).output();
-        match gone {
-            Ok(output) if output.status.success() => {}
-            other => println!("the test's cloud could not be removed: {other:?}"),
+        if !self.data().exists() {
+            return;
+        }
+        let gone = self.command(&["down", "--purge", "--yes", "--data"]).arg(self.data()).output().unwrap();
+        let left = if self.cloud_id.is_empty() { Vec::new() } else { self.left_over() };
+        let is_gone = gone.status.success() && left.is_empty() && !self.data().exists();
+        let words = format!("the test's cloud could not be removed: {}{left:?}", text(&gone));
+        // A second panic would hide the first.
+        if std::thread::panicking() {
+            println!("gone: {is_gone}; otherwise {words}");
+        } else {
+            assert!(is_gone, "{words}");
         }
     }
 }
 
 impl Cloud {
     /// A folder and a port; nothing is started yet.
-    pub(crate) fn prepare() -> Option<Cloud> {
+    pub(crate) fn prepare(test: &str) -> Option<Cloud> {
         if std::env::var_os("HAAR_LIVE").is_none() {
-            println!("left out: HAAR_LIVE is not set");
+            left_out(&format!("haar {test}"), "live tests need root and HAAR_LIVE=1");
             return None;
         }
         let image = std::env::var_os("HAAR_TEST_IMAGE").expect("HAAR_TEST_IMAGE names the tiny guest image");
@@ -60,8 +70,8 @@ impl Cloud {
     }
 
     /// A cloud that is up, with the tiny image in it and a key for its guests.
-    pub(crate) fn with_image() -> Option<Cloud> {
-        let mut cloud = Cloud::prepare()?;
+    pub(crate) fn with_image(test: &str) -> Option<Cloud> {
+        let mut cloud = Cloud::prepare(test)?;
         cloud.up();
         let image = cloud.image.to_string_lossy().into_owned();
         cloud.haar(&["image", "import", "tiny", &image]);
@@ -119,11 +129,36 @@ impl Cloud {
         command
     }
 
-    pub(crate) fn up(&mut self) -> String {
-        let output = self.up_command().output().unwrap();
+    pub(crate) fn up(&mut self) {
+        let output = self.up_command().args(["-o", "json"]).output().unwrap();
         assert!(output.status.success(), "haar up: {}", text(&output));
-        self.cloud_id = self.json(&["status"]).unwrap()["cloud"].as_str().unwrap().to_owned();
+        let up: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        self.cloud_id = up["cloud"].as_str().unwrap().to_owned();
+        assert_eq!(self.json(&["status"]).unwrap()["cloud"].as_str(), Some(self.cloud_id.as_str()));
+    }
+
+    /// `haar up` where libvirtd cannot be run and its sockets are hidden, in a mount namespace of its own.
+    pub(crate) fn up_without_libvirtd(&self) -> String {
+        let script =
+            "mount --bind /dev/null /usr/sbin/libvirtd && mount -t tmpfs tmpfs /run/libvirt && exec \"$@\"";
+        let up = self.up_command();
+        let mut hidden = Command::new("unshare");
+        hidden.args(["--mount", "sh", "-c", script, "sh"]).arg(up.get_program()).args(up.get_args());
+        for (name, value) in up.get_envs() {
+            match value {
+                Some(value) => hidden.env(name, value),
+                None => hidden.env_remove(name),
+            };
+        }
+        let output = hidden.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
         text(&output)
+    }
+
+    /// Lets that cloud see libvirtd again.
+    pub(crate) fn show_libvirtd(&self) {
+        let agent = until("the agent", || self.process("agent")).to_string();
+        run("nsenter", &["--mount", "--target", &agent, "umount", "/run/libvirt"]);
     }
 
     pub(crate) fn down(&self) -> String {
@@ -160,11 +195,31 @@ impl Cloud {
         all.into_iter().find(is_role).map(Pid::from_raw)
     }
 
-    /// Kills the process of this role, without a word, and waits until another has taken its place.
-    pub(crate) fn kill(&self, role: &str) {
+    /// Kills the process of this role, without a word, while the guest's job is at one of these stages: `holder`,
+    /// who does the work there, is held until the stage is reached. Waits until another has taken the place.
+    pub(crate) fn kill_at(&self, role: &str, guest: &str, held: Held, stages: &[&str]) {
+        let stage = until(&format!("a stage of {stages:?}"), || self.stage(guest, stages));
         let pid = until(role, || self.process(role));
         kill(pid, Signal::SIGKILL).unwrap();
+        drop(held);
+        println!("{role} was killed at stage {stage}");
         until("its successor", || self.process(role).filter(|new| *new != pid));
+    }
+
+    /// Holds the process of this role where it is.
+    pub(crate) fn hold(&self, role: &str) -> Held {
+        let pid = until(role, || self.process(role));
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Held(pid)
+    }
+
+    /// Which of these stages the guest's job is at.
+    fn stage(&self, guest: &str, stages: &[&str]) -> Option<String> {
+        let jobs = self.json(&["job", "list", "--guest", guest])?;
+        let steps = jobs["items"].as_array()?.iter().filter_map(|job| job["steps"].as_array()).flatten();
+        let mut running = steps.filter(|step| step["state"] == "running");
+        let stage = running.next()?["stage"].as_str()?.to_owned();
+        stages.contains(&stage.as_str()).then_some(stage)
     }
 
     /// What libvirt has of this cloud: names of domains whose XML carries its mark.
@@ -188,6 +243,16 @@ impl Cloud {
         let links = run("ip", &["-brief", "link"]);
         left.extend(links.lines().filter(|line| line.starts_with(&prefix)).map(str::to_owned));
         left
+    }
+}
+
+/// A process that is held; let go when dropped.
+pub(crate) struct Held(Pid);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have been killed meanwhile.
+        let _ = kill(self.0, Signal::SIGCONT);
     }
 }
 

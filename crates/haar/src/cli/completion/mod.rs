@@ -73,7 +73,7 @@ pub(crate) fn print(words: &Words) -> Result<(), Failure> {
 /// Answers a script: one candidate per line, its meaning after a tab.
 pub(crate) fn answer(words: &[String]) -> ExitCode {
     let words = words.strip_prefix(&["--".to_owned()]).unwrap_or(words);
-    let wanted = walk::walk(whole(), words);
+    let wanted = walk::walk(&whole(), words);
     let mut lines: Vec<String> = candidates::of(&wanted).iter().map(ToString::to_string).collect();
     lines.sort();
     lines.dedup();

@@ -49,11 +49,11 @@ impl Wanted {
 }
 
 /// Reads all words but the last as the grammar does, and the last as what is wanted.
-pub(super) fn walk(whole: Command, words: &[String]) -> Wanted {
+pub(super) fn walk(whole: &Command, words: &[String]) -> Wanted {
     // bash makes words of their own of the equals signs.
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (last, before) = words.split_last().unwrap_or((&"", &[]));
-    let mut state = State { command: &whole, positional: 0, open: None, only_values: false };
+    let mut state = State { command: whole, positional: 0, open: None, only_values: false };
     let mut wanted =
         Wanted { typed: if *last == "=" { String::new() } else { (*last).to_owned() }, ..Wanted::default() };
     for word in before.iter().filter(|word| **word != "=") {
@@ -170,7 +170,7 @@ mod tests {
 
     fn wanted(words: &str) -> Wanted {
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-        walk(super::super::whole(), &words)
+        walk(&super::super::whole(), &words)
     }
 
     fn fixed(words: &str) -> Vec<String> {
