@@ -56,6 +56,11 @@ impl Folder {
         self.path("controller/store.redb").try_exists().unwrap_or(true)
     }
 
+    /// Whether this machine is a hypervisor of a cloud whose books are gone.
+    pub(super) fn has_lost_its_books(&self) -> bool {
+        !self.is_founded() && self.path("agent.toml").exists()
+    }
+
     /// Whether it is a data folder at all: it has a layout, or a first start got no further than its lock.
     pub(super) fn is_ours(&self) -> bool {
         let Ok(entries) = std::fs::read_dir(&self.0) else { return false };
@@ -191,10 +196,11 @@ impl Folder {
         std::fs::rename(&aside, self.path("VERSION"))
     }
 
-    /// The last lines of a log.
+    /// The last lines of a log; a line that is repeated counts once.
     pub(super) fn log_end(&self, name: &str, lines: usize) -> String {
         let text = std::fs::read_to_string(self.path("log").join(name)).unwrap_or_default();
-        let all: Vec<&str> = text.lines().collect();
+        let mut all: Vec<&str> = text.lines().collect();
+        all.dedup();
         let end: Vec<String> =
             all[all.len().saturating_sub(lines)..].iter().map(|line| format!("    {line}")).collect();
         end.join("\n")
@@ -285,6 +291,27 @@ mod tests {
         // Root may look at everything, but follows no link to itself.
         std::os::unix::fs::symlink("LOCK", root.path().join("LOCK")).unwrap();
         assert!(Folder::at(root.path()).unwrap().is_taken().is_err());
+    }
+
+    #[test]
+    fn lost_books_are_told_from_a_first_start() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path()).unwrap();
+        assert!(!folder.has_lost_its_books());
+        std::fs::write(folder.path("agent.toml"), "").unwrap();
+        assert!(folder.has_lost_its_books());
+        std::fs::create_dir(folder.path("controller")).unwrap();
+        std::fs::write(folder.path("controller/store.redb"), "").unwrap();
+        assert!(!folder.has_lost_its_books());
+    }
+
+    #[test]
+    fn the_end_of_a_log_says_each_thing_once() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path()).unwrap();
+        std::fs::create_dir(folder.path("log")).unwrap();
+        std::fs::write(folder.path("log/a.log"), "one\ntwo\nthree\nthree\nthree\n").unwrap();
+        assert_eq!(folder.log_end("a.log", 2), "    two\n    three");
     }
 
     #[test]

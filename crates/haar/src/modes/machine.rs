@@ -74,7 +74,20 @@ pub(super) fn checks(data: &Path, libvirt: Libvirt, sub_agent: Option<&Path>) ->
     checks.push(storage(data));
     checks.extend(impassable(data));
     checks.push(nftables());
+    checks.extend(forwarding(data));
     checks
+}
+
+/// Chains of somebody else's that drop what guests send; only root can see them.
+fn forwarding(data: &Path) -> Vec<Check> {
+    let config = haar_agent::Config::read(&data.join("agent.toml")).ok();
+    let drops = haar_agent::net::forward_drops(config.map(|config| config.cloud)).unwrap_or_default();
+    let check = |drop: haar_agent::net::ForwardDrop| {
+        let found = format!("{} drops what is forwarded", drop.chain);
+        let note = format!("guests reach nobody outside; let them pass: {}", drop.remedy.join("; "));
+        Check::new(Mark::Warning, found, note)
+    };
+    drops.into_iter().map(check).collect()
 }
 
 fn virtualisation(libvirt: Libvirt) -> Check {

@@ -21,6 +21,8 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Everything a live test needs, or None with the reason said.
 pub(crate) struct Cloud {
+    data: PathBuf,
+    mounted: Option<Mounted>,
     folder: TempDir,
     listen: String,
     image: PathBuf,
@@ -66,7 +68,9 @@ impl Cloud {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let listen = format!("127.0.0.1:{port}");
-        Some(Cloud { folder, listen, image: image.into(), cloud_id: String::new(), _turn: turn })
+        let data = folder.path().join("data");
+        let image = image.into();
+        Some(Cloud { data, mounted: None, folder, listen, image, cloud_id: String::new(), _turn: turn })
     }
 
     /// A cloud that is up, with the tiny image in it and a key for its guests.
@@ -88,7 +92,17 @@ impl Cloud {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.path("data")
+        self.data.clone()
+    }
+
+    /// Puts the data folder on a file system of its own, of this size.
+    pub(crate) fn mount(&mut self, size: &str) -> PathBuf {
+        let place = self.path("disk");
+        std::fs::create_dir(&place).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size},mode=0711"), "tmpfs", as_text(&place)]);
+        self.mounted = Some(Mounted(place.clone()));
+        self.data = place.join("data");
+        place
     }
 
     /// The command line as its user would call it, with credentials of its own.
@@ -243,6 +257,15 @@ impl Cloud {
         let links = run("ip", &["-brief", "link"]);
         left.extend(links.lines().filter(|line| line.starts_with(&prefix)).map(str::to_owned));
         left
+    }
+}
+
+/// A file system, until dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 

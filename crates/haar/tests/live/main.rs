@@ -170,3 +170,41 @@ fn a_cloud_whose_up_was_killed_is_up_again_at_once() {
     cloud.haar(&["down", "--purge", "--yes", "--data", as_text(&cloud.data())]);
     assert_eq!(cloud.left_over(), Vec::<String>::new());
 }
+
+#[test]
+fn a_disk_that_was_full_at_the_first_start_is_no_trap() {
+    let Some(mut cloud) = Cloud::prepare("a_disk_that_was_full_at_the_first_start_is_no_trap") else {
+        return;
+    };
+    let disk = cloud.mount("64k");
+    let filler = disk.join("filler");
+    std::fs::write(&filler, vec![0; 64 << 10]).unwrap();
+    let up = cloud.up_command().output().unwrap();
+    assert!(!up.status.success(), "{}", text(&up));
+    assert!(text(&up).contains("No space left"), "{}", text(&up));
+    cloud.haar(&["down", "--purge", "--yes", "--data", as_text(&cloud.data())]);
+
+    let up = cloud.up_command().output().unwrap();
+    assert!(!up.status.success(), "{}", text(&up));
+    std::fs::remove_file(&filler).unwrap();
+    run("mount", &["-o", "remount,size=1g", as_text(&disk)]);
+    cloud.up();
+}
+
+#[test]
+fn books_that_are_lost_are_missed_and_a_backup_brings_them_back() {
+    let Some(mut cloud) = Cloud::prepare("books_that_are_lost_are_missed_and_a_backup_brings_them_back")
+    else {
+        return;
+    };
+    cloud.up();
+    cloud.haar(&["flavor", "create", "kept", "--cpu", "1", "--memory", "1g", "--disk", "1g"]);
+    cloud.down();
+    let (books, backup) = (cloud.data().join("controller"), cloud.path("backup"));
+    std::fs::rename(&books, &backup).unwrap();
+    let up = cloud.up_command().output().unwrap();
+    assert!(!up.status.success() && text(&up).contains("books of this cloud are gone"), "{}", text(&up));
+    run("cp", &["-a", as_text(&backup), as_text(&books)]);
+    cloud.up();
+    assert!(cloud.haar(&["flavor", "list"]).contains("kept"));
+}

@@ -155,6 +155,14 @@ fn prepare(mut words: Words) -> anyhow::Result<(Words, Folder, Vec<Check>)> {
     if folder.wait_for_the_former()? {
         say("  waited for the processes of a killed `haar up` to end");
     }
+    if folder.has_lost_its_books() {
+        let data = folder.0.display();
+        bail!(
+            "the books of this cloud are gone: {data}/controller holds none, and agent.toml says that there were; \
+             restore a backup of that folder, or begin anew in another one (--data DIR); `haar down --purge --yes \
+             --data {data}` removes what is left of the old cloud, guests included"
+        );
+    }
     say("  checking this machine");
     let mut checks = machine::checks(&folder.0, Libvirt::Start, words.libvirt_program.as_deref());
     checks.iter().for_each(|check| say(&format!("    {}", check.line())));
