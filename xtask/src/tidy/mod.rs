@@ -7,6 +7,7 @@ mod codes;
 mod examples;
 mod headers;
 mod imports;
+mod metrics;
 mod paths;
 
 use std::fmt;
@@ -19,8 +20,8 @@ use crate::run;
 pub(crate) const HELP: &str = "\
 cargo xtask tidy
 
-Checks who imports whom, that each Rust file says what is in it, that every error code is in
-docs/operating.md, that each example in etc/ can be read and a test reads it, and that no file names a developer's machine.";
+Checks who imports whom, that each Rust file says what is in it, that every error code and
+metric is in docs/operating.md, that each example in etc/ can be read and a test reads it, and that no file names a developer's machine.";
 
 /// Something that is not as it should be: where, and what to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub(crate) fn check() -> Result<()> {
     let mut faults = imports::check()?;
     faults.extend(headers::check(&sources));
     faults.extend(codes::check(&sources));
+    faults.extend(metrics::check(&sources));
     faults.extend(examples::check(&sources));
     faults.extend(paths::check(&sources));
     for fault in &faults {
