@@ -22,6 +22,7 @@ pub mod seed;
 mod stages;
 mod streams;
 pub mod supervise;
+mod sweep;
 
 pub use call::Patience;
 pub use config::Config;

@@ -9,6 +9,7 @@ pub(crate) mod pull;
 pub(crate) mod talk;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Fed {
     pub streams: Vec<Ticket>,
     /// Items that this release cannot read.
     pub unsupported: Vec<Unsupported>,
+    /// Every image the controller has; None when it does not say.
+    pub catalogue: Option<BTreeSet<ImageId>>,
 }
 
 /// An item of the feed that this release cannot read.

@@ -30,6 +30,7 @@ use crate::observe::{self, Reserve};
 use crate::stages::Hands;
 use crate::streams;
 use crate::supervise::Program;
+use crate::sweep;
 
 /// Tickets of streams that may wait.
 const TICKETS: usize = 64;
@@ -236,6 +237,7 @@ pub async fn start_with<L: Link>(
     });
     let news = Arc::new(Notify::new());
     let (unsupported_sender, unsupported) = watch::channel(Vec::new());
+    let (catalogue_sender, catalogue) = watch::channel(None);
     let (tickets_sender, tickets) = mpsc::channel::<Ticket>(TICKETS);
     let reserve = parts.reserve_memory_mib.map_or(Reserve::Usual, |mib| Reserve::Fixed(MiB(mib)));
     let actor = Actor {
@@ -260,11 +262,13 @@ pub async fn start_with<L: Link>(
         engine: engine.clone(),
         tickets: tickets_sender,
         unsupported: unsupported_sender,
+        catalogue: catalogue_sender,
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(actor.run(effects));
     tasks.spawn(networks.keep());
     tasks.spawn(streams::serve(Arc::clone(&hands), tickets));
+    tasks.spawn(sweep::keep(Arc::clone(&hands), engine.clone(), catalogue));
     // Both end only with the engine, whose own end tells why.
     tasks.spawn(talk.run().map(|_| ()));
     tasks.spawn(pull.run().map(|_| ()));

@@ -105,6 +105,11 @@ pub struct Feed {
     /// What those guests are cloned from.
     #[serde(default)]
     pub images: Vec<Item<FeedImage>>,
+    /// Every image in the books: of another one no guest will be made, and its base may be removed. Absent where
+    /// the controller does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Uuid>>")]
+    pub catalogue: Option<Vec<ImageId>>,
     /// What those guests are plugged into.
     #[serde(default)]
     pub networks: Vec<Item<FeedNetwork>>,

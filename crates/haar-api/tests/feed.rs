@@ -60,6 +60,7 @@ fn feed() -> Feed {
             file_bytes: 421_527_552,
             url: None,
         })],
+        catalogue: Some(vec![id(6).into()]),
         networks: vec![Item::Known(FeedNetwork {
             id: id(7).into(),
             bridge: "hr0000-00001007".to_owned(),

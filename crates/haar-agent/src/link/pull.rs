@@ -1,10 +1,11 @@
 //! Pulling the desired set: one poll is always open, and is the heartbeat.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use haar_core::fence::Fence;
+use haar_core::id::ImageId;
 use haar_core::node::{Input, Refused};
 use tokio::sync::{mpsc, watch};
 
@@ -22,6 +23,8 @@ pub(crate) struct Pull<L> {
     pub(crate) engine: Engine,
     pub(crate) tickets: mpsc::Sender<Ticket>,
     pub(crate) unsupported: watch::Sender<Vec<Unsupported>>,
+    /// The images there are, as of the last set that was taken.
+    pub(crate) catalogue: watch::Sender<Option<Arc<BTreeSet<ImageId>>>>,
 }
 
 impl<L: Link> Pull<L> {
@@ -67,6 +70,9 @@ impl<L: Link> Pull<L> {
             *known = fed.unsupported;
             changed
         });
+        if taken.is_ok() {
+            self.catalogue.send_replace(fed.catalogue.map(Arc::new));
+        }
         for ticket in fed.streams {
             if dialled.contains(&ticket.ticket) {
                 continue;

@@ -29,7 +29,8 @@ pub(super) fn fed(feed: feed::Feed) -> Fed {
         networks: known(feed.networks, &mut unsupported).into_iter().map(network).collect(),
     };
     let streams = known(feed.streams, &mut unsupported).into_iter().map(ticket).collect();
-    Fed { set, streams, unsupported }
+    let catalogue = feed.catalogue.map(|images| images.into_iter().collect());
+    Fed { set, streams, unsupported, catalogue }
 }
 
 fn known<T>(items: Vec<feed::Item<T>>, unsupported: &mut Vec<Unsupported>) -> Vec<T> {

@@ -1,6 +1,6 @@
 //! A controller that is a value behind a lock: it holds a desired set, and remembers what was reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ struct Books {
     lots: Vec<u64>,
     guests: BTreeMap<GuestId, GuestOrder>,
     images: Vec<ImageOrder>,
+    catalogue: BTreeSet<ImageId>,
     networks: Vec<NetworkOrder>,
     reports: BTreeMap<GuestId, GuestReport>,
     complete: Option<Complete>,
@@ -51,11 +52,19 @@ impl Controller {
         order.order = fence;
         order.life = books.guests.get(&order.id).map_or(fence, |known| known.life);
         books.guests.insert(order.id, order);
+        books.catalogue.insert(image.id);
         books.images = vec![image];
         books.networks = vec![network];
         drop(books);
         self.changed.send_replace(fence);
         fence
+    }
+
+    /// No image is in the books any more.
+    pub(crate) fn forget_images(&self) {
+        self.books().catalogue.clear();
+        let fence = Fence::new(1, self.changed.borrow().revision + 1);
+        self.changed.send_replace(fence);
     }
 
     /// Nobody reaches it, or everybody again.
@@ -131,7 +140,8 @@ impl Link for Controller {
             images: books.images.clone(),
             networks: books.networks.clone(),
         };
-        Ok(Some(Fed { set, streams: Vec::new(), unsupported: Vec::new() }))
+        let catalogue = Some(books.catalogue.clone());
+        Ok(Some(Fed { set, streams: Vec::new(), unsupported: Vec::new(), catalogue }))
     }
 
     async fn report(&self, report: &Report, _: &[Unsupported]) -> Result<(), LinkError> {

@@ -400,6 +400,33 @@ async fn a_host_with_guests_that_cannot_be_seen_is_told_so_and_again_when_it_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_in_no_book_goes_when_no_guest_here_is_of_it() {
+    let mut world = World::new().await;
+    let made = world.order(1, Goal::Running);
+    world.until_phase(1, made, "settled").await;
+    let images = |world: &World| stub::stored_images(world.folder.path()).len();
+    assert_eq!(images(&world), 1);
+    let calls = |world: &World| std::fs::read_to_string(world.path("calls")).unwrap();
+    let lists = |world: &World| calls(world).matches("ImageStore.ListImages").count();
+    // Its guest is here: a set without the image removes nothing. The second list is asked after the first sweep.
+    for _ in 0..2 {
+        let before = lists(&world);
+        world.controller.forget_images();
+        world.until("a look at the images", || lists(&world) > before).await;
+    }
+    assert_eq!(images(&world), 1);
+    let gone = world.order(1, Goal::Gone);
+    world.until_phase(1, gone, "gone").await;
+    assert_eq!(images(&world), 1, "in the books again with the order, and kept for the next guest");
+    world.controller.forget_images();
+    world.until("the image to go", || images(&world) == 0).await;
+    let calls = calls(&world);
+    let at = |method: &str| calls.find(method).unwrap();
+    assert!(at("ImageStore.DeleteGuestsDisks") < at("ImageStore.DeleteImage"), "{calls}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_clouds_ledger_is_refused() {
     let mut world = World::new().await;
     let made = world.order(1, Goal::Running);

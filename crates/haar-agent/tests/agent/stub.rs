@@ -78,9 +78,23 @@ fn looks(server: &mut kit::Server, folder: &Path) {
         let folder = images.clone();
         async move {
             misbehave(&folder, "ImageStore.RequestImage", "").await?;
+            std::fs::write(folder.join(format!("image-{}", request.id)), "").unwrap();
             let image = rpc::Image { id: request.id, status: "complete".into(), ..rpc::Image::default() };
             Ok(rpc::ImageResponse { images: Some(vec![image]) })
         }
+    });
+    let images = folder.to_owned();
+    server.method("ImageStore.ListImages", move |_: rpc::ImageRequest| {
+        let complete = |id: String| rpc::Image { id, status: "complete".into(), ..rpc::Image::default() };
+        note(&images, "ImageStore.ListImages", "");
+        let images = Some(stored_images(&images).into_iter().map(complete).collect());
+        async move { Ok(rpc::ImageResponse { images }) }
+    });
+    let images = folder.to_owned();
+    server.method("ImageStore.DeleteImage", move |request: rpc::ImageRequest| {
+        note(&images, "ImageStore.DeleteImage", &request.id);
+        std::fs::remove_file(images.join(format!("image-{}", request.id))).unwrap();
+        async { Ok(rpc::ImageResponse::default()) }
     });
     let volumes = folder.to_owned();
     server.method("ImageStore.ListVolumes", move |_: rpc::VolumeRequest| {
@@ -214,6 +228,12 @@ fn store(folder: &Path, kind: &str, guest: &rpc::Guest) {
     let aside = path.with_extension(format!("new{:?}", std::thread::current().id()));
     std::fs::write(&aside, serde_json::to_vec(guest).unwrap()).unwrap();
     std::fs::rename(aside, path).unwrap();
+}
+
+/// Ids of the images that were requested and not removed.
+pub(crate) fn stored_images(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| Some(name.to_str()?.strip_prefix("image-")?.to_owned())).collect()
 }
 
 /// What is there of one guest.

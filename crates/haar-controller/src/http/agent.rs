@@ -9,7 +9,7 @@ use haar_api::problem::Problem;
 use haar_api::table::{AgentBlob, AgentFeed, AgentHello, AgentReport};
 use haar_api::v1::FenceText;
 use haar_core::fleet::command::Command;
-use haar_core::id::Kind;
+use haar_core::id::{ImageId, Kind};
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -56,9 +56,12 @@ pub(crate) async fn poll(ask: Ask<AgentFeed>) -> Reply {
     if found.is_none() {
         return Ok(empty(StatusCode::NO_CONTENT));
     }
-    let set = engine.read(|fleet| fleet.desired(hypervisor));
-    let set = set.ok_or_else(|| not_found(Kind::Hypervisor, &hypervisor))?;
-    Ok(json(StatusCode::OK, &feed(set, app.streams.show(hypervisor))))
+    let found = engine.read(|fleet| {
+        let catalogue: Vec<ImageId> = fleet.images().map(|image| image.id).collect();
+        fleet.desired(hypervisor).map(|set| (set, catalogue))
+    });
+    let (set, catalogue) = found.ok_or_else(|| not_found(Kind::Hypervisor, &hypervisor))?;
+    Ok(json(StatusCode::OK, &feed(set, catalogue, app.streams.show(hypervisor))))
 }
 
 /// `POST /v1/agent/report`.

@@ -7,7 +7,7 @@ use haar_api::feed::{
 use haar_api::v1::{FenceText, ResourcesView};
 use haar_core::guest::{Deed, DeedKind, Goal};
 use haar_core::hypervisor::Hypervisor;
-use haar_core::id::HypervisorId;
+use haar_core::id::{HypervisorId, ImageId};
 use haar_core::order::{self, DesiredSet, GuestOrder, ImageOrder, NetworkOrder};
 use haar_core::refusal::Refusal;
 use haar_core::units::{MiB, Resources};
@@ -16,8 +16,8 @@ use super::hypervisor::inventory_in;
 use super::image::format;
 use super::look::{Look, resources};
 
-/// The whole desired set, and the streams somebody waits for.
-pub(crate) fn feed(set: DesiredSet, streams: Vec<FeedStream>) -> Feed {
+/// The whole desired set, the ids of all images there are, and the streams somebody waits for.
+pub(crate) fn feed(set: DesiredSet, catalogue: Vec<ImageId>, streams: Vec<FeedStream>) -> Feed {
     Feed {
         version: VERSION,
         fence: FenceText(set.fence),
@@ -25,6 +25,7 @@ pub(crate) fn feed(set: DesiredSet, streams: Vec<FeedStream>) -> Feed {
         hypervisor: set.hypervisor,
         guests: set.guests.into_iter().map(|order| Item::Known(guest(order))).collect(),
         images: set.images.into_iter().map(|order| Item::Known(image(order))).collect(),
+        catalogue: Some(catalogue),
         networks: set.networks.into_iter().map(|order| Item::Known(network(order))).collect(),
         streams: streams.into_iter().map(Item::Known).collect(),
     }

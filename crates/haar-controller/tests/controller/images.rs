@@ -157,3 +157,16 @@ async fn an_image_from_an_address_takes_no_upload() {
     assert_eq!(cloud.ask("POST", "/v1/images").json(&unpinned).send().await.code(), "bad_field");
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_told_at_once_that_an_image_is_no_more() {
+    let cloud = Cloud::start().await;
+    empty_image(&cloud, "qcow2").await;
+    let agent = Agent::join(&cloud, 1).await;
+    let feed = agent.poll(None).await.json();
+    assert_eq!(feed["catalogue"], json!([uuid(9)]));
+    let deleted = cloud.ask("DELETE", &format!("/v1/images/{}", uuid(9))).send().await;
+    assert!(deleted.status < 300, "{}", deleted.text());
+    let newer = agent.poll(feed["fence"].as_str()).await.json();
+    assert_eq!(newer["catalogue"], json!([]));
+}

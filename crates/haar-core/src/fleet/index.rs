@@ -162,7 +162,10 @@ impl Index {
         let name = |record: &Image| (record.spec.project.clone(), record.spec.name.clone());
         let Some(id) = old.or(new).map(|record| record.id) else { return };
         self.renamed(Kind::Image, old.map(name), new.map(name), id.0);
-        if old.map(|image| &image.data) != new.map(|image| &image.data) && self.of_image.contains_key(&id) {
+        let is_ordered_anew =
+            old.map(|image| &image.data) != new.map(|image| &image.data) && self.of_image.contains_key(&id);
+        // Of a removed one every hypervisor may have a base that can go.
+        if is_ordered_anew || new.is_none() {
             self.desired.all_changed(revision);
         }
     }

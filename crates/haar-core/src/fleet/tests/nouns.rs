@@ -240,6 +240,16 @@ fn a_listed_bridge_is_shown_and_ordered_by_the_name_its_hypervisor_gave() {
 }
 
 #[test]
+fn a_removed_image_is_told_to_every_hypervisor() {
+    let mut cloud = Cloud::with_hosts(1);
+    let old = ImageId(Uuid::from_u128(0x1b));
+    cloud.yes(Command::CreateImage(old, image_spec("old")));
+    assert!(cloud.fleet.desired_revision(host(1)) < cloud.fleet.fence().revision);
+    cloud.yes(Command::Delete(Kind::Image, old.0, None));
+    assert_eq!(cloud.fleet.desired_revision(host(1)), cloud.fleet.fence().revision);
+}
+
+#[test]
 fn an_image_keeps_its_format_its_source_and_under_guests_its_bytes() {
     let mut cloud = Cloud::with_hosts(1);
     let raw = ImageSpec { format: Format::Raw, ..image_spec("debian") };
