@@ -56,13 +56,21 @@ impl Networks {
 
     /// Follows the view until the engine ends.
     pub(crate) async fn keep(mut self) {
+        let mut said = String::new();
         loop {
             let view = self.view.borrow_and_update().clone();
             if let Err(error) = self.follow(&view).await {
-                tracing::warn!(%error, "the host's network is not as it should be, tried again");
+                // It may need a person, and until then it is the same each time.
+                let words = error.to_string();
+                if words != said {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "the host's network is not as it should be, tried again");
+                    said = words;
+                }
                 tokio::time::sleep(TRY_AGAIN).await;
                 continue;
             }
+            said.clear();
             let networks = Arc::clone(&view.networks);
             let changed = self.view.wait_for(|new| new.networks != networks || new.fed != view.fed).await;
             if changed.is_err() {
@@ -76,12 +84,14 @@ impl Networks {
             return Ok(());
         }
         let _turn = self.lock.lock().await;
-        if !view.networks.is_empty() {
-            super::ensure(self.cloud, &view.networks).await?;
-        }
+        let refused = if view.networks.is_empty() {
+            Vec::new()
+        } else {
+            super::make(self.cloud, &view.networks).await?
+        };
         if view.fed {
             super::prune(self.cloud, &view.networks).await?;
         }
-        Ok(())
+        refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 }
