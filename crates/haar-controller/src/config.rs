@@ -59,6 +59,8 @@ pub struct Limits {
     pub json_bytes: usize,
     /// Bytes of an uploaded image.
     pub image_bytes: u64,
+    /// Bytes of the data folder's file system that uploads leave free for the books.
+    pub spare_bytes: u64,
     /// How long an upload may be silent.
     pub upload_silence: Duration,
 }
@@ -69,6 +71,7 @@ impl Default for Limits {
             connections: 1_024,
             json_bytes: 1 << 20,
             image_bytes: 1 << 40,
+            spare_bytes: 512 << 20,
             upload_silence: Duration::from_secs(60),
         }
     }

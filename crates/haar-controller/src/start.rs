@@ -149,8 +149,8 @@ impl Opened {
             }
         };
         let io = |doing| move |source| Error::Io { doing, source };
-        let images = Images::open(folder.images(), config.limits.image_bytes);
-        let images = images.map_err(io("read the folder of images"))?;
+        let images = Images::open(folder.images(), &config.limits, &books.fleet);
+        let images = images.map_err(io("tidy the folder of images"))?;
         let engine = Engine::start(disk, books, clock, Metrics::new(), config.on_fatal);
         let engine = engine.map_err(io("start the engine's thread"))?;
         let (admin, limits) = (config.admin, config.limits);

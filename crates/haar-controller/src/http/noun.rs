@@ -191,8 +191,5 @@ where
     let id = ask.app.look(|look| ask.resolve(N::KIND, ask.query.project.as_ref(), look))?;
     let if_match = ask.if_match()?;
     ask.app.engine.submit(Command::Delete(N::KIND, id, if_match)).await?;
-    if N::KIND == Kind::Image {
-        ask.app.images.remove(id.into()).await;
-    }
     Ok(empty(StatusCode::NO_CONTENT))
 }

@@ -72,7 +72,7 @@ fn routes(app: Arc<App>) -> Routes {
         .ask::<ImageShow, _, _>(show::<Images, _>)
         .tell::<ImagePut, _, _>(put::<Images, _>)
         .tell::<ImageSet, _, _>(patch::<Images, _>)
-        .ask::<ImageDelete, _, _>(delete::<Images, _>)
+        .ask::<ImageDelete, _, _>(image::delete)
         .stream::<ImageUpload, _, _>(image::upload)
         .ask::<ImageDownload, _, _>(image::download)
 

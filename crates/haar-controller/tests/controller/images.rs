@@ -1,11 +1,17 @@
 //! Images' bytes over HTTP: whole or not at all.
 
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
 use haar_controller::Limits;
+use haar_store::{Disk, Fence, Kind, MemoryDisk, Op};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::agent::Agent;
-use super::cloud::{Cloud, Reply, uuid};
+use super::cloud::{Ask, Cloud, LIMIT, Reply, uuid};
 
 const CLUSTER: usize = 65536;
 
@@ -40,8 +46,111 @@ async fn upload(cloud: &Cloud, path: &str, bytes: Vec<u8>) -> Reply {
     cloud.ask("PUT", path).raw("application/octet-stream", bytes).send().await
 }
 
+fn names(folder: &tempfile::TempDir) -> Vec<String> {
+    let files = std::fs::read_dir(folder.path().join("controller/images")).unwrap();
+    let mut names: Vec<_> =
+        files.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 fn files(cloud: &Cloud) -> usize {
-    std::fs::read_dir(cloud.folder.path().join("controller/images")).unwrap().count()
+    names(&cloud.folder).len()
+}
+
+/// Looks again until it holds.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Until nobody but the one who asks has a request under way.
+async fn until_alone(cloud: &Cloud) {
+    until("the end of the other requests", async || {
+        let metrics = Ask::new(cloud.addr, "GET", "/metrics").send().await.text();
+        metrics.contains("haar_requests_open 1\n")
+    })
+    .await;
+}
+
+/// Holds up commits while it is shut.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Default)]
+struct State {
+    shut: bool,
+    waits: bool,
+}
+
+impl Gate {
+    fn set(&self, shut: bool) {
+        self.0.0.lock().unwrap().shut = shut;
+        self.0.1.notify_all();
+    }
+
+    async fn until_a_commit_waits(&self) {
+        until("a commit", async || self.0.0.lock().unwrap().waits).await;
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        state.waits = true;
+        let waited = self.0.1.wait_timeout_while(state, LIMIT, |state| state.shut).unwrap();
+        assert!(!waited.1.timed_out(), "the gate stayed shut");
+        state = waited.0;
+        state.waits = false;
+    }
+}
+
+/// A disk behind a gate.
+struct Gated(MemoryDisk, Gate);
+
+impl Disk for Gated {
+    fn load(&mut self, skip: &[Kind], each: &mut haar_store::Visit<'_>) -> Result<Fence, haar_store::Error> {
+        self.0.load(skip, each)
+    }
+    fn commit(&mut self, ops: &[Op], expected: Fence, new: Fence) -> Result<(), haar_store::Error> {
+        self.1.pass();
+        self.0.commit(ops, expected, new)
+    }
+    fn limits(&self) -> haar_store::Limits {
+        self.0.limits()
+    }
+    fn reopen(&mut self) -> Result<(), haar_store::Error> {
+        self.0.reopen()
+    }
+    fn reader(&self) -> Box<dyn haar_store::Reader> {
+        self.0.reader()
+    }
+}
+
+async fn gated() -> (Cloud, Gate) {
+    let gate = Gate::default();
+    let disk = Gated(MemoryDisk::new(), gate.clone());
+    (Cloud::start_with(|config| config.disk = Some(Box::new(disk))).await, gate)
+}
+
+/// An upload whose bytes are sent by hand, of which this many are announced.
+async fn announced(cloud: &Cloud, path: &str, length: u64) -> TcpStream {
+    let mut stream = TcpStream::connect(cloud.addr).await.unwrap();
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
+         content-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n",
+        cloud.admin
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    let read = tokio::time::timeout(LIMIT, stream.read_to_string(&mut text));
+    read.await.expect("an answer in time").unwrap();
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,4 +278,98 @@ async fn an_agent_is_told_at_once_that_an_image_is_no_more() {
     assert!(deleted.status < 300, "{}", deleted.text());
     let newer = agent.poll(feed["fence"].as_str()).await.json();
     assert_eq!(newer["catalogue"], json!([]));
+    cloud.stop().await;
+}
+
+/// The books name bytes by their sum: what they name is never replaced, though its commit takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_on_their_way_into_the_books_are_not_replaced_by_another_upload() {
+    let (cloud, gate) = gated().await;
+    let path = empty_image(&cloud, "qcow2").await;
+    gate.set(true);
+    let ask = cloud.ask("PUT", &path).raw("application/octet-stream", qcow2());
+    let first = tokio::spawn(ask.send());
+    gate.until_a_commit_waits().await;
+    let other = patched(3 * CLUSTER, b"other");
+    assert_eq!(upload(&cloud, &path, other.clone()).await.code(), "image_has_data");
+    // Nor when the first one's client has left.
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    until_alone(&cloud).await;
+    assert_eq!(upload(&cloud, &path, other).await.code(), "image_has_data");
+    gate.set(false);
+    let image = cloud.until("/v1/images/tiny", |image| image["state"] == "ready").await;
+    assert_eq!(image["sha256"], hex::encode(Sha256::digest(qcow2())));
+    assert_eq!(cloud.ask("GET", &path).send().await.body.as_ref(), qcow2().as_slice());
+    assert_eq!(files(&cloud), 1);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_deleted_image_go_though_nobody_waits_for_it() {
+    let (cloud, gate) = gated().await;
+    let path = empty_image(&cloud, "qcow2").await;
+    assert_eq!(upload(&cloud, &path, qcow2()).await.status, 200);
+    gate.set(true);
+    let delete = tokio::spawn(cloud.ask("DELETE", "/v1/images/tiny").send());
+    gate.until_a_commit_waits().await;
+    delete.abort();
+    assert!(delete.await.unwrap_err().is_cancelled());
+    until_alone(&cloud).await;
+    gate.set(false);
+    until("the end of the bytes", async || files(&cloud) == 0).await;
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_deleted_while_it_is_uploaded_leaves_nothing() {
+    let cloud = Cloud::start().await;
+    let path = empty_image(&cloud, "qcow2").await;
+    let mut stream = announced(&cloud, &path, qcow2().len() as u64).await;
+    stream.write_all(&qcow2()[..CLUSTER]).await.unwrap();
+    until("the upload", async || files(&cloud) == 1).await;
+    assert_eq!(cloud.ask("DELETE", "/v1/images/tiny").send().await.status, 204);
+    stream.write_all(&qcow2()[CLUSTER..]).await.unwrap();
+    let answer = answer(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("\"not_found\""), "{answer}");
+    until("the end of the bytes", async || files(&cloud) == 0).await;
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_removes_what_the_books_do_not_name_and_nothing_else() {
+    let cloud = Cloud::start().await;
+    let path = empty_image(&cloud, "qcow2").await;
+    assert_eq!(upload(&cloud, &path, qcow2()).await.status, 200);
+    let named = names(&cloud.folder);
+    let (folder, admin) = cloud.stop().await;
+    let file = |name: &str| folder.path().join("controller/images").join(name);
+    for gone in [&uuid(77), &format!("{}.{}", uuid(9), "b".repeat(64)), ".upload-cut-short"] {
+        std::fs::write(file(gone), "left").unwrap();
+    }
+    std::fs::write(file("stranger"), "not ours").unwrap();
+    // As earlier releases named it.
+    std::fs::rename(file(&named[0]), file(&uuid(9))).unwrap();
+    let cloud = Cloud::start_in(folder, Some(admin), |_| {}).await.unwrap();
+    assert_eq!(names(&cloud.folder), [named[0].as_str(), "stranger"]);
+    assert_eq!(cloud.ask("GET", &path).send().await.body.as_ref(), qcow2().as_slice());
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_too_much_is_refused_before_its_bytes_come() {
+    let limits = Limits { image_bytes: 1 << 40, ..Limits::default() };
+    let cloud = Cloud::start_with(|config| config.limits = limits).await;
+    let path = empty_image(&cloud, "raw").await;
+    let told = answer(announced(&cloud, &path, (1 << 40) + 1).await).await;
+    assert!(told.starts_with("HTTP/1.1 413 ") && told.contains("\"body_too_large\""), "{told}");
+    cloud.stop().await;
+
+    let limits = Limits { spare_bytes: 1 << 60, ..Limits::default() };
+    let cloud = Cloud::start_with(|config| config.limits = limits).await;
+    let path = empty_image(&cloud, "raw").await;
+    let told = answer(announced(&cloud, &path, 1024).await).await;
+    assert!(told.starts_with("HTTP/1.1 507 ") && told.contains("\"image_no_space\""), "{told}");
+    assert_eq!(files(&cloud), 0);
+    cloud.stop().await;
 }
