@@ -28,6 +28,8 @@ use crate::wire::look::Look;
 
 /// How long a JSON body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// Makes a POST that is sent again the same request.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The longest `Idempotency-Key`.
 const MOST_KEY: usize = 255;
 
@@ -165,6 +167,15 @@ where
         look.fleet.find(kind, &project, &name).ok_or_else(|| not_found(kind, &name))
     }
 
+    /// Refuses an `Idempotency-Key` where it would be ignored: who sends one counts on it.
+    pub(crate) fn refuse_key(&self, instead: &str) -> Result<(), No> {
+        if !self.headers.contains_key(IDEMPOTENCY_KEY) {
+            return Ok(());
+        }
+        let message = format!("this path takes no Idempotency-Key; {instead}");
+        Err(No::of(ErrorCode::BadQuery, message).about("Idempotency-Key"))
+    }
+
     /// The revision of `If-Match`, if there is one.
     pub(crate) fn if_match(&self) -> Result<Option<Revision>, No> {
         let Some(value) = self.headers.get(IF_MATCH) else { return Ok(None) };
@@ -186,7 +197,7 @@ where
     /// The id of what a POST makes: drawn, or made from `Idempotency-Key`, so that the same key from the
     /// same token means the same object.
     pub(crate) fn new_id(&self) -> Result<Uuid, No> {
-        let Some(key) = self.headers.get("idempotency-key") else {
+        let Some(key) = self.headers.get(IDEMPOTENCY_KEY) else {
             return Ok(uuid::Builder::from_random_bytes(auth::random()).into_uuid());
         };
         if key.is_empty() || key.len() > MOST_KEY || !key.as_bytes().iter().all(u8::is_ascii_graphic) {

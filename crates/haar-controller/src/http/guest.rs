@@ -99,11 +99,14 @@ pub(crate) async fn delete(ask: Ask<GuestDelete>) -> Reply {
     }
 }
 
-/// `POST /v1/guests/{ref}/<action>`.
+/// `POST /v1/guests/{ref}/<action>`. With `If-Match` a retry whose first answer was lost does nothing twice.
 pub(crate) async fn act<E>(ask: Ask<E>, action: GuestAction) -> Reply
 where
     E: Endpoint<Query = RefWaitQuery, Permission = Admin>,
 {
+    ask.refuse_key(
+        "send the guest's revision as If-Match: what was done already is then answered as stale_revision",
+    )?;
     let id = ask.app.look(|look| ask.resolve(Kind::Guest, ask.query.project.as_ref(), look))?;
     let command = Command::Act(id.into(), action, ask.if_match()?);
     let answer = ask.app.engine.submit(command).await?;

@@ -103,6 +103,7 @@ pub(crate) async fn show(ask: Ask<JobShow>) -> Reply {
 
 /// `POST /v1/jobs/{id}/retry`: answers the new job.
 pub(crate) async fn retry(ask: Ask<JobRetry>) -> Reply {
+    ask.refuse_key("list the guest's jobs first: a retry that was taken has made a new one")?;
     let app = &ask.app;
     let asked = JobId(ask.id()?);
     let answer = app.engine.submit(Command::RetryJob(asked)).await?;

@@ -109,6 +109,33 @@ async fn a_failed_job_is_told_with_its_steps_and_can_be_tried_again() {
     cloud.stop().await;
 }
 
+/// An action is not made from its key; who counts on one hears so instead of rebooting twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_refuses_an_idempotency_key_and_if_match_keeps_a_retry_from_doing_it_twice() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let _work = agent.work(Outcome::Settled);
+    let path = format!("/v1/guests/{}?wait=60s", uuid(100));
+    let made = cloud.ask("PUT", &path).json(&guest("web")).send().await.json();
+    let retry = format!("/v1/jobs/{}/retry", made["job"].as_str().unwrap());
+    for path in ["/v1/guests/web/reboot?wait=60s", &retry] {
+        let reply = cloud.ask("POST", path).header("idempotency-key", "k-1").send().await;
+        assert_eq!((reply.status, reply.code().as_str()), (400, "bad_query"), "{path}");
+        assert_eq!(reply.json()["fields"], json!(["Idempotency-Key"]));
+    }
+    let same = cloud.get("/v1/guests/web").await;
+    assert_eq!((&same["job"], &same["revision"]), (&made["job"], &made["revision"]));
+
+    let revision = format!("\"{}\"", same["revision"]);
+    let reboot = || cloud.ask("POST", "/v1/guests/web/reboot?wait=60s").header("if-match", &revision).send();
+    assert_eq!(reboot().await.status, 200);
+    let done = cloud.get("/v1/guests/web").await;
+    assert_eq!(reboot().await.code(), "stale_revision");
+    assert_eq!(cloud.get("/v1/guests/web").await["revision"], done["revision"]);
+    cloud.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_room_names_every_cause() {
     let cloud = Cloud::start().await;
