@@ -4,7 +4,9 @@
 //! events. Sequence numbers count events without gaps and never leave this file and the engine; an event
 //! lies in the slot `sequence mod capacity`, so that old ones are overwritten and nothing is ever
 //! deleted. Whoever follows reads from its own place: first the tail in memory, else the store; a
-//! follower slower than the ring is told to start again. Deliberately absent: one queue per follower.
+//! follower slower than the ring is told to start again. A slot tells whose it is, for the next commit may
+//! have it before the ring says so. An event of a large object leaves the object out, which bounds the
+//! ring, the tail and what a follower is sent in bytes. Deliberately absent: one queue per follower.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +21,9 @@ use crate::records;
 
 /// Events kept in memory too, for those who follow closely.
 const TAIL: usize = 2_048;
+
+/// Bytes of an event's data, beyond which its object is left out.
+pub(crate) const MOST_DATA: usize = 16 << 10;
 
 /// Which event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,12 +70,30 @@ impl std::str::FromStr for EventId {
 }
 
 /// One event, ready to be sent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// Which.
     pub id: EventId,
     /// The event as `/v1` sends it, JSON.
     pub data: Box<RawValue>,
+}
+
+impl Event {
+    /// Bytes that it takes in the store, at most.
+    pub fn most_stored(&self) -> usize {
+        // Names, numbers and envelope around the data, and the key of its slot.
+        self.data.get().len() + 192
+    }
+}
+
+/// An event in its slot.
+#[derive(Serialize, Deserialize)]
+struct Stored<D> {
+    /// Whose the slot is; earlier releases did not say.
+    #[serde(default)]
+    sequence: Option<u64>,
+    id: EventId,
+    data: D,
 }
 
 /// How far the ring is; stored in every commit that has events.
@@ -99,8 +122,9 @@ impl Ring {
     }
 
     /// The operation that stores an event under a sequence number.
-    pub fn put(self, sequence: u64, value: Vec<u8>) -> Op {
-        Op::Put { kind: records::EVENTS, key: self.slot(sequence), value }
+    pub fn put(self, sequence: u64, event: &Event) -> Op {
+        let stored = Stored { sequence: Some(sequence), id: event.id, data: &event.data };
+        Op::Put { kind: records::EVENTS, key: self.slot(sequence), value: records::write(&stored) }
     }
 
     fn slot(self, sequence: u64) -> Vec<u8> {
@@ -219,10 +243,13 @@ impl EventLog {
         let stored = self.reader.scan(records::EVENTS, &ring.slot(sequence), count as usize)?;
         let mut events = Vec::with_capacity(stored.len());
         for (number, (_, value)) in (sequence..).zip(stored) {
-            let event: Event = records::read(&value).map_err(Error::Bad)?;
-            events.push((number, Arc::new(event)));
+            let Stored::<Box<RawValue>> { sequence, id, data } = records::read(&value).map_err(Error::Bad)?;
+            if sequence.is_some_and(|sequence| sequence != number) {
+                return Err(Error::Resync);
+            }
+            events.push((number, Arc::new(Event { id, data })));
         }
-        // What was read may have been overwritten meanwhile.
+        // What does not say whose it is may have been overwritten meanwhile.
         if sequence < self.ring().oldest() { Err(Error::Resync) } else { Ok(events) }
     }
 
@@ -255,7 +282,7 @@ mod tests {
         let mut disk = MemoryDisk::new();
         let mut ring = Ring::empty(capacity);
         for revision in 1..=count {
-            let op = ring.put(ring.end, records::write(&event(revision)));
+            let op = ring.put(ring.end, &event(revision));
             let expected = haar_store::Fence { epoch: 1, revision: revision - 1 };
             let expected = if revision == 1 { haar_store::Fence::default() } else { expected };
             disk.commit(&[op], expected, haar_store::Fence { epoch: 1, revision }).unwrap();
@@ -311,6 +338,35 @@ mod tests {
         // A follower that is slower than the ring.
         assert!(matches!(log.read(3, 1), Err(Error::Resync)));
         assert_eq!(log.read(4, 1).unwrap()[0].1.id.revision, 5);
+    }
+
+    #[test]
+    fn a_slot_that_the_next_commit_has_already_is_not_taken_for_the_oldest_event() {
+        let ahead = log(10, 14, Publish::Stored);
+        // The store is one commit ahead of the ring that is told.
+        let log = EventLog { ring: watch::Sender::new(Ring { end: 13, capacity: 10 }), ..ahead };
+        assert!(matches!(log.read(3, 1), Err(Error::Resync)));
+        assert!(matches!(log.read(3, 5), Err(Error::Resync)));
+        assert_eq!(log.read(4, 1).unwrap()[0].1.id.revision, 5);
+    }
+
+    #[test]
+    fn an_event_that_does_not_tell_its_slot_is_read_too() {
+        let mut disk = MemoryDisk::new();
+        let ring = Ring { end: 1, capacity: 10 };
+        let value = br#"{"v":1,"record":{"id":{"epoch":1,"revision":7,"n":0},"data":{"kind":"guest"}}}"#;
+        let op = Op::Put { kind: records::EVENTS, key: ring.slot(0), value: value.to_vec() };
+        disk.commit(&[op], haar_store::Fence::default(), haar_store::Fence { epoch: 1, revision: 7 })
+            .unwrap();
+        let read = EventLog::new(disk.reader(), ring).read(0, 1).unwrap();
+        assert_eq!((read[0].1.id.revision, read[0].1.data.get()), (7, r#"{"kind":"guest"}"#));
+    }
+
+    #[test]
+    fn an_event_takes_no_more_of_the_store_than_it_says() {
+        let id = EventId { epoch: u64::MAX, revision: u64::MAX, n: u32::MAX };
+        let event = Event { id, ..event(1) };
+        assert!(Ring { end: 0, capacity: u64::MAX }.put(u64::MAX - 1, &event).size() <= event.most_stored());
     }
 
     #[test]

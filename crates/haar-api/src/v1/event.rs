@@ -20,6 +20,7 @@ pub struct EventView {
     pub change: String,
     /// The fence that made it.
     pub revision: FenceText,
-    /// The object as its own path shows it; null once deleted.
+    /// The object as its own path shows it; null once deleted, and when it is so large that it is to be read at
+    /// its own path (the event would have more than 16 KiB).
     pub object: Option<serde_json::Value>,
 }

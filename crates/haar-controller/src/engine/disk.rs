@@ -84,13 +84,13 @@ pub(crate) fn load(disk: &mut dyn Disk, now: MonoMs) -> Result<Option<Books>, Lo
 struct Encoded {
     fence: Fence,
     ops: Vec<Op>,
-    events: Vec<(Event, Vec<u8>)>,
+    events: Vec<Event>,
 }
 
 impl Encoded {
     fn cost(&self) -> Cost {
         let ops: usize = self.ops.iter().map(Op::size).sum();
-        let events: usize = self.events.iter().map(|(_, value)| value.len() + 16).sum();
+        let events: usize = self.events.iter().map(Event::most_stored).sum();
         Cost { ops: self.ops.len() + self.events.len(), bytes: ops + events }
     }
 }
@@ -150,11 +150,9 @@ impl DiskCommit {
             let told = told.filter_map(|change| scribe.event(change, fence, fleet, &self.shared.liveness));
             (0..)
                 .zip(told)
-                .map(|(n, data)| {
-                    let event =
-                        Event { id: EventId { epoch: fence.epoch, revision: fence.revision, n }, data };
-                    let value = records::write(&event);
-                    (event, value)
+                .map(|(n, data)| Event {
+                    id: EventId { epoch: fence.epoch, revision: fence.revision, n },
+                    data,
                 })
                 .collect()
         });
@@ -191,8 +189,8 @@ impl Commit for DiskCommit {
                 None => self.encode(decision),
             };
             ops.extend(encoded.ops);
-            for (event, value) in encoded.events {
-                ops.push(ring.put(ring.end, value));
+            for event in encoded.events {
+                ops.push(ring.put(ring.end, &event));
                 ring.end += 1;
                 events.push(event);
             }

@@ -24,7 +24,7 @@ use crate::engine::chain;
 use crate::events::{self, Event, EventId, Ring};
 
 /// Events sent at once.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 /// After so long without an event a comment shows that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 

@@ -2,7 +2,7 @@
 //!
 //! Events are written before the books they tell of are published; names made in the same commit come
 //! from the scribe. Counts that are derived (a hypervisor's guests, a subnet's addresses) are as of the
-//! commit before.
+//! commit before. A large object is left out of its event.
 
 use haar_api::v1::{EventView, FenceText};
 use haar_core::fence::Fence;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::look::{Fresh, Look};
 use super::{Noun, config, flavor, fwgroup, guest, hypervisor, image, job, network, subnet, token};
+use crate::events::MOST_DATA;
 use crate::liveness::Liveness;
 
 /// Writes the events of one commit.
@@ -76,18 +77,24 @@ impl Scribe {
             (Some(_), false) => "created",
             (Some(_), true) => "changed",
         };
-        let view = EventView {
+        let mut view = EventView {
             kind: kind.to_string(),
             id,
             change: word.to_owned(),
             revision: FenceText(fence),
             object,
         };
-        Some(
-            to_raw_value(&view)
-                .expect("a view has string keys and serialises into memory, which does not fail"),
-        )
+        let written = raw(&view);
+        if written.get().len() <= MOST_DATA {
+            return Some(written);
+        }
+        view.object = None;
+        Some(raw(&view))
     }
+}
+
+fn raw(view: &EventView) -> Box<RawValue> {
+    to_raw_value(view).expect("a view has string keys and serialises into memory, which does not fail")
 }
 
 fn name(record: &Record) -> Option<String> {

@@ -71,6 +71,30 @@ async fn changes_are_told_as_their_paths_show_them() {
     assert!(followed.next().await.is_none(), "the stream ends with the controller");
 }
 
+/// What is kept and sent of events has a bound in bytes, whatever objects hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_large_object_leaves_it_to_its_path() {
+    let cloud = Cloud::start().await;
+    let mut followed = Followed::since(&cloud, "1.0").await;
+    let rules: Vec<_> = (1..=256)
+        .map(|port| {
+            json!({"source": "10.0.0.0/8", "protocol": "tcp", "portStart": port, "portEnd": port, "action": "accept"})
+        })
+        .collect();
+    let path = format!("/v1/fwgroups/{}", uuid(1));
+    let made = cloud.put(&path, json!({"name": "large", "rules": rules})).await;
+    assert!(made.to_string().len() > 16 << 10, "the object is not large: {made:#}");
+    network(&cloud, 2).await;
+    let (_, _, data) = followed.next().await.unwrap();
+    assert_eq!(
+        (&data["id"], &data["change"], &data["object"]),
+        (&json!(uuid(1)), &json!("created"), &Value::Null)
+    );
+    assert_eq!(followed.next().await.unwrap().2["object"]["name"], "n-2");
+    assert_eq!(cloud.get(&path).await, made);
+    cloud.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn following_goes_on_over_a_restart_without_gap_or_repeat() {
     let cloud = Cloud::start().await;
