@@ -74,7 +74,7 @@ pub(crate) fn found(
         decisions.push(decision);
     }
     let mut ops: Vec<_> =
-        decisions.iter().flat_map(|decision| &decision.changes).map(records::operation).collect();
+        decisions.iter().flat_map(|decision| &decision.changes).flat_map(records::operations).collect();
     ops.push(Ring::empty(events_kept).operation());
     disk.commit(&ops, haar_store::Fence::default(), store_fence(fleet.fence()))?;
     Ok(Bootstrap { cloud, admin })

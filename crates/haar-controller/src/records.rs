@@ -78,8 +78,16 @@ pub fn table(kind: Kind) -> haar_store::Kind {
     })
 }
 
-/// The operation that stores one change.
-pub fn operation(change: &Change) -> Op {
+/// The operations that store one change.
+pub fn operations(change: &Change) -> impl Iterator<Item = Op> {
+    let with_it = match change {
+        Change::Delete(Kind::Subnet, id) => Some(Op::Delete { kind: CURSORS, key: key(*id) }),
+        _ => None,
+    };
+    [operation(change)].into_iter().chain(with_it)
+}
+
+fn operation(change: &Change) -> Op {
     match change {
         Change::Put(record) => {
             Op::Put { kind: table(record.kind()), key: key(record.id()), value: encode(record) }

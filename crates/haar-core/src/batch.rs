@@ -72,16 +72,20 @@ pub fn turn<'e, T, C: Commit>(
     let mut cost = Cost::default();
     let mut decisions: Vec<Decision> = Vec::new();
     let mut outcomes: Vec<(T, Decided)> = Vec::new();
-    while outcomes.len() < MOST_COMMANDS {
+    let mut is_full = false;
+    // What alone is more than a commit takes is the last one taken, so that whoever fails knows whose it is.
+    while outcomes.len() < MOST_COMMANDS && !is_full {
         let Some((_, command)) = queue.front() else { break };
         let decided = working.decide(command, &env());
         if let Ok(decision) = &decided
             && !decision.changes.is_empty()
         {
             let with_it = cost.plus(commit.cost(decision));
-            if !decisions.is_empty() && !with_it.fits(limits) {
+            let fits = with_it.fits(limits);
+            if !decisions.is_empty() && !fits {
                 break;
             }
+            is_full = !fits;
             cost = with_it;
             working.apply(decision);
             decisions.push(decision.clone());

@@ -29,6 +29,9 @@ pub struct Job {
     pub error: Option<Failure>,
     /// How often the current step was asked again.
     pub tries: u32,
+    /// The most steps that were ever done at once: only beyond it is a step progress.
+    #[serde(default)]
+    pub reached: u32,
     /// When the current step is overdue. Not stored: a restart renews it.
     #[serde(skip)]
     pub due: MonoMs,

@@ -202,6 +202,11 @@ pub enum Refusal {
     /// A hypervisor that still speaks cannot be declared lost.
     #[error("hypervisor `{0}` is alive; stop its agent and power it off before declaring it lost")]
     StillAlive(Name),
+    /// A hypervisor that may hold guests which restored books do not know.
+    #[error(
+        "hypervisor `{0}` has not reported since the books were restored, and may hold guests they do not know; let its agent report, or declare it lost first"
+    )]
+    Unheard(Name),
     /// Two ranges overlap in the controller's own choice, and similar.
     #[error("{0} overlaps a range in use")]
     RangeTaken(Cidr),
@@ -339,6 +344,7 @@ impl Refusal {
             Refusal::StaleIncarnation { .. } => "stale_incarnation",
             Refusal::BooksRestored { .. } => "books_restored",
             Refusal::StillAlive(_) => "still_alive",
+            Refusal::Unheard(_) => "not_reported",
             Refusal::RangeTaken(_) => "range_taken",
         }
     }

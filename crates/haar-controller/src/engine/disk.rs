@@ -142,7 +142,7 @@ impl DiskCommit {
 
     fn encode(&self, decision: &Decision) -> Encoded {
         let fence = decision.fence;
-        let ops = decision.changes.iter().map(records::operation).collect();
+        let ops = decision.changes.iter().flat_map(records::operations).collect();
         let mut scribe = self.scribe.borrow_mut();
         scribe.note(&decision.changes);
         let events = self.shared.read(|fleet| {

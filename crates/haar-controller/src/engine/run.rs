@@ -16,6 +16,7 @@ use haar_core::fleet::Fleet;
 use haar_core::fleet::change::{Change, Decision, Effect, Record};
 use haar_core::fleet::command::{Answer, Command, Decided};
 use haar_core::id::Kind;
+use haar_core::refusal::Refusal;
 use tokio::sync::oneshot;
 
 use super::disk::DiskCommit;
@@ -159,6 +160,10 @@ impl Loop {
                 self.settle(tickets, outcomes.into_iter().map(|(_, decided)| decided).collect());
                 return Ok(());
             }
+            Ok(Err(haar_store::Error::TooLarge { .. })) => {
+                self.refuse_the_last(tickets);
+                return Ok(());
+            }
             Ok(Err(error)) => chain(&error),
             Err(_) => self.count_defect()?,
         };
@@ -168,6 +173,18 @@ impl Loop {
             self.answer(ticket, Err(Failure::OutcomeUnknown));
         }
         self.reload()
+    }
+
+    /// One change alone was more than a commit takes: it was the last of its batch, and nothing was written.
+    fn refuse_the_last(&mut self, mut tickets: Vec<Ticket>) {
+        self.working = self.shared.read(Clone::clone);
+        let problem = "this change alone is more than the store takes at once; ask for less".to_owned();
+        if let Some(last) = tickets.pop() {
+            self.answer(last, Err(Failure::Refused(Refusal::BadField { field: "body", problem })));
+        }
+        for ticket in tickets {
+            self.answer(ticket, Err(Failure::Overloaded));
+        }
     }
 
     fn count_defect(&mut self) -> Result<String, String> {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use haar_api::table::{Capacity, Check, ConfigSet, ConfigShow, HypervisorLost, Status, Whoami};
 use haar_api::v1::{CheckView, CheckedView, ConfigPatch, FenceText, StatusView};
-use haar_core::fleet::command::Command;
+use haar_core::fleet::command::{Command, Outcome};
 use haar_core::id::Kind;
 use http::StatusCode;
 
@@ -12,6 +12,7 @@ use super::App;
 use super::ask::Ask;
 use super::noun::object;
 use super::reply::{Reply, json, tagged};
+use crate::engine::Failure;
 use crate::liveness::Clock;
 use crate::wire::hypervisor::Hypervisors;
 use crate::wire::look::Look;
@@ -99,6 +100,12 @@ fn shown(app: &App) -> axum::response::Response {
 /// `POST /v1/hypervisors/{ref}/lost`.
 pub(crate) async fn hypervisor_lost(ask: Ask<HypervisorLost>) -> Reply {
     let id = ask.app.look(|look| ask.resolve(Kind::Hypervisor, ask.query.project.as_ref(), look))?;
-    ask.app.engine.submit(Command::DeclareLost(id.into())).await?;
+    // A task of its own: all guests are settled even when whoever asks hangs up.
+    let engine = ask.app.engine.clone();
+    let settling = tokio::spawn(async move {
+        while engine.submit(Command::DeclareLost(id.into())).await?.outcome != Outcome::Same {}
+        Ok::<(), Failure>(())
+    });
+    settling.await.unwrap_or(Err(Failure::OutcomeUnknown))?;
     object::<Hypervisors>(&ask.app, StatusCode::OK, id)
 }

@@ -57,7 +57,7 @@ impl<'a> Look<'a> {
         id.map(|id| self.name(kind, id))
     }
 
-    /// `alive`, `silent`, `new` or `unreported`: owes word of what it holds, since a restore or since the
+    /// `alive`, `silent`, `new`, `blind` (its agent cannot see its guests) or `unreported`: owes word of what it holds, since a restore or since the
     /// controller's own start less than a TTL ago.
     pub(crate) fn hypervisor_state(&self, record: &Hypervisor) -> &'static str {
         if record.incarnation == 0 {
@@ -67,6 +67,7 @@ impl<'a> Look<'a> {
             Heard::Silent => "silent",
             Heard::NotYet => "unreported",
             Heard::Alive if record.reported_epoch != Some(self.fleet.epoch()) => "unreported",
+            Heard::Alive if record.inventory.blind().is_some() => "blind",
             Heard::Alive => "alive",
         }
     }

@@ -184,7 +184,11 @@ impl Fleet {
             contradicts("its goal says otherwise");
         }
         let waits = guest.job.and_then(|job| self.job(job)).is_some_and(|job| !job.status.ended());
-        if guest.state == State::Creating && !waits && guest.provisioned.is_some() {
+        let owes = guest.place.is_some_and(|place| {
+            let host = self.hypervisor(place.hypervisor);
+            host.is_none_or(|host| host.reported_epoch != Some(self.fence.epoch))
+        });
+        if guest.state == State::Creating && !waits && !owes {
             faults.push(Fault::Stuck(id));
         }
         let mut fences = vec![guest.order];

@@ -112,7 +112,8 @@ pub enum Command {
     Overdue(JobId, MonoMs),
     /// An operator says that the machine is dead and will not come back with what it holds.
     DeclareLost(HypervisorId),
-    /// The books were restored: a new epoch, at least this one, begins.
+    /// The books were restored: a new epoch begins. With 0 the next one; else at least this one, and none
+    /// when the books have it already.
     BeginEpoch(u64),
 }
 

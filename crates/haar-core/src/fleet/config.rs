@@ -42,10 +42,25 @@ pub(super) fn set(
     Ok(draft.finish_as_it_is(Kind::Config, cloud))
 }
 
-/// A new epoch begins: what hypervisors told in an earlier one no longer counts as all they hold.
+/// How far ahead of the books an agent's epoch may be: each restore of a backup is one. What claims more is
+/// damaged or lies, and would use up the numbers.
+const MOST_EPOCHS_AHEAD: u64 = 64;
+
+/// A new epoch begins, the next one with `least` 0, else at least this one, unless the books have it: what hypervisors told in an earlier one no longer counts as all they hold.
 /// The revision goes on counting, so that a fence never comes back.
 pub(super) fn begin_epoch(mut draft: Draft<'_>, least: u64) -> Decided {
-    let epoch = least.max(draft.fleet.fence.epoch.saturating_add(1));
+    let present = draft.fleet.fence.epoch;
+    if least > present.saturating_add(MOST_EPOCHS_AHEAD) {
+        let problem = format!(
+            "epoch {least} is far beyond the books' {present}; the agent's ledger is damaged: stop it, move the ledger away and start it anew"
+        );
+        return Err(bad_field("fence", problem));
+    }
+    if least != 0 && least <= present {
+        let cloud = draft.fleet.config.cloud.0;
+        return Ok(draft.finish_as_it_is(Kind::Config, cloud));
+    }
+    let epoch = least.max(present + 1);
     draft.fence = Fence::new(epoch, draft.fleet.fence.revision + 1);
     let config = ClusterConfig { updated_at: draft.env.wall, ..ClusterConfig::clone(&draft.fleet.config) };
     let cloud = config.cloud.0;

@@ -214,22 +214,20 @@ impl<'a> Draft<'a> {
                 _ => {}
             }
         }
-        if let Some(hypervisor) = self.asked_again() {
-            wake(Effect::WakeHypervisor(hypervisor));
+        for change in &self.changes {
+            let Change::Put(Record::Job(job)) = change else { continue };
+            if let Some(hypervisor) = asked_again(self.fleet.jobs.get(&job.id).map(AsRef::as_ref), job) {
+                wake(Effect::WakeHypervisor(hypervisor));
+            }
         }
         effects
     }
+}
 
-    /// The hypervisor whose overdue step is asked for once more.
-    fn asked_again(&self) -> Option<HypervisorId> {
-        self.changes.iter().find_map(|change| match change {
-            Change::Put(Record::Job(job)) if !job.status.ended() => {
-                let before = self.fleet.jobs.get(&job.id)?;
-                (job.tries > before.tries).then_some(job.hypervisor)?
-            }
-            _ => None,
-        })
-    }
+/// The hypervisor whose overdue step this change of a job asks for once more.
+pub(super) fn asked_again(before: Option<&Job>, now: &Job) -> Option<HypervisorId> {
+    let is_asked = !now.status.ended() && before.is_some_and(|before| now.tries > before.tries);
+    is_asked.then_some(now.hypervisor)?
 }
 
 /// The hypervisors whose desired set this change of a guest touches.

@@ -19,7 +19,7 @@ use crate::token::Role;
 use crate::units::Resources;
 
 /// Guests settled by one decision when a hypervisor is declared lost: with their jobs they fit one commit.
-pub(super) const LOST_AT_ONCE: usize = 32;
+pub(super) const LOST_AT_ONCE: usize = 16;
 /// How far the incarnations of two epochs lie apart.
 const STEP: u64 = 1_000_000;
 
@@ -88,6 +88,9 @@ pub(super) fn delete(mut draft: Draft<'_>, id: HypervisorId, if_match: Option<Re
     is_current(Kind::Hypervisor, &present.spec.name, present.revision, if_match)?;
     let guests = draft.fleet.guests_on(id).map(|guest| (Kind::Guest, guest.spec.name.clone()));
     unused(Kind::Hypervisor, &present.spec.name, guests)?;
+    if draft.fleet.index.unheard.contains(&id) {
+        return Err(Refusal::Unheard(present.spec.name.clone()));
+    }
     let fleet = draft.fleet;
     let own = || fleet.tokens().filter(|token| token.role == Role::Agent { hypervisor: id });
     if own().count() > 64 {

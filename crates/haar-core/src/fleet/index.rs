@@ -79,7 +79,7 @@ impl DesiredRevisions {
         *self = DesiredRevisions { all: revision, by_hypervisor: BTreeMap::new() };
     }
 
-    fn changed(&mut self, hypervisor: HypervisorId, revision: Revision) {
+    pub(super) fn changed(&mut self, hypervisor: HypervisorId, revision: Revision) {
         self.by_hypervisor.insert(hypervisor, revision);
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn begin(draft: &mut Draft<'_>, guest: &Guest, action: Action) -> Job
         ended_at: (stage == Stage::Place).then_some(wall),
         message: String::new(),
     });
-    let job = Job {
+    let mut job = Job {
         id,
         action,
         guest: guest.id,
@@ -76,22 +76,26 @@ pub(super) fn begin(draft: &mut Draft<'_>, guest: &Guest, action: Action) -> Job
         steps: steps.collect(),
         error: None,
         tries: 0,
+        reached: 0,
         due: draft.env.now.after(draft.fleet.config.job_step_ms()),
         revision: draft.revision(),
         created_at: wall,
         started_at: None,
         finished_at: None,
     };
+    job.reached = count_done(&job);
     draft.put_job(job);
     id
 }
 
-/// Notes what a node tells of its steps. Progress renews the deadline; a step that ended, the tries too.
+/// Notes what a node tells of its steps. A step done for the first time renews the deadline and the tries;
+/// a step that tells of more work done renews the deadline. A pipeline that begins anew is no progress until
+/// it is further than ever: else a step that fails for ever would keep its job open for ever.
 pub(super) fn follow(draft: &mut Draft<'_>, guest: &Guest, reports: &[StepReport]) {
     let Some(present) = draft.open_job(guest) else { return };
     let mut job = present.clone();
     let wall = draft.env.wall;
-    let done_before = count_done(&job);
+    let is_further = is_working_on(&job, reports);
     for report in reports.iter().take(MOST_STEPS) {
         note_step(&mut job.steps, report, wall);
     }
@@ -102,16 +106,29 @@ pub(super) fn follow(draft: &mut Draft<'_>, guest: &Guest, reports: &[StepReport
     if job == *present {
         return;
     }
-    if count_done(&job) > done_before {
-        job.tries = 0;
+    let done = count_done(&job);
+    if done > job.reached {
+        (job.reached, job.tries) = (done, 0);
     }
-    job.due = draft.env.now.after(draft.fleet.config.job_step_ms());
+    if done > present.reached || is_further || present.status == Status::New {
+        job.due = draft.env.now.after(draft.fleet.config.job_step_ms());
+    }
     job.revision = draft.revision();
     draft.put_job(job);
 }
 
-fn count_done(job: &Job) -> usize {
-    job.steps.iter().filter(|step| step.state == StepState::Done).count()
+fn count_done(job: &Job) -> u32 {
+    job.steps.iter().map(|step| u32::from(step.state == StepState::Done)).sum()
+}
+
+/// Whether a step that was under way before says something new, and none has to be done a second time.
+fn is_working_on(job: &Job, reports: &[StepReport]) -> bool {
+    count_done(job) == job.reached
+        && reports.iter().any(|report| {
+            let runs = |step: &&Step| step.stage == report.stage && step.state == StepState::Running;
+            report.state == StepState::Running
+                && job.steps.iter().find(runs).is_some_and(|step| step.message != shortened(&report.message))
+        })
 }
 
 fn note_step(steps: &mut Vec<Step>, report: &StepReport, wall: WallMs) {
@@ -130,11 +147,12 @@ fn note_step(steps: &mut Vec<Step>, report: &StepReport, wall: WallMs) {
         }
     };
     let step = &mut steps[index];
-    if step.state == report.state && step.message == report.message {
+    let message = shortened(&report.message);
+    if step.state == report.state && step.message == message {
         return;
     }
     step.state = report.state;
-    step.message = shortened(&report.message);
+    step.message = message;
     match report.state {
         StepState::Waiting => {}
         StepState::Running => {

@@ -60,7 +60,7 @@ mod tests;
 
 use change::{Change, Decision, Record};
 use command::{Answer, Command, Decided, Env, Outcome};
-use draft::Draft;
+use draft::{Draft, asked_again};
 use index::Index;
 
 /// The books of the whole cloud.
@@ -277,6 +277,10 @@ impl Fleet {
             }
             Record::Job(job) => {
                 let before = self.jobs.insert(job.id, Arc::clone(&job));
+                if let Some(hypervisor) = asked_again(before.as_deref(), &job) {
+                    // Its set says nothing new, and is sent all the same: whoever lost it gets it again.
+                    self.index.desired.changed(hypervisor, revision);
+                }
                 let wanted = self.guests.get(&job.guest).is_some_and(|guest| guest.job == Some(job.id));
                 self.index.job_changed(before.as_deref(), Some(&job), wanted);
             }
@@ -294,7 +298,9 @@ impl Fleet {
             Kind::Hypervisor => {
                 if let Some(before) = self.hypervisors.remove(&id.into()) {
                     self.index.hypervisor_changed(Some(&before), None, revision);
-                    self.index.unheard.remove(&before.id);
+                    if self.index.unheard.remove(&before.id) {
+                        self.index.desired.all_changed(revision);
+                    }
                     self.board.remove(&before);
                 }
             }

@@ -23,6 +23,8 @@ fn an_overdue_step_is_asked_for_thrice_and_then_the_create_is_taken_back() {
     for tries in 1..=3 {
         let decision = cloud.miss_deadline(guest(1));
         assert!(decision.effects.contains(&Effect::WakeHypervisor(host(1))));
+        let told = cloud.fleet.desired_revision(host(1));
+        assert_eq!(told, cloud.fleet.fence().revision, "its set is sent once more");
         assert_eq!(cloud.last_job(guest(1)).tries, tries);
         assert_eq!(cloud.last_job(guest(1)).status, Status::New);
     }
@@ -42,6 +44,41 @@ fn an_overdue_step_is_asked_for_thrice_and_then_the_create_is_taken_back() {
     assert_eq!((released.state, released.place), (State::Failed, None));
     assert_eq!(released.avoid, [host(1)]);
     assert!(released.reason.contains("silent"));
+}
+
+#[test]
+fn a_pipeline_that_begins_anew_for_ever_does_not_keep_its_job_open() {
+    let mut cloud = Cloud::with_hosts(1);
+    cloud.running(1);
+    cloud.yes(Command::Delete(crate::id::Kind::Guest, guest(1).0, None));
+    let due = |cloud: &Cloud| cloud.last_job(guest(1)).due;
+    let rounds = (1..=20).take_while(|round| {
+        let words = format!("round {round}: the file is busy");
+        progress(&mut cloud, vec![step(Stage::Poweroff, StepState::Running, &words)]);
+        progress(&mut cloud, vec![step(Stage::Poweroff, StepState::Done, "")]);
+        progress(&mut cloud, vec![step(Stage::Undisk, StepState::Running, &words)]);
+        progress(&mut cloud, vec![step(Stage::Undisk, StepState::Failed, &words)]);
+        let before = due(&cloud);
+        cloud.now = before.0;
+        cloud.yes(Command::Overdue(cloud.last_job(guest(1)).id, before));
+        !cloud.last_job(guest(1)).status.ended()
+    });
+    assert_eq!(rounds.count(), 3, "three tries, then it ends");
+    assert_eq!(cloud.last_job(guest(1)).status, Status::Error);
+}
+
+#[test]
+fn work_that_goes_on_renews_the_deadline() {
+    let mut cloud = Cloud::with_hosts(1);
+    cloud.create(1).unwrap();
+    progress(&mut cloud, vec![step(Stage::Image, StepState::Running, "1 of 9 MiB")]);
+    for done in 2..=9 {
+        cloud.now = cloud.last_job(guest(1)).due.0 - 1;
+        let before = cloud.last_job(guest(1)).due;
+        progress(&mut cloud, vec![step(Stage::Image, StepState::Running, &format!("{done} of 9 MiB"))]);
+        assert!(cloud.last_job(guest(1)).due > before);
+    }
+    assert_eq!(cloud.last_job(guest(1)).tries, 0);
 }
 
 #[test]

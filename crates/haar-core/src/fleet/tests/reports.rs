@@ -289,7 +289,7 @@ fn a_full_host_is_declared_lost_in_slices_that_fit_a_commit() {
         turns += 1;
         assert!(turns < 10, "it never ends");
     }
-    assert_eq!(turns, 3);
+    assert_eq!(turns, 5);
     assert_eq!(cloud.fleet.guests_on(host(1)).count(), 0);
     assert_eq!(cloud.fleet.addresses(SUBNET).used, 0);
 }

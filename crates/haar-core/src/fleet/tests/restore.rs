@@ -336,8 +336,15 @@ fn an_epoch_never_runs_over() {
     cloud.yes(Command::BeginEpoch(7));
     assert_eq!(cloud.fleet.epoch(), 7);
     assert_eq!(cloud.fleet.desired_revision(host(1)), cloud.fleet.fence().revision, "all are told");
-    cloud.yes(Command::BeginEpoch(3));
+    assert_eq!(
+        cloud.yes(Command::BeginEpoch(7)).answer.outcome,
+        Outcome::Same,
+        "one restore, many tell of it"
+    );
+    cloud.yes(Command::BeginEpoch(0));
     assert_eq!(cloud.fleet.epoch(), 8, "each restore is an epoch of its own");
+    assert_eq!(cloud.no(Command::BeginEpoch(u64::MAX)).code(), "bad_field");
+    assert_eq!(cloud.fleet.epoch(), 8);
 }
 
 #[test]
