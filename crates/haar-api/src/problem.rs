@@ -110,6 +110,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// The change may have been made or not.
     OutcomeUnknown,
+    /// The store has no room; nothing was changed.
+    StoreFull,
     /// The job waited for ended in error.
     JobFailed,
     /// The events asked for are no longer kept.
@@ -142,7 +144,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [ErrorCode; 27] = [
+    pub const ALL: [ErrorCode; 28] = [
         ErrorCode::BadJson,
         ErrorCode::UnknownField,
         ErrorCode::BadId,
@@ -156,6 +158,7 @@ impl ErrorCode {
         ErrorCode::MethodNotAllowed,
         ErrorCode::UnsupportedMediaType,
         ErrorCode::OutcomeUnknown,
+        ErrorCode::StoreFull,
         ErrorCode::JobFailed,
         ErrorCode::Resync,
         ErrorCode::TooManyConnections,
@@ -188,6 +191,7 @@ impl ErrorCode {
             ErrorCode::MethodNotAllowed => "method_not_allowed",
             ErrorCode::UnsupportedMediaType => "unsupported_media_type",
             ErrorCode::OutcomeUnknown => "outcome_unknown",
+            ErrorCode::StoreFull => "store_full",
             ErrorCode::JobFailed => "job_failed",
             ErrorCode::Resync => "resync",
             ErrorCode::TooManyConnections => "too_many_connections",
@@ -231,7 +235,7 @@ impl ErrorCode {
             | ErrorCode::TooBusy
             | ErrorCode::NotReady => 503,
             ErrorCode::StreamUnavailable => 504,
-            ErrorCode::ImageNoSpace => 507,
+            ErrorCode::ImageNoSpace | ErrorCode::StoreFull => 507,
         }
     }
 }

@@ -109,6 +109,7 @@ pub async fn start(
         started: Instant::now(),
         host: host_name(),
         checked: Mutex::default(),
+        checking: tokio::sync::Mutex::default(),
         meter,
     });
     tracing::info!(address = %local, fence = %app.engine.read(haar_core::fleet::Fleet::fence), "listening");

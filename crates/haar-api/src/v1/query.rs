@@ -159,9 +159,12 @@ pub struct JobListQuery {
     /// Where the last page said the next one begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
-    /// Only those of this guest (id or name).
+    /// Only those of this guest (id or name; of one that is gone, the name it had).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest: Option<String>,
+    /// The project the guest's name is looked up in; `default` when left out. Without effect on an id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// Only those of this status: `new`, `working`, `done`, `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,

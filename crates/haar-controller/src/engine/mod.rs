@@ -14,6 +14,7 @@ mod reader;
 mod run;
 mod wakes;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -54,6 +55,12 @@ pub(crate) enum Failure {
         "the store failed while this was being written; it may have taken effect or not: ask again with the same id"
     )]
     OutcomeUnknown,
+    /// No room for the store; nothing was written.
+    #[error("no space left for {}: nothing was changed; free some on its file system, then ask again", path.display())]
+    Full {
+        /// The store's file.
+        path: PathBuf,
+    },
     /// Too much waits.
     #[error("too many requests wait for the books; ask again shortly")]
     Overloaded,

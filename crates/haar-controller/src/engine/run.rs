@@ -153,6 +153,7 @@ impl Loop {
         }
         let rest = tickets.split_off(before - numbered.len());
         self.queue.extend(rest.into_iter().zip(numbered.into_iter().map(|(_, command)| command)));
+        let mut told = Failure::OutcomeUnknown;
         let cause = match result {
             Ok(Ok(outcomes)) => {
                 self.defects = 0;
@@ -164,13 +165,18 @@ impl Loop {
                 self.refuse_the_last(tickets);
                 return Ok(());
             }
-            Ok(Err(error)) => chain(&error),
+            Ok(Err(error)) => {
+                if let haar_store::Error::Full { path } = &error {
+                    told = Failure::Full { path: path.clone() };
+                }
+                chain(&error)
+            }
             Err(_) => self.count_defect()?,
         };
         self.shared.metrics.commits_failed.inc();
         tracing::error!(cause, batch = tickets.len(), "commit failed; the store is read again");
         for ticket in tickets {
-            self.answer(ticket, Err(Failure::OutcomeUnknown));
+            self.answer(ticket, Err(told.clone()));
         }
         self.reload()
     }

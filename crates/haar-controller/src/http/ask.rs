@@ -9,12 +9,12 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use haar_api::endpoint::{self, Access, Endpoint, Permission};
-use haar_api::problem::ErrorCode;
+use haar_api::problem::{ErrorCode, Problem};
 use haar_core::fence::Revision;
 use haar_core::id::{HypervisorId, Kind};
 use haar_core::name::Name;
 use haar_core::refusal::Refusal;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::App;
 use super::reply::{No, not_found};
 use crate::auth::{self, Caller, Unknown};
+use crate::wire::Noun;
 use crate::wire::look::Look;
 
 /// How long a JSON body may take to arrive.
@@ -174,6 +175,28 @@ where
         }
         let message = format!("this path takes no Idempotency-Key; {instead}");
         Err(No::of(ErrorCode::BadQuery, message).about("Idempotency-Key"))
+    }
+
+    /// Refuses a PUT whose `If-Match` or `If-None-Match: *` does not hold for what is there now.
+    pub(crate) fn check_put<N: Noun>(&self, id: Uuid) -> Result<(), No> {
+        let wanted = self.if_match()?;
+        let found = self.app.look(|look| N::get(look.fleet, id).map(|record| N::revision(record)));
+        let says_star = |name| self.headers.get(name).is_some_and(|value| value.as_bytes() == b"*");
+        let is_stale = match found {
+            Some(revision) => wanted.is_some_and(|wanted| wanted != revision) || says_star(IF_NONE_MATCH),
+            None => self.headers.contains_key(IF_MATCH),
+        };
+        if !is_stale {
+            return Ok(());
+        }
+        let kind = N::KIND;
+        let message = match found {
+            Some(revision) => {
+                format!("{kind} `{id}` is there, at revision {revision}; read it before changing it")
+            }
+            None => format!("there is no {kind} `{id}` any more, or not yet; leave If-Match out to make it"),
+        };
+        Err(No(Box::new(Problem::new(412, "stale_revision", message))))
     }
 
     /// The revision of `If-Match`, if there is one.

@@ -58,11 +58,13 @@ pub(crate) async fn check(ask: Ask<Check>) -> Reply {
     Ok(json(StatusCode::OK, &check_books(&ask.app).await))
 }
 
-/// Checks a copy of the books in a thread of its own, and remembers how it went.
+/// Checks a copy of the books in a thread of its own, and remembers how it went. One at a time: it takes
+/// memory as large as the books' indexes.
 pub(crate) async fn check_books(app: &App) -> CheckView {
+    let _turn = app.checking.lock().await;
     let shared = app.engine.shared();
     let checking = tokio::task::spawn_blocking(move || {
-        // Records are shared: a copy is cheap, and nobody waits for the check.
+        // Records are shared, only the indexes are copied; nobody waits for the check itself.
         let fleet = shared.read(Clone::clone);
         let look = Look::new(&fleet, &shared.liveness);
         let faults = fleet.check().into_iter();

@@ -78,6 +78,7 @@ pub(crate) async fn post(ask: Ask<GuestPost>, body: GuestCreate) -> Reply {
 /// `PUT /v1/guests/{id}`: the same body twice is the same guest, and waits for the same job.
 pub(crate) async fn put(ask: Ask<GuestPut>, body: GuestCreate) -> Reply {
     let id = ask.id()?;
+    ask.check_put::<Guests>(id)?;
     let command = ask.app.look(|look| Guests::create(id, body, look))?;
     let answer = ask.app.engine.submit(command).await?;
     let good = if answer.outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };

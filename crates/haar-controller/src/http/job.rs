@@ -10,7 +10,9 @@ use haar_core::fleet::command::Command;
 use haar_core::id::{JobId, Kind};
 use haar_core::job::{Job, Status};
 use haar_core::name::Name;
+use haar_core::refusal::Refusal;
 use http::StatusCode;
+use uuid::Uuid;
 
 use super::App;
 use super::ask::Ask;
@@ -78,13 +80,34 @@ pub(crate) async fn list(ask: Ask<JobList>) -> Reply {
         let message = format!("`{word}` is no status of a job; those are {}", STATUSES.join(", "));
         return Err(No::of(ErrorCode::BadQuery, message).about("status"));
     }
-    let named = ask.query.guest.map(Into::into);
-    let find = |guest| ask.app.look(|look| resolve(look.fleet, Kind::Guest, guest, &Name::default_project()));
-    let guest = named.as_ref().map(find).transpose()?;
+    let project = crate::wire::project(ask.query.project)?;
+    let guest = ask.query.guest.map(|guest| whose(&ask.app, guest, &project)).transpose()?;
     Ok(page::<Jobs>(&ask.app, &bounds, |job, _| {
-        guest.is_none_or(|guest| job.guest.0 == guest)
-            && wanted.as_ref().is_none_or(|wanted| status(job.status) == wanted)
+        let is_its = match &guest {
+            None => true,
+            Some(Whose::Guest(id)) => job.guest.0 == *id,
+            Some(Whose::Gone(name)) => job.guest_name == *name,
+        };
+        is_its && wanted.as_ref().is_none_or(|wanted| status(job.status) == wanted)
     }))
+}
+
+/// Whose jobs are asked for.
+enum Whose {
+    /// This guest's.
+    Guest(Uuid),
+    /// Those of a guest that had this name: no other has it now.
+    Gone(Name),
+}
+
+fn whose(app: &App, guest: String, project: &Name) -> Result<Whose, No> {
+    let reference = guest.clone().into();
+    let found = app.look(|look| resolve(look.fleet, Kind::Guest, &reference, project));
+    match (found, guest.parse::<Uuid>(), Name::new(guest)) {
+        (Ok(id), ..) | (Err(_), Ok(id), _) => Ok(Whose::Guest(id)),
+        (Err(Refusal::NotFound { .. }), _, Ok(name)) => Ok(Whose::Gone(name)),
+        (Err(refusal), ..) => Err(refusal.into()),
+    }
 }
 
 const STATUSES: [&str; 4] = ["new", "working", "done", "error"];

@@ -56,6 +56,8 @@ pub(crate) struct App {
     pub(crate) host: String,
     /// The last check of the books.
     pub(crate) checked: Mutex<Option<CheckedView>>,
+    /// Whoever checks the books holds it.
+    pub(crate) checking: tokio::sync::Mutex<()>,
     /// Counts the store's flushes, where it does.
     pub(crate) meter: Option<Arc<Meter>>,
 }

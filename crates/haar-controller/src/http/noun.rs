@@ -154,6 +154,7 @@ where
     E: Endpoint<Query = NoQuery, Permission = Admin>,
 {
     let id = ask.id()?;
+    ask.check_put::<N>(id)?;
     let command = ask.app.look(|look| N::create(id, body, look))?;
     let answer = ask.app.engine.submit(command).await?;
     let status = if answer.outcome == Outcome::Created { StatusCode::CREATED } else { StatusCode::OK };

@@ -42,6 +42,7 @@ pub(crate) fn failure(failure: &Failure) -> Problem {
     let code = match failure {
         Failure::Refused(refusal) => return problem(refusal),
         Failure::OutcomeUnknown => ErrorCode::OutcomeUnknown,
+        Failure::Full { .. } => ErrorCode::StoreFull,
         Failure::Overloaded => ErrorCode::TooBusy,
         Failure::Stopping => ErrorCode::NotReady,
     };

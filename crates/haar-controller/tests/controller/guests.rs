@@ -236,3 +236,74 @@ async fn a_poll_waits_for_news_and_only_for_its_own() {
     assert_eq!(reply.status, 204, "{}", reply.text());
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_host_gives_up_every_guest_before_the_answer() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let ttl = json!({"values": {"liveness.ttl_ms": "1000"}});
+    assert_eq!(cloud.ask("PATCH", "/v1/config").json(&ttl).send().await.status, 200);
+    let agent = Agent::join(&cloud, 1).await;
+    for number in 100..120 {
+        let made =
+            cloud.ask("PUT", &format!("/v1/guests/{}", uuid(number))).json(&guest(&format!("g{number}")));
+        assert_eq!(made.send().await.status, 202);
+    }
+    let path = format!("/v1/hypervisors/{}/lost", agent.id);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let reply = cloud.ask("POST", &path).send().await;
+        if reply.status == 200 {
+            break;
+        }
+        assert_eq!(reply.code(), "still_alive");
+        assert!(std::time::Instant::now() < deadline, "it never falls silent");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let guests = cloud.get("/v1/guests").await;
+    let guests = guests["items"].as_array().unwrap();
+    assert_eq!(guests.len(), 20);
+    assert!(
+        guests.iter().all(|guest| guest["state"] == "failed" && guest["hypervisor"].is_null()),
+        "{guests:?}"
+    );
+    assert_eq!(cloud.get("/v1/capacity").await["by_subnet"][0]["used"], 0);
+    assert_eq!(cloud.get("/v1/check").await["faults"], json!([]));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_is_refused_for_what_a_create_is_refused_for() {
+    let cloud = Cloud::start().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let empty = json!({"name": "tiny", "format": "qcow2"});
+    cloud.put(&format!("/v1/images/{}", uuid(7)), empty).await;
+    let tried = cloud.ask("POST", "/v1/candidates").json(&guest("web")).send().await;
+    assert_eq!((tried.status, tried.code().as_str()), (409, "image_not_ready"));
+    let made = cloud.ask("POST", "/v1/guests").json(&guest("web")).send().await;
+    assert_eq!((made.status, made.code()), (tried.status, tried.code()));
+    drop(agent);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_jobs_of_a_guest_that_is_gone_are_found_by_its_name() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let _at_work = agent.work(Outcome::Settled);
+    let path = format!("/v1/guests/{}", uuid(100));
+    assert_eq!(cloud.ask("PUT", &format!("{path}?wait=60s")).json(&guest("web")).send().await.status, 201);
+    assert_eq!(cloud.ask("DELETE", &format!("{path}?wait=60s")).send().await.status, 200);
+    for guest in ["web", &uuid(100)] {
+        let jobs = cloud.get(&format!("/v1/jobs?guest={guest}")).await;
+        let mut actions: Vec<_> =
+            jobs["items"].as_array().unwrap().iter().map(|job| job["action"].as_str().unwrap()).collect();
+        actions.sort_unstable();
+        assert_eq!(actions, ["create", "delete"], "{guest}");
+    }
+    assert_eq!(cloud.get("/v1/jobs?guest=nobody").await["items"], json!([]));
+    let bad = cloud.ask("GET", "/v1/jobs?guest=No!").send().await;
+    assert_eq!(bad.code(), "bad_name");
+    cloud.stop().await;
+}

@@ -128,3 +128,25 @@ async fn changes_at_the_same_time_are_all_kept() {
     assert_eq!(flavor["metadata"], json!({"a": "b"}));
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_holds_to_its_preconditions() {
+    let cloud = Cloud::start().await;
+    let path = format!("/v1/networks/{}", uuid(50));
+    let body = json!({"name": "n"});
+    let put =
+        |name: &'static str, value: &str| cloud.ask("PUT", &path).header(name, value).json(&body).send();
+    for value in ["\"7\"", "*"] {
+        let reply = put("if-match", value).await;
+        assert_eq!((reply.status, reply.code().as_str()), (412, "stale_revision"), "{value}");
+    }
+    assert_eq!(put("if-match", "x").await.code(), "bad_query");
+    let made = put("if-none-match", "*").await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(put("if-none-match", "*").await.code(), "stale_revision");
+    assert_eq!(put("if-match", "\"1\"").await.code(), "stale_revision");
+    for value in [made.header("etag"), "*"] {
+        assert_eq!(put("if-match", value).await.status, 200, "{value}");
+    }
+    cloud.stop().await;
+}

@@ -25,9 +25,9 @@ pub(super) const MOST_USER_DATA: usize = 64 << 10;
 const MOST_AVOIDED: usize = 16;
 
 /// What a spec comes to, once checked.
-struct Checked {
-    image: ImageId,
-    resources: Resources,
+pub(super) struct Checked {
+    pub(super) image: ImageId,
+    pub(super) resources: Resources,
 }
 
 pub(super) fn create(draft: Draft<'_>, id: GuestId, spec: &GuestSpec, blob: Option<&Blob>) -> Decided {
@@ -210,7 +210,7 @@ pub(super) fn set(
     Ok(draft.finish_as_it_is(Kind::Guest, id.0))
 }
 
-fn check(draft: &Draft<'_>, id: GuestId, spec: &GuestSpec) -> Result<Checked, Refusal> {
+pub(super) fn check(draft: &Draft<'_>, id: GuestId, spec: &GuestSpec) -> Result<Checked, Refusal> {
     let fleet = draft.fleet;
     if !matches!(spec.kind.as_str(), "" | "vm") {
         return Err(bad_field("type", format!("`{}` is not supported; leave it out or say `vm`", spec.kind)));

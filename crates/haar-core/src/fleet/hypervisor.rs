@@ -86,7 +86,10 @@ pub(super) fn set(
 pub(super) fn delete(mut draft: Draft<'_>, id: HypervisorId, if_match: Option<Revision>) -> Decided {
     let present = draft.fleet.hypervisor(id).ok_or_else(|| not_found(Kind::Hypervisor, id))?;
     is_current(Kind::Hypervisor, &present.spec.name, present.revision, if_match)?;
-    let guests = draft.fleet.guests_on(id).map(|guest| (Kind::Guest, guest.spec.name.clone()));
+    let pinned =
+        draft.fleet.guests().filter(|guest| guest.spec.hypervisor == Some(id) && guest.place.is_none());
+    let guests = draft.fleet.guests_on(id).chain(pinned);
+    let guests = guests.map(|guest| (Kind::Guest, guest.spec.name.clone()));
     unused(Kind::Hypervisor, &present.spec.name, guests)?;
     if draft.fleet.index.unheard.contains(&id) {
         return Err(Refusal::Unheard(present.spec.name.clone()));

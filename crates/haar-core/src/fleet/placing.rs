@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::Fleet;
 use super::command::Env;
 use super::draft::{Draft, bad_field, not_found};
+use super::guest;
 use crate::address::Mac;
 use crate::guest::GuestSpec;
 use crate::hypervisor::Hypervisor;
@@ -156,10 +157,13 @@ impl Fleet {
     /// then the others in the order of the filters. Nothing is reserved.
     ///
     /// # Errors
-    /// A refusal when the spec names what is not there or an address that cannot be had.
+    /// Every refusal a create of it would get, but for the room.
     pub fn candidates(&self, spec: &GuestSpec, env: &Env<'_>) -> Result<Vec<Candidate>, Refusal> {
-        let flavor = self.flavor(spec.flavor).ok_or_else(|| not_found(Kind::Flavor, spec.flavor))?;
-        let request = request(self, spec, flavor.spec.resources, &[])?;
+        let draft = Draft::new(self, env);
+        let nobody = GuestId(uuid::Uuid::nil());
+        let checked = guest::check(&draft, nobody, spec)?;
+        mac(&draft, nobody, spec)?;
+        let request = request(self, spec, checked.resources, &[])?;
         let mut candidates: Vec<Candidate> = self
             .hypervisors()
             .map(|record| Candidate {
