@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use haar_store::{Disk, Meter, Options, RedbDisk};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,8 @@ use crate::streams::Streams;
 
 /// How often the books are checked by themselves.
 const CHECK_PAUSE: Duration = Duration::from_secs(60);
+/// How long at least between two looks of those who hold something open.
+const TOKENS_PAUSE: Duration = Duration::from_millis(250);
 /// How long spliced streams may take to end.
 const STREAM_TIME: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,7 @@ pub async fn start(
         images,
         limits,
         stopping: CancellationToken::new(),
+        token_check: Notify::new(),
         tasks: TaskTracker::new(),
         started: Instant::now(),
         host: host_name(),
@@ -176,6 +180,7 @@ async fn serve(
             accepting.await;
         }
         () = check_now_and_then(&app) => {}
+        () = let_holders_look(&app) => {}
     }
     app.tasks.close();
     if tokio::time::timeout(STREAM_TIME, app.tasks.wait()).await.is_err() {
@@ -195,6 +200,17 @@ async fn check_now_and_then(app: &App) {
         for fault in &view.faults {
             tracing::error!(rule = fault.rule, "the books do not balance: {}", fault.message);
         }
+    }
+}
+
+/// Lets whoever holds something open look whether its token is still there, whatever it was that changed
+/// the books: removals also come from a hypervisor's, and to light after a commit in doubt. Not at every
+/// commit, for many may wait. Never ends by itself.
+async fn let_holders_look(app: &App) {
+    let mut ring = app.engine.events.watch();
+    while ring.changed().await.is_ok() {
+        app.token_check.notify_waiters();
+        tokio::time::sleep(TOKENS_PAUSE).await;
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use haar_api::feed::{FeedStream, StreamKind};
-use haar_core::id::{GuestId, HypervisorId};
+use haar_core::id::{GuestId, HypervisorId, TokenId};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
@@ -28,6 +28,15 @@ const MOST_WAITING: usize = 256;
 /// An agent's end of a stream.
 pub(crate) type AgentEnd = TokioIo<Upgraded>;
 
+/// An agent that has dialled.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    /// Its end.
+    pub(crate) end: AgentEnd,
+    /// The token it dialled with; the stream ends with it.
+    pub(crate) token: TokenId,
+}
+
 /// The streams that wait for their agents.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -39,7 +48,7 @@ struct Waiting {
     hypervisor: HypervisorId,
     order: FeedStream,
     shown: Option<Instant>,
-    deliver: oneshot::Sender<AgentEnd>,
+    deliver: oneshot::Sender<Dialled>,
 }
 
 /// What is wanted of a guest.
@@ -61,7 +70,7 @@ pub(crate) struct Opened<'a> {
     streams: &'a Streams,
     ticket: String,
     /// Where the agent's end arrives.
-    pub(crate) arrives: oneshot::Receiver<AgentEnd>,
+    pub(crate) arrives: oneshot::Receiver<Dialled>,
 }
 
 impl Streams {
@@ -103,7 +112,7 @@ impl Streams {
     }
 
     /// The place behind a ticket, once, for the agent it was made for.
-    pub(crate) fn take(&self, ticket: &str, hypervisor: HypervisorId) -> Option<oneshot::Sender<AgentEnd>> {
+    pub(crate) fn take(&self, ticket: &str, hypervisor: HypervisorId) -> Option<oneshot::Sender<Dialled>> {
         let mut waiting = self.waiting();
         if waiting.get(ticket)?.hypervisor != hypervisor {
             return None;

@@ -52,8 +52,10 @@ pub(crate) async fn poll(ask: Ask<AgentFeed>) -> Reply {
     let found = tokio::select! {
         found = engine.wait_for_hypervisor(hypervisor, Instant::now() + wait, news) => found,
         () = app.stopping.cancelled() => None,
+        () = app.until_revoked(ask.who.token()) => None,
     };
     if found.is_none() {
+        app.check_token(ask.who.token())?;
         return Ok(empty(StatusCode::NO_CONTENT));
     }
     let found = engine.read(|fleet| {
@@ -61,6 +63,8 @@ pub(crate) async fn poll(ask: Ask<AgentFeed>) -> Reply {
         fleet.desired(hypervisor).map(|set| (set, catalogue))
     });
     let (set, catalogue) = found.ok_or_else(|| not_found(Kind::Hypervisor, &hypervisor))?;
+    // Looked at last: whoever was cut off while it waited is told nothing more.
+    app.check_token(ask.who.token())?;
     Ok(json(StatusCode::OK, &feed(set, catalogue, app.streams.show(hypervisor))))
 }
 

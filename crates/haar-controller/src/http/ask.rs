@@ -11,7 +11,7 @@ use axum::extract::{FromRequestParts, Query, RawPathParams};
 use haar_api::endpoint::{self, Access, Endpoint, Permission};
 use haar_api::problem::{ErrorCode, Problem};
 use haar_core::fence::Revision;
-use haar_core::id::{HypervisorId, Kind};
+use haar_core::id::{HypervisorId, Kind, TokenId};
 use haar_core::name::Name;
 use haar_core::refusal::Refusal;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH, IF_NONE_MATCH};
@@ -49,6 +49,13 @@ pub(crate) struct Agent {
     caller: Caller,
     /// Which.
     pub(crate) hypervisor: HypervisorId,
+}
+
+impl Agent {
+    /// The token it asks with.
+    pub(crate) fn token(&self) -> TokenId {
+        self.caller.token
+    }
 }
 
 impl Prove for endpoint::Open {

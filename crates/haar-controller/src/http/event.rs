@@ -1,7 +1,8 @@
 //! `GET /v1/events`: what changes, as server-sent events.
 //!
 //! Each follower reads from its own place in the ring; nothing is queued for it. One that is slower than
-//! the ring is told `resync` and its stream ends, as does every stream when the controller does.
+//! the ring is told `resync` and its stream ends, as does every stream when the controller does, and a
+//! follower's own when its token is removed.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use haar_api::problem::{ErrorCode, Problem};
 use haar_api::table::EventStream;
+use haar_core::id::TokenId;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use tokio::sync::watch;
@@ -46,7 +48,8 @@ pub(crate) async fn follow(ask: Ask<EventStream>) -> Reply {
             tokio::task::spawn_blocking(find).await.unwrap_or(Err(events::Error::Resync))?
         }
     };
-    let follower = Follower { ring: app.engine.events.watch(), app, next, state: State::Open };
+    let follower =
+        Follower { ring: app.engine.events.watch(), app, token: ask.who.token, next, state: State::Open };
     let frames = stream::unfold(follower, |mut follower| async move {
         let frame = follower.next_frame().await?;
         Some((Ok::<Bytes, Infallible>(frame), follower))
@@ -59,6 +62,7 @@ pub(crate) async fn follow(ask: Ask<EventStream>) -> Reply {
 struct Follower {
     app: Arc<App>,
     ring: watch::Receiver<Ring>,
+    token: TokenId,
     next: u64,
     state: State,
 }
@@ -84,7 +88,10 @@ impl Follower {
         loop {
             // Seen before reading: what comes after the read is a change.
             self.ring.mark_unchanged();
-            match self.read().await {
+            let read = self.read().await;
+            // Looked at last, so that nothing is told that came after the token's end.
+            self.app.check_token(self.token).ok()?;
+            match read {
                 Ok(events) if !events.is_empty() => return Some(self.frame(&events)),
                 Ok(_) => {}
                 Err(error) => return Some(self.end(&error)),
@@ -93,6 +100,7 @@ impl Follower {
                 changed = self.ring.changed() => changed.ok()?,
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b": alive\n\n")),
                 () = self.app.stopping.cancelled() => return None,
+                () = self.app.until_revoked(self.token) => return None,
             }
         }
     }

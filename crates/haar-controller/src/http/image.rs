@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::StreamExt;
 use haar_api::problem::ErrorCode;
 use haar_api::table::{AgentImage, ImageDelete, ImageDownload, ImageUpload};
 use haar_core::fleet::command::{Answer, Command};
-use haar_core::id::{ImageId, Kind};
+use haar_core::id::{ImageId, Kind, TokenId};
 use haar_core::image::{Image, Source};
 use haar_core::refusal::Refusal;
 use http::StatusCode;
@@ -42,6 +43,7 @@ pub(crate) async fn upload(ask: Ask<ImageUpload>, request: Request) -> Reply {
     let patience = app.limits.upload_silence;
     let told = Told { format, length, sha256: expected, patience };
     let whole = app.images.take(&told, request.into_body().into_data_stream()).await?;
+    app.check_token(ask.who.token)?;
     // From here on the client's leaving stops nothing: the place is held until the books have answered.
     let app = Arc::clone(app);
     finish(ask.app.tasks.spawn(async move { bring_in(&app, &place, whole).await })).await
@@ -137,7 +139,7 @@ fn already(app: &App, id: ImageId, expected: Option<&str>) -> Result<Option<Resp
 /// `GET /v1/images/{ref}/data`.
 pub(crate) async fn download(ask: Ask<ImageDownload>) -> Reply {
     let id = ask.app.look(|look| ask.resolve(Kind::Image, ask.query.project.as_ref(), look))?;
-    send(&ask.app, ImageId(id)).await
+    send(&ask.app, ImageId(id), ask.who.token).await
 }
 
 /// `GET /v1/agent/images/{id}/data`: of the images its guests are cloned from.
@@ -148,10 +150,11 @@ pub(crate) async fn for_agent(ask: Ask<AgentImage>) -> Reply {
         // What it may not have is not told apart from what is not there.
         return Err(not_found(Kind::Image, &id));
     }
-    send(&ask.app, id).await
+    send(&ask.app, id, ask.who.token()).await
 }
 
-async fn send(app: &App, id: ImageId) -> Reply {
+/// The bytes; they end early when the token is removed.
+async fn send(app: &Arc<App>, id: ImageId, token: TokenId) -> Reply {
     let record = record(app, id)?;
     if let Source::Url { url, .. } = &record.spec.source {
         let message = format!("the bytes of image `{}` are at {url}, not here", record.spec.name);
@@ -164,8 +167,10 @@ async fn send(app: &App, id: ImageId) -> Reply {
         tracing::error!(image = %id, %error, "the bytes of an image cannot be read");
         No::of(ErrorCode::Internal, "the image's bytes cannot be read; the controller's log knows why")
     })?;
-    let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
-    let mut response = text(StatusCode::OK, "application/octet-stream", body);
+    let app = Arc::clone(app);
+    let revoked = Box::pin(async move { app.until_revoked(token).await });
+    let bytes = ReaderStream::with_capacity(file, CHUNK).take_until(revoked);
+    let mut response = text(StatusCode::OK, "application/octet-stream", Body::from_stream(bytes));
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(response)
 }

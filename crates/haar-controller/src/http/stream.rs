@@ -1,7 +1,10 @@
 //! Console and log of a guest: a client's end and the agent's end, spliced.
 //!
 //! The client is answered only once the agent has dialled, so that a "no" is a problem and not a dead
-//! stream. Spliced streams outlive their requests and end with the controller.
+//! stream. Spliced streams outlive their requests and end with the controller, or with the token of
+//! either end.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,7 +13,7 @@ use haar_api::feed::StreamKind;
 use haar_api::problem::ErrorCode;
 use haar_api::table::{AgentStream, GuestConsole, GuestLog};
 use haar_core::guest::Place;
-use haar_core::id::{GuestId, Kind};
+use haar_core::id::{GuestId, Kind, TokenId};
 use haar_core::refusal::Refusal;
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
@@ -22,7 +25,7 @@ use super::App;
 use super::ask::Ask;
 use super::reply::{HAAR_STREAM, No, Reply, empty, not_found, text};
 use crate::liveness::Heard;
-use crate::streams::{AgentEnd, DIAL_TIME, Wanted};
+use crate::streams::{AgentEnd, DIAL_TIME, Dialled, Wanted};
 
 /// Bytes of a log's end that are shown when nothing else is asked.
 const DEFAULT_TAIL: u64 = 64 << 10;
@@ -36,20 +39,32 @@ pub(crate) async fn console(ask: Ask<GuestConsole>, mut request: Request) -> Rep
     let guest = GuestId(app.look(|look| ask.resolve(Kind::Guest, ask.query.project.as_ref(), look))?);
     let wanted = Wanted { guest, kind: StreamKind::Console, tail: None, follow: false };
     let agent = agent_end(app, wanted).await?;
-    let stopping = app.stopping.clone();
+    let ended = until_over(app, ask.who.token, agent.token);
     app.tasks.spawn(async move {
         let splice = async {
             let client = client.await.map_err(std::io::Error::other)?;
-            splice(TokioIo::new(client), agent).await
+            splice(TokioIo::new(client), agent.end).await
         };
         tokio::select! {
-            ended = splice => if let Err(error) = ended {
+            spliced = splice => if let Err(error) = spliced {
                 tracing::debug!(%guest, %error, "a console ended badly");
             },
-            () = stopping.cancelled() => {}
+            () = ended => {}
         }
     });
     Ok(switching())
+}
+
+/// Ends when the controller shall, or with the token of either end.
+fn until_over(app: &Arc<App>, client: TokenId, agent: TokenId) -> impl Future<Output = ()> + Send + 'static {
+    let app = Arc::clone(app);
+    async move {
+        tokio::select! {
+            () = app.stopping.cancelled() => {}
+            () = app.until_revoked(client) => {}
+            () = app.until_revoked(agent) => {}
+        }
+    }
 }
 
 /// Until either end closes; then so does the other.
@@ -70,11 +85,9 @@ pub(crate) async fn log(ask: Ask<GuestLog>) -> Reply {
     let follow = ask.query.follow.unwrap_or(false);
     let wanted = Wanted { guest, kind: StreamKind::Log, tail: Some(tail), follow };
     let agent = agent_end(app, wanted).await?;
-    let stopping = app.stopping.clone();
-    let until_stop = futures_util::StreamExt::take_until(ReaderStream::new(agent), async move {
-        stopping.cancelled().await;
-    });
-    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", Body::from_stream(until_stop)))
+    let ended = Box::pin(until_over(app, ask.who.token, agent.token));
+    let lines = futures_util::StreamExt::take_until(ReaderStream::new(agent.end), ended);
+    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", Body::from_stream(lines)))
 }
 
 /// `GET /v1/agent/streams/{ticket}`.
@@ -83,10 +96,11 @@ pub(crate) async fn dial(ask: Ask<AgentStream>, mut request: Request) -> Reply {
     let deliver = ask.app.streams.take(ask.param(), ask.who.hypervisor).ok_or_else(|| {
         No::of(ErrorCode::TicketUnknown, "this ticket is used, or its client has gone, or it is not yours")
     })?;
+    let token = ask.who.token();
     ask.app.tasks.spawn(async move {
         match agent.await {
             // The client may have gone meanwhile; then the agent's end closes with it.
-            Ok(end) => drop(deliver.send(TokioIo::new(end))),
+            Ok(end) => drop(deliver.send(Dialled { end: TokioIo::new(end), token })),
             Err(error) => tracing::debug!(%error, "an agent's stream was not upgraded"),
         }
     });
@@ -94,7 +108,7 @@ pub(crate) async fn dial(ask: Ask<AgentStream>, mut request: Request) -> Reply {
 }
 
 /// Orders a stream and waits for the agent to dial.
-async fn agent_end(app: &App, wanted: Wanted) -> Result<AgentEnd, No> {
+async fn agent_end(app: &App, wanted: Wanted) -> Result<Dialled, No> {
     let (name, place) = placed(app, wanted.guest)?;
     let unavailable = |message: String| No::of(ErrorCode::StreamUnavailable, message);
     if app.engine.liveness.of(place.hypervisor).0 == Heard::Silent {

@@ -96,6 +96,29 @@ impl Cloud {
         self.put(&format!("/v1/images/{}", uuid(9)), body).await
     }
 
+    /// Waits until so many requests are under way, with the one that asks.
+    pub(crate) async fn until_requests(&self, count: usize) {
+        until("that many requests", async || {
+            let metrics = Ask::new(self.addr, "GET", "/metrics").send().await.text();
+            metrics.contains(&format!("haar_requests_open {count}\n"))
+        })
+        .await;
+    }
+
+    /// Another admin's token: its secret; its name is `other`.
+    pub(crate) async fn other_admin(&self) -> String {
+        let reply =
+            self.ask("POST", "/v1/tokens").json(&json!({"name": "other", "role": "admin"})).send().await;
+        assert_eq!(reply.status, 201, "{}", reply.text());
+        reply.json()["secret"].as_str().unwrap().to_owned()
+    }
+
+    /// Removes a token.
+    pub(crate) async fn revoke(&self, name: &str) {
+        let reply = self.ask("DELETE", &format!("/v1/tokens/{name}")).send().await;
+        assert_eq!(reply.status, 204, "{}", reply.text());
+    }
+
     /// Asks again until it holds.
     pub(crate) async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + LIMIT;
@@ -108,6 +131,15 @@ impl Cloud {
             assert!(Instant::now() < deadline, "{path} did not come to hold: {value:#}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// Looks again until it holds.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        tokio::task::yield_now().await;
     }
 }
 

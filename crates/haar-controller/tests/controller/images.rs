@@ -1,7 +1,6 @@
 //! Images' bytes over HTTP: whole or not at all.
 
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
 
 use haar_controller::Limits;
 use haar_store::{Disk, Fence, Kind, MemoryDisk, Op};
@@ -11,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::agent::Agent;
-use super::cloud::{Ask, Cloud, LIMIT, Reply, uuid};
+use super::cloud::{Cloud, LIMIT, Reply, until, uuid};
 
 const CLUSTER: usize = 65536;
 
@@ -56,24 +55,6 @@ fn names(folder: &tempfile::TempDir) -> Vec<String> {
 
 fn files(cloud: &Cloud) -> usize {
     names(&cloud.folder).len()
-}
-
-/// Looks again until it holds.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Until nobody but the one who asks has a request under way.
-async fn until_alone(cloud: &Cloud) {
-    until("the end of the other requests", async || {
-        let metrics = Ask::new(cloud.addr, "GET", "/metrics").send().await.text();
-        metrics.contains("haar_requests_open 1\n")
-    })
-    .await;
 }
 
 /// Holds up commits while it is shut.
@@ -295,7 +276,7 @@ async fn bytes_on_their_way_into_the_books_are_not_replaced_by_another_upload() 
     // Nor when the first one's client has left.
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    until_alone(&cloud).await;
+    cloud.until_requests(1).await;
     assert_eq!(upload(&cloud, &path, other).await.code(), "image_has_data");
     gate.set(false);
     let image = cloud.until("/v1/images/tiny", |image| image["state"] == "ready").await;
@@ -315,7 +296,7 @@ async fn the_bytes_of_a_deleted_image_go_though_nobody_waits_for_it() {
     gate.until_a_commit_waits().await;
     delete.abort();
     assert!(delete.await.unwrap_err().is_cancelled());
-    until_alone(&cloud).await;
+    cloud.until_requests(1).await;
     gate.set(false);
     until("the end of the bytes", async || files(&cloud) == 0).await;
     cloud.stop().await;

@@ -61,15 +61,7 @@ async fn a_stop_closes_polls_and_waits_and_keeps_what_was_answered() {
     let path = format!("/v1/guests/{}?wait=600s", uuid(100));
     let wait = tokio::spawn(cloud.ask("PUT", &path).json(&guest("web")).send());
     // Both are under way once the controller counts them, besides the one that asks.
-    let deadline = std::time::Instant::now() + LIMIT;
-    loop {
-        let metrics = Ask::new(cloud.addr, "GET", "/metrics").send().await.text();
-        if metrics.contains("haar_requests_open 3") {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "{metrics}");
-        tokio::task::yield_now().await;
-    }
+    cloud.until_requests(3).await;
     let began = std::time::Instant::now();
     let (folder, admin) = cloud.stop().await;
     assert!(began.elapsed() < Duration::from_secs(8), "the end took {:?}", began.elapsed());

@@ -26,4 +26,6 @@ mod nouns;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
+mod revoked;
+#[cfg(test)]
 mod streams;

@@ -7,7 +7,7 @@ use super::agent::Agent;
 use super::cloud::{Cloud, guest, uuid};
 
 /// A cloud with a guest on the one hypervisor it has.
-async fn with_guest() -> (Cloud, Agent) {
+pub(crate) async fn with_guest() -> (Cloud, Agent) {
     let cloud = Cloud::start().await;
     cloud.image().await;
     let agent = Agent::join(&cloud, 1).await;
@@ -17,7 +17,7 @@ async fn with_guest() -> (Cloud, Agent) {
 }
 
 /// What the agent is asked to dial, once the feed shows it.
-async fn ordered(agent: &Agent) -> serde_json::Value {
+pub(crate) async fn ordered(agent: &Agent) -> serde_json::Value {
     loop {
         let feed = agent.poll(None).await.json();
         if let Some(stream) = feed["streams"].as_array().unwrap().first() {
