@@ -1,5 +1,6 @@
 //! The agent's configuration: one TOML file, unknown keys refused; `etc/haar-agent.toml` is the example.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use haar_core::id::{CloudId, HypervisorId};
@@ -35,6 +36,23 @@ pub struct Config {
     /// The libvirt sub-agent.
     #[serde(default)]
     pub libvirt: LibvirtConfig,
+    /// The agent's own REST, mistify's.
+    #[serde(default)]
+    pub rest: RestConfig,
+}
+
+/// The agent's own REST. It is always on the socket `agent.sock` in the folder for sockets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestConfig {
+    /// A loopback address to listen on besides, such as `127.0.0.1:8080`: open to every user of this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// The JSON file of actions and services; the built-in ones when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// Whether `/debug/pprof` is there.
+    pub pprof: bool,
 }
 
 /// The storage sub-agent.
@@ -133,6 +151,7 @@ mod tests {
         let config: Config = toml::from_str(include_str!("../../../etc/haar-agent.toml")).unwrap();
         assert_eq!(config.data_dir, Path::new("/var/lib/haar"));
         assert_eq!(config.libvirt.uri, "qemu:///system");
+        assert_eq!(config.rest, RestConfig::default());
         assert_eq!(config.run_dir(), Path::new("/run/haar/3f2b8c14"));
     }
 

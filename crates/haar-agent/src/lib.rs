@@ -15,6 +15,7 @@ pub mod config;
 mod engine;
 pub mod ledger;
 pub mod link;
+pub mod local;
 pub mod net;
 mod observe;
 mod run;

@@ -14,8 +14,9 @@ use haar_api::rpc;
 use haar_core::id::{CloudId, HypervisorId};
 use haar_core::node::{Effect, Fault, Input, Node, Outcome, StageCall};
 use haar_core::units::MiB;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::call::{Patience, SubAgent};
 use crate::config::{Config, beside};
@@ -25,6 +26,7 @@ use crate::link::http::HttpLink;
 use crate::link::pull::Pull;
 use crate::link::talk::Talk;
 use crate::link::{Link, Ticket};
+use crate::local::{self, Plan};
 use crate::net::Networks;
 use crate::observe::{self, Reserve};
 use crate::stages::Hands;
@@ -77,6 +79,12 @@ pub enum Error {
         /// Who this is.
         configured: String,
     },
+    /// The actions of its REST cannot be used.
+    #[error(transparent)]
+    Actions(#[from] local::config::Error),
+    /// Its REST cannot start or go on.
+    #[error(transparent)]
+    Rest(#[from] local::Error),
     /// No random number could be had.
     #[error("the system gives no random numbers: {0}")]
     Chance(String),
@@ -107,6 +115,8 @@ pub struct Parts<L> {
     pub reserve_memory_mib: Option<u64>,
     /// Whether bridges and rules of the host are made.
     pub host_network: HostNetwork,
+    /// Its own REST; None: it has none.
+    pub rest: Option<local::Settings>,
 }
 
 /// Whether the agent makes bridges and rules on the host.
@@ -165,6 +175,7 @@ pub async fn start(
         patience: Patience::default(),
         reserve_memory_mib: config.reserve_memory_mib,
         host_network: HostNetwork::Made,
+        rest: Some(rest_settings(config)?),
     };
     for (folder, mode) in [(config.data_dir.clone(), 0o711), (config.data_dir.join("log"), 0o711)] {
         make_folder(&folder, mode)?;
@@ -203,6 +214,20 @@ fn libvirt_hand(config: &Config) -> Hand {
     Hand { name, socket, program: Some(Program { name, file, args, log: None }) }
 }
 
+fn rest_settings(config: &Config) -> Result<local::Settings, Error> {
+    let plan = match &config.rest.config {
+        Some(path) => Plan::read(path)?,
+        None => Plan::built_in(&libvirt_hand(config).socket, &storage_hand(config).socket, None),
+    };
+    Ok(local::Settings {
+        socket: config.run_dir().join("agent.sock"),
+        listen: config.rest.listen,
+        plan,
+        store: config.data_dir.join("agent/rest.redb"),
+        profiling: if config.rest.pprof { local::Profiling::On } else { local::Profiling::Off },
+    })
+}
+
 /// Starts the agent from its parts.
 ///
 /// # Errors
@@ -221,6 +246,7 @@ pub async fn start_with<L: Link>(
         }
     }
     let (node, ledger) = open_ledger(&parts)?;
+    let rest = Rest::start(parts.rest).await?;
     let (effects_sender, effects) = mpsc::unbounded_channel();
     let (engine, engine_ended) = Engine::start(node, ledger, effects_sender);
     let networks = match parts.host_network {
@@ -276,13 +302,61 @@ pub async fn start_with<L: Link>(
     let _ = engine.give(Input::Boot).await;
     let path = parts.ledger;
     let ended = tokio::spawn(async move {
+        let rest_ended = rest.ended.clone();
+        let shutdown = async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = rest_ended.cancelled() => {}
+            }
+        };
         let result = watch_over(engine, engine_ended, tasks, shutdown).await;
+        let rest_result = rest.stop().await;
         if let Some(hands) = Arc::into_inner(hands) {
             tokio::join!(hands.storage.stop(), hands.libvirt.stop());
         }
-        result.map_err(|error| error.map_or(Error::Engine, |source| Error::Ledger { path, source }))
+        result.map_err(|error| error.map_or(Error::Engine, |source| Error::Ledger { path, source }))?;
+        Ok(rest_result?)
     });
     Ok(Running { ended })
+}
+
+/// The agent's REST, if it has one, and how to end it.
+struct Rest {
+    /// Cancelled when it has ended by itself.
+    ended: CancellationToken,
+    stop: oneshot::Sender<()>,
+    running: Option<JoinHandle<Result<(), local::Error>>>,
+}
+
+impl Rest {
+    async fn start(settings: Option<local::Settings>) -> Result<Rest, Error> {
+        let (stop, stopped) = oneshot::channel();
+        let ended = CancellationToken::new();
+        let running = match settings {
+            None => None,
+            Some(settings) => {
+                if let Some(folder) = settings.socket.parent() {
+                    make_folder(folder, 0o700)?;
+                }
+                // Whoever could tell is gone: that is a stop too.
+                let running = local::start(settings, async move { drop(stopped.await) }).await?;
+                let guard = ended.clone().drop_guard();
+                Some(tokio::spawn(async move {
+                    let _guard = guard;
+                    running.ended().await
+                }))
+            }
+        };
+        Ok(Rest { ended, stop, running })
+    }
+
+    async fn stop(self) -> Result<(), local::Error> {
+        drop(self.stop);
+        match self.running {
+            Some(running) => running.await.unwrap_or(Err(local::Error::Engine)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Waits for the shutdown or the engine's end, then ends everybody.

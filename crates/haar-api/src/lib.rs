@@ -5,6 +5,7 @@
 //! addresses, units, fences), never its entities.
 //! One rule lives here because both ends of the wire must judge alike: what may become a base image.
 
+pub mod agent;
 pub mod client;
 pub mod endpoint;
 pub mod feed;

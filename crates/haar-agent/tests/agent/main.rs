@@ -74,6 +74,7 @@ impl World {
             },
             reserve_memory_mib: None,
             host_network: HostNetwork::LeftAlone,
+            rest: None,
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
@@ -444,6 +445,7 @@ async fn another_clouds_ledger_is_refused() {
         patience: Patience::default(),
         reserve_memory_mib: None,
         host_network: HostNetwork::LeftAlone,
+        rest: None,
     };
     let refused = haar_agent::start_with(parts, std::future::pending()).await;
     assert!(matches!(refused, Err(haar_agent::Error::OtherLedger { .. })));

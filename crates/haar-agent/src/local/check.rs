@@ -1,0 +1,223 @@
+//! Looking over what a client sends before anything is made of it: guests, image ids, snapshot names.
+//!
+//! What gets through here goes to sub-agents, into paths and into libvirt's XML; they check and escape for
+//! themselves. Refused here is what cannot be meant.
+
+use std::net::IpAddr;
+
+use haar_api::agent::{Disk, Guest};
+use haar_api::rpc::Nic;
+use haar_core::address::Mac;
+use uuid::Uuid;
+
+const MOST_MEMORY_MIB: u64 = 64 << 20;
+const MOST_CPUS: u32 = 4096;
+const MOST_DISKS: usize = 64;
+const MOST_NICS: usize = 32;
+const MOST_DISK_MIB: u64 = 1 << 40;
+const MOST_TEXT: usize = 4096;
+/// The kernel's limit on the name of a network device.
+const MOST_BRIDGE: usize = 15;
+
+/// The id in its canonical form; None: it is not one.
+pub(crate) fn id(text: &str) -> Option<Uuid> {
+    let plain = text.strip_prefix("urn:uuid:").unwrap_or(text);
+    let id = Uuid::try_parse(plain).ok().filter(|_| plain.len() == 36)?;
+    (!id.is_nil()).then_some(id)
+}
+
+/// Whether a new guest can be meant.
+///
+/// # Errors
+/// What cannot, and what would.
+pub(crate) fn guest(guest: &Guest) -> Result<(), String> {
+    is_word("type", &guest.kind, 32)?;
+    if !guest.image.is_empty() {
+        image_id(&guest.image).map_err(|why| format!("image: {why}"))?;
+    }
+    let is_vm = !guest.is_container();
+    if guest.memory > MOST_MEMORY_MIB || (is_vm && guest.memory == 0) {
+        return Err(format!("memory: must be from 1 to {MOST_MEMORY_MIB} MiB"));
+    }
+    if guest.cpu > MOST_CPUS || (is_vm && guest.cpu == 0) {
+        return Err(format!("cpu: must be from 1 to {MOST_CPUS}"));
+    }
+    if guest.disks.len() > MOST_DISKS || guest.nics.len() > MOST_NICS {
+        return Err(format!("at most {MOST_DISKS} disks and {MOST_NICS} nics are possible"));
+    }
+    for (index, one) in guest.disks.iter().enumerate() {
+        disk(one).map_err(|why| format!("disks[{index}].{why}"))?;
+    }
+    for (index, one) in guest.nics.iter().enumerate() {
+        nic(one).map_err(|why| format!("nics[{index}].{why}"))?;
+    }
+    let macs: Vec<String> = guest.nics.iter().map(|nic| nic.mac.to_ascii_lowercase()).collect();
+    let twice = macs.iter().enumerate().find(|(at, mac)| !mac.is_empty() && macs[..*at].contains(mac));
+    match twice {
+        Some((index, _)) => Err(format!("nics[{index}].mac: is that of another nic of the guest")),
+        None => Ok(()),
+    }
+}
+
+fn disk(disk: &Disk) -> Result<(), String> {
+    if disk.image.is_empty() && disk.size == 0 {
+        return Err("size: must be above 0 where there is no image".to_owned());
+    }
+    if disk.size > MOST_DISK_MIB {
+        return Err(format!("size: must be at most {MOST_DISK_MIB} MiB"));
+    }
+    if !disk.image.is_empty() {
+        image_id(&disk.image).map_err(|why| format!("image: {why}"))?;
+    }
+    is_word("bus", &disk.bus, 32)?;
+    is_word("device", &disk.device, 32)?;
+    is_text("volume", &disk.volume)?;
+    is_text("source", &disk.source)
+}
+
+fn nic(nic: &Nic) -> Result<(), String> {
+    is_word("name", &nic.name, 32)?;
+    is_word("network", &nic.network, MOST_BRIDGE)?;
+    is_word("model", &nic.model, 32)?;
+    is_word("device", &nic.device, MOST_BRIDGE)?;
+    if !nic.mac.is_empty() && nic.mac.parse::<Mac>().is_err() {
+        return Err("mac: is no MAC address; write it as 02:00:00:00:00:01".to_owned());
+    }
+    for (name, text) in [("address", &nic.address), ("gateway", &nic.gateway)] {
+        // `<nil>` is how the seed's controller writes that there is none.
+        if !text.is_empty() && text != "<nil>" && text.parse::<IpAddr>().is_err() {
+            return Err(format!("{name}: is no IP address"));
+        }
+    }
+    let is_hex =
+        nic.netmask.len().is_multiple_of(8) && nic.netmask.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hex && nic.netmask != "<nil>" && nic.netmask.parse::<IpAddr>().is_err() {
+        return Err("netmask: is no netmask; write it as 255.255.255.0".to_owned());
+    }
+    let vlans = nic.vlans.as_deref().unwrap_or_default();
+    if vlans.len() > 4094 || vlans.iter().any(|tag| *tag > 4094) {
+        return Err("vlans: tags go up to 4094".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether this may be an image's id.
+///
+/// # Errors
+/// What it may be.
+pub(crate) fn image_id(id: &str) -> Result<(), String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
+    if id.is_empty() || id.len() > 128 || !id.bytes().all(is_fine) || id.starts_with(['.', '-']) {
+        return Err(
+            "must be 1 to 128 letters, digits or `-_.:@`, beginning with a letter or digit".to_owned()
+        );
+    }
+    Ok(())
+}
+
+/// Whether this may be a snapshot's name.
+///
+/// # Errors
+/// What it may be.
+pub(crate) fn snapshot_name(name: &str) -> Result<(), String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(is_fine) || name.starts_with(['.', '-']) {
+        return Err(
+            "a snapshot's name must be 1 to 128 letters, digits or `-_.:`, beginning with a letter or digit"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn is_word(name: &str, text: &str, most: usize) -> Result<(), String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
+    if text.len() > most || !text.bytes().all(is_fine) {
+        return Err(format!("{name}: must be at most {most} letters, digits or `-_.:@`"));
+    }
+    Ok(())
+}
+
+fn is_text(name: &str, text: &str) -> Result<(), String> {
+    if text.len() > MOST_TEXT || text.chars().any(char::is_control) {
+        return Err(format!("{name}: must be at most {MOST_TEXT} bytes without control characters"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Guest {
+        Guest {
+            memory: 512,
+            cpu: 1,
+            nics: vec![Nic {
+                network: "br0".into(),
+                mac: "02:00:00:00:00:01".into(),
+                netmask: "ffffff00".into(),
+                gateway: "<nil>".into(),
+                ..Nic::default()
+            }],
+            disks: vec![Disk { size: 10, ..Disk::default() }],
+            ..Guest::default()
+        }
+    }
+
+    #[test]
+    fn ids_are_dashed_and_may_have_the_urn_prefix() {
+        let canonical = "3f2b8c14-5d0e-4a57-9a43-6f1f7a1d2b90";
+        for fine in [canonical, "3F2B8C14-5D0E-4A57-9A43-6F1F7A1D2B90", &format!("urn:uuid:{canonical}")] {
+            assert_eq!(id(fine).unwrap().to_string(), canonical);
+        }
+        for bad in [
+            "",
+            "asdf",
+            "3f2b8c145d0e4a579a436f1f7a1d2b90",
+            &format!("{{{canonical}}}"),
+            &Uuid::nil().to_string(),
+        ] {
+            assert_eq!(id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_seeds_controller_sends_is_fine() {
+        assert_eq!(guest(&good()), Ok(()));
+        assert_eq!(guest(&Guest { kind: "container".into(), ..Guest::default() }), Ok(()));
+    }
+
+    #[test]
+    fn a08_what_cannot_be_meant_is_refused_with_its_place() {
+        type Spoil = fn(&mut Guest);
+        let cases: [(&str, Spoil); 12] = [
+            ("memory", |guest| guest.memory = 0),
+            ("memory", |guest| guest.memory = u64::MAX),
+            ("cpu", |guest| guest.cpu = 0),
+            ("disks[0].size", |guest| guest.disks[0].size = 0),
+            ("disks[0].image", |guest| guest.disks[0].image = "../../etc/passwd".into()),
+            ("disks[0].source", |guest| guest.disks[0].source = "a\0b".into()),
+            ("disks[0].bus", |guest| guest.disks[0].bus = "<virtio/>".into()),
+            ("nics[0].mac", |guest| guest.nics[0].mac = "one".into()),
+            ("nics[0].network", |guest| guest.nics[0].network = "$(reboot)".into()),
+            ("nics[0].address", |guest| guest.nics[0].address = "10.0.0".into()),
+            ("nics[0].vlans", |guest| guest.nics[0].vlans = Some(vec![5000])),
+            ("nics[1].mac", |guest| guest.nics.push(guest.nics[0].clone())),
+        ];
+        for (place, spoil) in cases {
+            let mut bad = good();
+            spoil(&mut bad);
+            let why = guest(&bad).unwrap_err();
+            assert!(why.starts_with(place), "{place}: {why}");
+        }
+    }
+
+    #[test]
+    fn names_with_separators_are_refused() {
+        for bad in ["", "a/b", "..", "a@b", "-r", "a b", "a\n", &"a".repeat(129)] {
+            assert!(snapshot_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(snapshot_name("snap-1430000000"), Ok(()));
+    }
+}

@@ -1,0 +1,53 @@
+//! Guests: list, get, create, and what is done with them.
+
+use haar_api::agent::{Guest, go};
+use uuid::Uuid;
+
+use super::reply::{Answer, Fail, ok};
+use super::{App, accepted, guest_id};
+use crate::local::check;
+use crate::local::runners::{Answer as Told, Input};
+
+/// `null` when there are none, as the seed.
+pub(super) async fn list(app: &App) -> Answer {
+    let guests =
+        app.engine.read(|runners| runners.guests().map(|record| record.guest.clone()).collect::<Vec<_>>());
+    let guests = guests.await?;
+    ok(&Some(guests).filter(|guests| !guests.is_empty()))
+}
+
+pub(super) async fn get(app: &App, id: &str) -> Answer {
+    let (_, guest) = app.guest(id).await?;
+    ok(&guest)
+}
+
+pub(super) async fn create(app: &App, body: &[u8]) -> Answer {
+    let mut guest: Guest =
+        go::from_slice(body).map_err(|error| Fail::bad(format!("the body is no guest: {error}")))?;
+    let id = match guest.id.as_str() {
+        "" => Uuid::new_v4(),
+        text => check::id(text).ok_or_else(|| Fail::bad("id: is no UUID; leave it out to have one made"))?,
+    };
+    guest.id = id.to_string();
+    // What is, is ours to say.
+    guest.state.clear();
+    check::guest(&guest).map_err(Fail::bad)?;
+    let input = Input::Create { guest: Box::new(guest), job: Uuid::new_v4() };
+    queued(app.submit(input).await?)
+}
+
+/// The body is not looked at: the seed's clients send none, or `null`.
+pub(super) async fn act(app: &App, guest: &str, action: &str) -> Answer {
+    let guest = guest_id(guest)?;
+    queued(app.submit(Input::Act { guest, action: action.to_owned(), job: Uuid::new_v4() }).await?)
+}
+
+fn queued(told: Told) -> Answer {
+    match told {
+        Told::Queued { job, guest: Some(guest) } => accepted(&guest, job),
+        other => Err(super::reply::Fail::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            format!("a guest was expected, not {other:?}"),
+        )),
+    }
+}

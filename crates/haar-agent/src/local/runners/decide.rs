@@ -1,0 +1,206 @@
+//! What follows from each input; the stages of a job are in `stage`.
+
+use std::collections::BTreeMap;
+
+use haar_api::agent::{Guest, Status};
+use haar_core::fence::WallMs;
+use uuid::Uuid;
+
+use super::Runners;
+use super::input::{Answer, Call, Decision, Env, Input, Patch, Refused};
+use super::record::{Change, GuestRecord, JobRecord, Owner, Step, Work};
+use crate::local::action;
+
+/// Labels of one guest, or of the hypervisor.
+pub(crate) const MOST_LABELS: usize = 1000;
+/// The state of a guest whose making has not ended.
+pub(crate) const STATE_CREATE: &str = "create";
+/// The state of a guest that could not be made, of which nothing is left.
+pub(crate) const STATE_ERROR: &str = "error";
+
+/// A decision being made: the runners as they are, under what was decided so far.
+pub(super) struct Draft<'a> {
+    pub(super) base: &'a Runners,
+    pub(super) now: WallMs,
+    pub(super) changes: Vec<Change>,
+    pub(super) calls: Vec<Call>,
+}
+
+impl Runners {
+    /// What follows from an input. Reads only.
+    ///
+    /// # Errors
+    /// [`Refused`] when the input must not be followed; then nothing changes.
+    pub(crate) fn decide(&self, input: Input, env: &Env) -> Result<Decision, Refused> {
+        let mut draft = Draft { base: self, now: env.now, changes: Vec::new(), calls: Vec::new() };
+        let answer = match input {
+            Input::Boot => draft.boot(),
+            Input::Create { guest, job } => draft.create(*guest, job)?,
+            Input::Act { guest, action, job } => draft.act(guest, &action, job)?,
+            Input::Image { action, request, job } => {
+                draft.enqueue(Owner::Agent, action, Work::Image(*request), job)?;
+                Answer::Queued { job, guest: None }
+            }
+            Input::Snapshot { guest, action, request, job } => {
+                draft.existing(guest)?;
+                draft.enqueue(Owner::Guest(guest), action, Work::Snapshot(request), job)?;
+                Answer::Queued { job, guest: None }
+            }
+            Input::PatchGuest { guest, patch } => draft.patch_guest(guest, &patch)?,
+            Input::PatchAgent { patch } => draft.patch_agent(&patch)?,
+            Input::Cancel { job } => draft.cancel(job)?,
+            Input::Ended { seq, step, outcome } => draft.ended(seq, &step, outcome),
+        };
+        draft.prune();
+        Ok(Decision { changes: draft.changes, calls: draft.calls, answer })
+    }
+}
+
+impl Draft<'_> {
+    /// The guest as decided so far.
+    pub(super) fn guest(&self, id: Uuid) -> Option<&GuestRecord> {
+        for change in self.changes.iter().rev() {
+            match change {
+                Change::PutGuest(changed, record) if *changed == id => return Some(record),
+                Change::DropGuest(changed) if *changed == id => return None,
+                _ => {}
+            }
+        }
+        self.base.guest(id)
+    }
+
+    fn existing(&self, id: Uuid) -> Result<&GuestRecord, Refused> {
+        self.guest(id).ok_or(Refused::NoSuchGuest(id))
+    }
+
+    /// The owner's jobs that have not ended, before this decision.
+    pub(super) fn open(&self, owner: Owner) -> impl Iterator<Item = &JobRecord> {
+        let open = self.base.open.get(&owner).into_iter().flatten();
+        open.filter_map(|seq| self.base.records.jobs.get(seq))
+    }
+
+    fn create(&mut self, asked: Guest, job: Uuid) -> Result<Answer, Refused> {
+        let id = Uuid::parse_str(&asked.id).map_err(|_| Refused::NoSuchGuest(Uuid::nil()))?;
+        let owner = Owner::Guest(id);
+        if let Some(record) = self.guest(id) {
+            let is_left_over = record.guest.state == STATE_ERROR && self.open(owner).next().is_none();
+            if !is_left_over && record.asked == asked {
+                let guest = Some(Box::new(record.guest.clone()));
+                return Ok(Answer::Queued { job: record.create_job, guest });
+            }
+            if !is_left_over {
+                return Err(Refused::Exists(id));
+            }
+        }
+        let guest = Guest { state: STATE_CREATE.to_owned(), ..asked.clone() };
+        let record = GuestRecord { guest: guest.clone(), asked, create_job: job };
+        let action = action::full_name("create", guest.is_container());
+        self.changes.push(Change::PutGuest(id, Box::new(record)));
+        self.enqueue(owner, action, Work::Guest, job)?;
+        Ok(Answer::Queued { job, guest: Some(Box::new(guest)) })
+    }
+
+    fn act(&mut self, id: Uuid, base: &str, job: Uuid) -> Result<Answer, Refused> {
+        let guest = self.existing(id)?.guest.clone();
+        let action = action::full_name(base, guest.is_container());
+        self.enqueue(Owner::Guest(id), action, Work::Guest, job)?;
+        Ok(Answer::Queued { job, guest: Some(Box::new(guest)) })
+    }
+
+    fn enqueue(&mut self, owner: Owner, action: String, work: Work, id: Uuid) -> Result<(), Refused> {
+        if self.base.plan.stages(&action).is_none() {
+            return Err(Refused::NotConfigured(action));
+        }
+        let open = self.open(owner).count();
+        let waiting = u32::try_from(open.saturating_sub(1)).unwrap_or(u32::MAX);
+        if waiting >= self.base.plan.limits.queue {
+            return Err(Refused::QueueFull { owner, waiting });
+        }
+        let job = JobRecord {
+            seq: self.base.next_seq,
+            id,
+            owner,
+            action,
+            work,
+            step: Step::Forward(0),
+            status: Status::Queued,
+            message: String::new(),
+            queued_at: self.now,
+            started_at: None,
+            updated_at: self.now,
+        };
+        match open {
+            0 => self.start(job),
+            _ => self.changes.push(Change::PutJob(Box::new(job))),
+        }
+        Ok(())
+    }
+
+    fn patch_guest(&mut self, id: Uuid, patch: &Patch) -> Result<Answer, Refused> {
+        let mut record = self.existing(id)?.clone();
+        for (key, value) in patch {
+            match value {
+                Some(value) => record.guest.metadata.insert(key.clone(), value.clone()),
+                None => record.guest.metadata.remove(key),
+            };
+        }
+        let labels = record.guest.metadata.clone();
+        if labels.len() > MOST_LABELS {
+            return Err(Refused::TooManyLabels(labels.len()));
+        }
+        self.changes.push(Change::PutGuest(id, Box::new(record)));
+        Ok(Answer::Labels(labels))
+    }
+
+    fn patch_agent(&mut self, patch: &Patch) -> Result<Answer, Refused> {
+        let mut labels: BTreeMap<String, String> = self.base.labels().clone();
+        for (key, value) in patch {
+            match value {
+                Some(value) => labels.insert(key.clone(), value.clone()),
+                None => labels.remove(key),
+            };
+            self.changes.push(Change::Label(key.clone(), value.clone()));
+        }
+        if labels.len() > MOST_LABELS {
+            return Err(Refused::TooManyLabels(labels.len()));
+        }
+        Ok(Answer::Labels(labels))
+    }
+
+    fn cancel(&mut self, id: Uuid) -> Result<Answer, Refused> {
+        let job = self.base.job(id).ok_or(Refused::NoSuchJob(id))?.clone();
+        match job.status {
+            Status::Queued => {}
+            Status::Running => return Err(Refused::HasBegun(id)),
+            Status::Complete | Status::Error => return Err(Refused::HasEnded(id)),
+        }
+        let job = self.put_ended(job, Status::Error, "cancelled before it began".to_owned());
+        Ok(Answer::Job(Box::new(job.job())))
+    }
+
+    fn boot(&mut self) -> Answer {
+        for owner in self.base.open.keys() {
+            let first = self.open(*owner).next().cloned();
+            if let Some(job) = first {
+                self.resume(job);
+            }
+        }
+        Answer::Nothing
+    }
+
+    /// Puts the job, ended.
+    pub(super) fn put_ended(&mut self, mut job: JobRecord, status: Status, message: String) -> JobRecord {
+        (job.status, job.message, job.updated_at) = (status, message, self.now);
+        self.changes.push(Change::PutJob(Box::new(job.clone())));
+        job
+    }
+
+    /// Drops the oldest ended jobs above the limit.
+    fn prune(&mut self) {
+        let newly = |change: &&Change| matches!(change, Change::PutJob(job) if job.status.has_ended());
+        let ended = self.base.ended.len() + self.changes.iter().filter(newly).count();
+        let keep = usize::try_from(self.base.plan.limits.jobs).unwrap_or(usize::MAX);
+        let oldest = self.base.ended.iter().take(ended.saturating_sub(keep));
+        self.changes.extend(oldest.map(|seq| Change::DropJob(*seq)));
+    }
+}

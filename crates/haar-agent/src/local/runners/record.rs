@@ -1,0 +1,112 @@
+//! What the runners keep: guests, jobs, the hypervisor's labels; and the changes of them.
+
+use std::collections::BTreeMap;
+
+use haar_api::agent::{Guest, ImageRequest, Job, SnapshotRequest, Status, Time};
+use haar_core::fence::WallMs;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Who the work is for: one at a time for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Owner {
+    /// Nobody in particular: images.
+    Agent,
+    /// A guest.
+    Guest(Uuid),
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Owner::Agent => f.write_str("agent"),
+            Owner::Guest(id) => id.fmt(f),
+        }
+    }
+}
+
+/// A guest of the agent's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GuestRecord {
+    /// As it is.
+    pub(crate) guest: Guest,
+    /// As it was asked for: the same again is the same request.
+    pub(crate) asked: Guest,
+    /// The job that made it.
+    pub(crate) create_job: Uuid,
+}
+
+/// What a job is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Work {
+    /// The owner itself.
+    Guest,
+    /// An image.
+    Image(ImageRequest),
+    /// A snapshot of the owner.
+    Snapshot(SnapshotRequest),
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Step {
+    /// At this stage of its pipeline.
+    Forward(usize),
+    /// It failed, and this is left to be called to take back what stands: stages of the delete pipeline.
+    Undo(Vec<usize>),
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct JobRecord {
+    /// Its place among all jobs ever.
+    pub(crate) seq: u64,
+    pub(crate) id: Uuid,
+    pub(crate) owner: Owner,
+    pub(crate) action: String,
+    pub(crate) work: Work,
+    pub(crate) step: Step,
+    pub(crate) status: Status,
+    pub(crate) message: String,
+    pub(crate) queued_at: WallMs,
+    pub(crate) started_at: Option<WallMs>,
+    pub(crate) updated_at: WallMs,
+}
+
+impl JobRecord {
+    /// As it is served.
+    pub(crate) fn job(&self) -> Job {
+        Job {
+            id: self.id.to_string(),
+            guest_id: self.owner.to_string(),
+            action: self.action.clone(),
+            queued_at: Time(Some(self.queued_at)),
+            started_at: Time(self.started_at),
+            updated_at: Time(Some(self.updated_at)),
+            status: self.status,
+            message: self.message.clone(),
+        }
+    }
+}
+
+/// One change, to be made durable and then applied.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Change {
+    PutGuest(Uuid, Box<GuestRecord>),
+    DropGuest(Uuid),
+    PutJob(Box<JobRecord>),
+    DropJob(u64),
+    /// The hypervisor's label, or None to drop it.
+    Label(String, Option<String>),
+}
+
+/// Everything that is stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    pub(crate) guests: BTreeMap<Uuid, GuestRecord>,
+    pub(crate) jobs: BTreeMap<u64, JobRecord>,
+    pub(crate) labels: BTreeMap<String, String>,
+}

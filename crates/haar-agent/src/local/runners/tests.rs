@@ -1,0 +1,388 @@
+//! The runners by themselves: each rule of theirs, in the domain's words.
+
+use serde_json::json;
+
+use super::record::{Step, Work};
+use super::*;
+use haar_api::agent::{Guest, Status, go};
+use haar_core::fence::WallMs;
+
+const G: Uuid = Uuid::from_u128(0x0101);
+
+/// The runners with a clock and a counter for ids, and what is under way.
+struct Bench {
+    runners: Runners,
+    calls: Vec<Call>,
+    ids: u128,
+    now: i64,
+}
+
+fn plan() -> Plan {
+    let one = |method: &str| json!({"stages": [{"service": "vm", "method": method}]});
+    let text = json!({
+        "actions": {
+            "create": {"stages": [
+                {"service": "disk", "method": "Disks"}, {"service": "vm", "method": "Define"},
+                {"service": "vm", "method": "Run"}]},
+            "delete": {"stages": [{"service": "vm", "method": "Remove"}, {"service": "disk", "method": "Wipe"}]},
+            "start": one("Run"), "reboot": one("Reboot"), "rollbackSnapshot": one("Rollback"),
+        },
+        "services": {"vm": {"port": 1}, "disk": {"port": 2}},
+        "limits": {"queue": 3, "jobs": 5},
+    });
+    Plan::parse(&text.to_string()).unwrap()
+}
+
+fn guest() -> Guest {
+    go::from_value(json!({"id": G.to_string(), "memory": 1, "cpu": 1, "metadata": {"a": "1"}})).unwrap()
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let runners = Runners::restore(Arc::new(plan()), Records::default());
+        Bench { runners, calls: Vec::new(), ids: 1000, now: 0 }
+    }
+
+    /// With the guest made and nothing under way.
+    fn with_guest() -> Bench {
+        let mut bench = Bench::new();
+        bench.create(guest()).unwrap();
+        bench.well(3);
+        assert_eq!(bench.state(), "create");
+        bench
+    }
+
+    fn give(&mut self, input: Input) -> Result<Answer, Refused> {
+        self.now += 1;
+        let decision = self.runners.decide(input, &Env { now: WallMs(self.now) })?;
+        self.runners.apply(decision.changes);
+        self.calls.extend(decision.calls);
+        Ok(decision.answer)
+    }
+
+    fn id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::from_u128(self.ids)
+    }
+
+    fn create(&mut self, guest: Guest) -> Result<Uuid, Refused> {
+        let job = self.id();
+        queued(self.give(Input::Create { guest: Box::new(guest), job })?)
+    }
+
+    fn act(&mut self, action: &str) -> Result<Uuid, Refused> {
+        let job = self.id();
+        queued(self.give(Input::Act { guest: G, action: action.into(), job })?)
+    }
+
+    /// Ends the one call under way.
+    fn end(&mut self, outcome: impl FnOnce(&Call) -> Outcome) -> Call {
+        assert_eq!(self.calls.len(), 1, "{:?}", self.calls);
+        let call = self.calls.remove(0);
+        let outcome = outcome(&call);
+        self.give(Input::Ended { seq: call.seq, step: call.step.clone(), outcome }).unwrap();
+        call
+    }
+
+    /// Ends so many calls well.
+    fn well(&mut self, times: usize) {
+        for _ in 0..times {
+            self.end(echo);
+        }
+    }
+
+    fn fail(&mut self, message: &'static str) {
+        self.end(|_| Outcome::Failed { message: message.into(), absent: false });
+    }
+
+    fn methods(&self) -> Vec<&str> {
+        self.calls.iter().map(|call| call.method.as_str()).collect()
+    }
+
+    fn status(&self, job: Uuid) -> (Status, &str) {
+        let job = self.runners.job(job).unwrap();
+        (job.status, job.message.as_str())
+    }
+
+    fn state(&self) -> &str {
+        &self.runners.guest(G).unwrap().guest.state
+    }
+
+    /// As after a kill and a start, with the same records.
+    fn restart(&mut self) {
+        self.runners = Runners::restore(Arc::new(plan()), self.runners.records.clone());
+        self.calls.clear();
+        self.give(Input::Boot).unwrap();
+    }
+}
+
+fn queued(answer: Answer) -> Result<Uuid, Refused> {
+    match answer {
+        Answer::Queued { job, .. } => Ok(job),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn echo(call: &Call) -> Outcome {
+    match &call.params {
+        Params::Guest(sent) => Outcome::Guest { sent: sent.clone(), got: Some(sent.clone()) },
+        _ => Outcome::Done,
+    }
+}
+
+fn answer_with(change: impl FnOnce(&mut Guest)) -> impl FnOnce(&Call) -> Outcome {
+    |call| {
+        let Params::Guest(sent) = &call.params else { panic!("{call:?}") };
+        let mut got = sent.clone();
+        change(&mut got);
+        Outcome::Guest { sent: sent.clone(), got: Some(got) }
+    }
+}
+
+#[test]
+fn a_stage_gets_the_guest_that_the_one_before_gave() {
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    bench.end(answer_with(|guest| guest.image = "made".into()));
+    let Params::Guest(sent) = &bench.calls[0].params else { panic!() };
+    assert_eq!((bench.methods(), sent.image.as_str()), (vec!["Define"], "made"));
+    bench.well(1);
+    bench.end(answer_with(|guest| guest.state = "running".into()));
+    assert_eq!((bench.status(job), bench.state()), ((Status::Complete, ""), "running"));
+}
+
+#[test]
+fn a26_a_stage_can_clear_what_an_earlier_one_has_set() {
+    let mut bench = Bench::with_guest();
+    bench.act("start").unwrap();
+    bench.end(answer_with(|guest| guest.image = "set".into()));
+    bench.act("start").unwrap();
+    bench.end(answer_with(|guest| (guest.image, guest.state) = (String::new(), String::new())));
+    let guest = &bench.runners.guest(G).unwrap().guest;
+    assert_eq!(
+        (guest.image.as_str(), guest.state.as_str()),
+        ("", "create"),
+        "but a state is never unlearned"
+    );
+}
+
+#[test]
+fn one_at_a_time_in_the_order_asked() {
+    let mut bench = Bench::with_guest();
+    let jobs = [bench.act("start").unwrap(), bench.act("reboot").unwrap(), bench.act("start").unwrap()];
+    assert_eq!(bench.methods(), ["Run"]);
+    bench.well(1);
+    assert_eq!(bench.methods(), ["Reboot"]);
+    bench.well(2);
+    assert!(jobs.into_iter().all(|job| bench.status(job).0 == Status::Complete));
+}
+
+#[test]
+fn a11_past_the_bound_there_is_a_no() {
+    let mut bench = Bench::with_guest();
+    for _ in 0..4 {
+        bench.act("start").unwrap();
+    }
+    assert!(matches!(bench.act("start"), Err(Refused::QueueFull { waiting: 3, .. })));
+    bench.well(1);
+    bench.act("start").unwrap();
+}
+
+#[test]
+fn a05_a_stage_that_gives_no_guest_or_another_one_fails() {
+    type Lie = fn(&Call) -> Outcome;
+    let no_guest: Lie = |call| match echo(call) {
+        Outcome::Guest { sent, .. } => Outcome::Guest { sent, got: None },
+        other => other,
+    };
+    let other: Lie = |call| answer_with(|guest| guest.id = Uuid::nil().to_string())(call);
+    let kind: Lie = |call| answer_with(|guest| guest.kind = "container".into())(call);
+    for (lie, words) in [(no_guest, "without the guest"), (other, "another guest"), (kind, "another type")] {
+        let mut bench = Bench::with_guest();
+        let job = bench.act("start").unwrap();
+        bench.end(lie);
+        let (status, message) = bench.status(job);
+        assert!(status == Status::Error && message.contains(words), "{message}");
+        assert_eq!(bench.runners.guests().count(), 1);
+        assert_eq!(bench.runners.guest(G).unwrap().guest.id, G.to_string());
+    }
+}
+
+#[test]
+fn a07_labels_patched_while_a_stage_runs_stay_as_they_were_patched() {
+    let mut bench = Bench::with_guest();
+    bench.act("start").unwrap();
+    let patch = [("a".into(), None), ("b".into(), Some("2".into()))].into();
+    bench.give(Input::PatchGuest { guest: G, patch }).unwrap();
+    bench.end(answer_with(|guest| {
+        guest.state = "running".into();
+        guest.metadata.insert("made".into(), "here".into());
+    }));
+    let guest = &bench.runners.guest(G).unwrap().guest;
+    let labels: Vec<&str> = guest.metadata.keys().map(String::as_str).collect();
+    assert_eq!((labels, guest.state.as_str()), (vec!["b", "made"], "running"));
+}
+
+#[test]
+fn a09_a_failed_create_is_taken_back_in_reverse_and_can_be_deleted_or_made_anew() {
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    bench.well(2);
+    bench.fail("boom");
+    assert_eq!(bench.methods(), ["Remove"]);
+    bench.end(|_| Outcome::Failed { message: "no such domain".into(), absent: true });
+    assert_eq!(bench.methods(), ["Wipe"]);
+    bench.fail("busy");
+    assert_eq!(bench.status(job), (Status::Error, "boom; it could not be taken back: busy"));
+    assert_eq!(bench.state(), "error");
+
+    bench.create(guest()).unwrap();
+    bench.fail("boom");
+    assert_eq!(bench.methods(), ["Wipe"], "only what had begun");
+    bench.well(1);
+    let gone = bench.act("delete").unwrap();
+    bench.end(|_| Outcome::Failed { message: "no such domain".into(), absent: true });
+    bench.well(1);
+    assert_eq!(bench.status(gone), (Status::Complete, ""));
+    assert!(bench.runners.guest(G).is_none());
+}
+
+#[test]
+fn a08_the_same_guest_again_is_the_same_request_and_another_of_its_id_is_refused() {
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    assert_eq!(bench.create(guest()), Ok(job));
+    bench.well(3);
+    assert_eq!(bench.create(guest()), Ok(job));
+    assert_eq!(bench.create(Guest { memory: 2, ..guest() }), Err(Refused::Exists(G)));
+    assert!(bench.calls.is_empty());
+}
+
+#[test]
+fn a12_a13_a_deleted_guest_is_gone_when_its_job_is_complete_and_what_waits_ends_with_a_reason() {
+    let mut bench = Bench::with_guest();
+    let gone = bench.act("delete").unwrap();
+    let waiting = [bench.act("start").unwrap(), bench.act("delete").unwrap()];
+    bench.well(1);
+    let last = bench.calls.remove(0);
+    let ended = Input::Ended { seq: last.seq, step: last.step.clone(), outcome: echo(&last) };
+    let decision = bench.runners.decide(ended, &Env { now: WallMs(99) }).unwrap();
+    let dropped = decision.changes.iter().position(|change| *change == Change::DropGuest(G)).unwrap();
+    let complete = |change: &Change| matches!(change, Change::PutJob(job) if job.status == Status::Complete);
+    assert!(dropped < decision.changes.iter().position(complete).unwrap(), "in one commit, the guest first");
+    bench.runners.apply(decision.changes);
+    assert!(bench.runners.guest(G).is_none() && bench.calls.is_empty());
+    assert_eq!(bench.status(gone).0, Status::Complete);
+    for job in waiting {
+        let (status, message) = bench.status(job);
+        assert!(status == Status::Error && message.contains(&gone.to_string()), "{message}");
+    }
+}
+
+#[test]
+fn a_delete_that_fails_leaves_the_guest_and_what_waits_goes_on() {
+    let mut bench = Bench::with_guest();
+    bench.act("delete").unwrap();
+    bench.act("start").unwrap();
+    bench.fail("busy");
+    assert_eq!((bench.methods(), bench.runners.guests().count()), (vec!["Run"], 1));
+}
+
+#[test]
+fn what_waits_can_be_cancelled_and_nothing_else() {
+    let mut bench = Bench::with_guest();
+    let (runs, waits) = (bench.act("start").unwrap(), bench.act("reboot").unwrap());
+    assert_eq!(bench.give(Input::Cancel { job: runs }), Err(Refused::HasBegun(runs)));
+    bench.give(Input::Cancel { job: waits }).unwrap();
+    assert_eq!(bench.status(waits), (Status::Error, "cancelled before it began"));
+    assert_eq!(bench.give(Input::Cancel { job: waits }), Err(Refused::HasEnded(waits)));
+    bench.well(1);
+    assert!(bench.calls.is_empty());
+}
+
+#[test]
+fn a14_the_log_keeps_the_newest_ended_jobs_and_lists_each_owners_own() {
+    let mut bench = Bench::with_guest();
+    let jobs: Vec<Uuid> = (0..7)
+        .map(|_| {
+            let job = bench.act("start").unwrap();
+            bench.well(1);
+            job
+        })
+        .collect();
+    let listed = bench.runners.jobs(Some(Owner::Guest(G)), 100);
+    let ids: Vec<String> = listed.iter().map(|job| job.id.clone()).collect();
+    let newest: Vec<String> = jobs.iter().rev().take(5).map(Uuid::to_string).collect();
+    assert_eq!(ids, newest);
+    assert_eq!(bench.runners.jobs(Some(Owner::Agent), 100), []);
+    assert_eq!(bench.runners.jobs(None, 2).len(), 2);
+}
+
+#[test]
+fn a03_after_a_restart_what_may_be_asked_again_is_and_the_rest_ends_with_a_reason() {
+    let mut bench = Bench::with_guest();
+    let (start, reboot, last) =
+        (bench.act("start").unwrap(), bench.act("reboot").unwrap(), bench.act("start").unwrap());
+    bench.restart();
+    assert_eq!(bench.methods(), ["Run"], "asked again");
+    bench.well(1);
+    assert_eq!((bench.status(start).0, bench.methods()), (Status::Complete, vec!["Reboot"]));
+    bench.restart();
+    assert_eq!(bench.methods(), ["Run"], "what waited goes on");
+    let (status, message) = bench.status(reboot);
+    assert!(status == Status::Error && message.contains("not known whether"), "{message}");
+    bench.well(1);
+    assert_eq!(bench.status(last).0, Status::Complete);
+}
+
+#[test]
+fn an_undo_goes_on_after_a_restart() {
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    bench.well(1);
+    bench.fail("boom");
+    bench.well(1);
+    bench.restart();
+    assert_eq!(bench.methods(), ["Wipe"]);
+    bench.well(1);
+    assert_eq!((bench.status(job), bench.state()), ((Status::Error, "boom"), "error"));
+}
+
+#[test]
+fn a_stage_of_the_past_changes_nothing() {
+    let mut bench = Bench::with_guest();
+    let job = bench.act("start").unwrap();
+    let call = bench.calls[0].clone();
+    bench.well(1);
+    let again = Input::Ended { seq: call.seq, step: call.step, outcome: Outcome::Done };
+    bench.give(again).unwrap();
+    let unknown = Input::Ended { seq: 999, step: Step::Forward(0), outcome: Outcome::Done };
+    bench.give(unknown).unwrap();
+    assert_eq!(bench.status(job).0, Status::Complete);
+}
+
+#[test]
+fn a_guest_of_containers_has_its_own_actions_and_the_others_keep_theirs() {
+    let mut bench = Bench::with_guest();
+    let other = Uuid::from_u128(0x0202);
+    let container = Guest { id: other.to_string(), kind: "container".into(), ..Guest::default() };
+    let refused = bench.create(container).unwrap_err();
+    assert_eq!(refused, Refused::NotConfigured("containerCreate".into()));
+    assert!(bench.runners.guest(other).is_none(), "nothing is left of what was refused");
+    bench.act("start").unwrap();
+    assert_eq!(bench.methods(), ["Run"]);
+}
+
+#[test]
+fn work_on_snapshots_waits_its_turn_like_any_other() {
+    let mut bench = Bench::with_guest();
+    bench.act("start").unwrap();
+    let job = bench.id();
+    let request = haar_api::agent::SnapshotRequest::default();
+    let input = Input::Snapshot { guest: G, action: "rollbackSnapshot".into(), request, job };
+    bench.give(input).unwrap();
+    assert_eq!(bench.methods(), ["Run"]);
+    bench.well(1);
+    assert_eq!(bench.methods(), ["Rollback"]);
+    assert!(matches!(bench.runners.job(job).unwrap().work, Work::Snapshot(_)));
+}

@@ -1,0 +1,152 @@
+//! What nobody should send, and the wire's own quirks: redirects, 404s, escapes, limits.
+
+use serde_json::json;
+
+use crate::stub::Manner;
+use crate::world::{G, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_are_answered_as_the_originals_router_does() {
+    let world = World::new().await;
+    for (method, path) in [("GET", "/nothing"), ("PUT", "/guests"), ("GET", "/"), ("HEAD", "/guests")] {
+        let answer = world.ask(method, path, "").await.is(404);
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8", "{path}");
+        assert!(method == "HEAD" || answer.text() == include_str!("golden/no-such-page.txt"), "{path}");
+    }
+    for (path, to) in
+        [("/guests/", "/guests"), ("//jobs?limit=2", "/jobs?limit=2"), ("/a/../metadata", "/metadata")]
+    {
+        let answer = world.get(path).await.is(301);
+        assert_eq!(answer.headers["location"], to);
+    }
+    world.get(&format!("/guests/{G}/")).await.is(404);
+    world.get("/%2e%2e/guests").await.is(301);
+    world.get("/guests/%ff").await.is(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_escaped_as_the_originals_encoder_does() {
+    let world = World::new().await;
+    world.ask("PATCH", "/metadata", r#"{"html":"<a href=\"x\">&"}"#).await.is(200);
+    let answer = world.get("/metadata").await.is(200);
+    assert_eq!(answer.text(), include_str!("golden/html-metadata.json"));
+    assert_eq!(answer.headers["content-type"], "application/json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_told_in_full() {
+    let world = World::new().await;
+    let answer = world.get(&format!("/guests/{G}")).await.fault(404);
+    assert_eq!(answer.text(), include_str!("golden/error-404.json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_or_too_deep_is_refused_and_the_agent_goes_on() {
+    let world = World::new().await;
+    let large = format!("{{\"metadata\":{{\"a\":\"{}\"}}}}", "x".repeat(1 << 20));
+    world.ask("POST", "/guests", large).await.fault(413);
+    let deep = format!("{{\"haar\":{}1{}}}", "{\"a\":".repeat(60), "}".repeat(60));
+    world.ask("POST", "/guests", deep).await.fault(400);
+    let deeper = "[".repeat(100_000);
+    world.ask("POST", "/guests", deeper).await.fault(400);
+    world.get("/guests").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_names_reach_no_sub_agent() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    world.stub.forget();
+    for name in ["a%2Fb", "%2e%2e%2f%2e%2e", "a@b", "-r", "a%20b", "a%0ab", "%3Cx%3E"] {
+        let status = world.get(&format!("/guests/{G}/snapshots/{name}")).await.status;
+        assert!(matches!(status, 301 | 400 | 404), "{name}: {status}");
+        let status = world.get(&format!("/images/{name}")).await.status;
+        assert!(matches!(status, 200 | 301 | 404), "{name}: {status}");
+    }
+    for dest in ["a/b", "../x", "a@b", "x y", "<x>", "$(reboot)"] {
+        world.post(&format!("/guests/{G}/snapshots"), &json!({"dest": dest})).await.fault(400);
+    }
+    for id in ["../x", "a b", "<x>", ""] {
+        world.post("/images", &json!({"id": id})).await.fault(400);
+    }
+    for path in ["/guests/..%2f..%2fetc", "/jobs/%00", "/jobs?limit=-1", "/jobs?limit=x", "/images?type=%3C"]
+    {
+        let status = world.get(path).await.status;
+        assert!(matches!(status, 301 | 400 | 404), "{path}: {status}");
+    }
+    let names: Vec<String> =
+        world.stub.seen().into_iter().map(|seen| seen.params["id"].to_string()).collect();
+    assert!(
+        names.iter().all(|id| !id.contains("..") && !id.contains('<') && !id.contains("/b")),
+        "{names:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_read_without_case_and_what_is_not_of_the_seed_is_kept_below_haar() {
+    let world = World::new().await;
+    let asked = format!(
+        r#"{{"ID":"urn:uuid:{}","Memory":1,"CPU":1,"Extra":1,"haar":{{"note":{{"x":[1]}}}}}}"#,
+        G.to_uppercase()
+    );
+    let answer = world.ask("POST", "/guests", asked).await.is(202);
+    world.ended(&answer.job()).await;
+    let guest = world.get(&format!("/guests/{G}")).await.is(200).json();
+    assert_eq!(
+        (&guest["haar"]["note"]["x"][0], guest.get("Extra"), guest.get("extra")),
+        (&json!(1), None, None)
+    );
+    let sent = &world.stub.of("Libvirt.CreateGuest")[0]["guest"];
+    assert_eq!(sent["haar"]["note"]["x"][0], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_paths_work_but_no_get_changes_anything() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    world.stub.forget();
+    for action in ["reboot", "delete", "shutdown", "poweroff", "start"] {
+        world.get(&format!("/guests/{G}/{action}")).await.is(404);
+    }
+    assert!(world.stub.seen().is_empty());
+    world
+        .stub
+        .on("MDocker.ListImages", Manner::Result(json!({"images": [{"id": "box", "type": "container"}]})));
+    assert_eq!(world.get("/container_images").await.is(200).json()[0]["id"], "box");
+    let gone = world.ask("DELETE", &format!("/guests/{G}"), "").await.is(202);
+    assert_eq!(world.ended(&gone.job()).await["Action"], "delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_can_be_taken_back() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    world.stub.on("Libvirt.Run", Manner::Hang);
+    let runs = world.ask("POST", &format!("/guests/{G}/start"), "").await.is(202).job();
+    let waits = world.ask("POST", &format!("/guests/{G}/reboot"), "").await.is(202).job();
+    world.ask("DELETE", &format!("/jobs/{runs}"), "").await.fault(409);
+    let taken = world.ask("DELETE", &format!("/jobs/{waits}"), "").await.is(200).json();
+    assert_eq!(taken["Status"], "Error");
+    world.stub.usual("Libvirt.Run");
+    world.ended(&runs).await;
+    assert_eq!(world.stub.of("Libvirt.Reboot").len(), 0);
+    world.ask("DELETE", "/jobs/nobody", "").await.fault(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_throttled_for_each_guest() {
+    let world = World::with(|config| config["limits"] = json!({"stream": 2})).await;
+    world.guest(json!({})).await;
+    world.stub.on("download", Manner::Hang);
+    let path = format!("/guests/{G}/snapshots/s1/download");
+    let all = futures_util::future::join_all((0..4).map(|_| world.get(&path)));
+    let two = async {
+        world.until_asked("download", 2).await;
+        // Those that wait have been taken in by now, or are not there yet: none may have been passed on.
+        world.get("/metadata").await.is(200);
+        assert_eq!(world.stub.of("download").len(), 2);
+        world.stub.usual("download");
+    };
+    let (answers, ()) = futures_util::future::join(all, two).await;
+    assert!(answers.into_iter().all(|answer| answer.status == 200));
+}
