@@ -407,6 +407,79 @@ pub struct VolumeResponse {
     pub volumes: Vec<Volume>,
 }
 
+/// A snapshot of a guest's disk, or of all its disks at once (§2.6).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Snapshot {
+    /// `guests/<guest id>/disk-<index>@<name>`, or `guests/<guest id>@<name>` for all disks.
+    pub id: String,
+    /// MiB of the disk, or of all disks, when it was taken.
+    pub size: u64,
+    /// What Haar adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub haar: Option<SnapshotExtra>,
+}
+
+/// Haar's additions to a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotExtra {
+    /// Bytes of the disk, or of all disks, when it was taken.
+    pub size_bytes: u64,
+    /// When it was taken, in seconds since 1970.
+    pub created_s: u64,
+    /// The order that took it, if that was said.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub order: String,
+}
+
+/// Parameters of the snapshot methods, and the whole body of a download (§2.6, §2.7).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotRequest {
+    /// `guests/<guest id>[/disk-<index>][@<name>]`; the name where a snapshot is meant.
+    pub id: String,
+    /// The new snapshot's name (CreateSnapshot): letters, digits, `_`, `-`, `:` and `.`.
+    pub dest: String,
+    /// Whether the answer holds the snapshots of a guest's single disks too.
+    pub recursive: bool,
+    /// Whether a rollback may delete the snapshots taken since.
+    #[serde(rename = "destroyMoreRecent")]
+    pub destroy_more_recent: bool,
+    /// What Haar adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub haar: Option<SnapshotWant>,
+}
+
+/// Haar's additions to a snapshot request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotWant {
+    /// The order's fence as `epoch.revision`: asked again with the same one, a snapshot that stands is the answer
+    /// and no conflict.
+    pub order: String,
+    /// The guest runs and writes nothing until this call is answered: it is paused, or its file systems are frozen.
+    pub quiet: bool,
+}
+
+/// Result of the snapshot methods (§2.6).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotResponse {
+    /// The snapshots asked about.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// Parameters of `ImageStore.PruneImages`, a method of Haar's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PruneRequest {
+    /// Images stored in the last so many seconds stay, for a guest may be about to be made of them; an hour when
+    /// absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_newer_s: Option<u64>,
+}
+
 /// Parameters of methods that need none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nothing {}

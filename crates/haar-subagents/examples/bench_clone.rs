@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use haar_api::rpc;
 use haar_subagents::kit::{self, Listen};
-use haar_subagents::storage::{self, Config};
+use haar_subagents::storage::{self, Backend, Config};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -34,6 +34,7 @@ async fn main() -> Outcome<()> {
         listen: Listen::Unix(socket.clone()),
         root: folder.path().join("storage"),
         image_dirs: vec![import.clone()],
+        backend: Backend::Auto,
         cloud: CLOUD.to_owned(),
     };
     let agent = tokio::spawn(storage::run(config, std::future::pending()));

@@ -4,7 +4,8 @@
 //! Promised: a method's panic answers an error and nothing else; a method that has begun runs to its end
 //! even when the caller goes away, for it may be half done; at most [`MAX_CALLS`] methods run at once and
 //! further calls wait; a body over [`MAX_BODY_BYTES`] is refused.
-//! Deliberately absent: authentication (the socket's mode is it, design §11.14), TLS, batches, streams.
+//! Deliberately absent: authentication (the socket's mode is it, design §11.14), TLS, batches; a stream is a route of its own
+//! ([`Server::route`]).
 //!
 //! ```no_run
 //! use haar_api::rpc;

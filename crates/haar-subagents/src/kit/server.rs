@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::MethodRouter;
 use bytes::Bytes;
 use haar_api::rpc;
 use http::StatusCode;
@@ -30,6 +31,7 @@ type Method = Box<dyn Fn(Value, Value) -> Result<Running, serde_json::Error> + S
 #[derive(Default)]
 pub struct Server {
     methods: BTreeMap<String, Method>,
+    routes: Router,
 }
 
 impl std::fmt::Debug for Server {
@@ -67,12 +69,22 @@ impl Server {
         self
     }
 
+    /// Answers another path with a handler of its own: bodies that are streamed go no other way (§2.7). The limits
+    /// of calls are not its limits.
+    ///
+    /// # Panics
+    /// When the path is taken.
+    pub fn route(&mut self, path: &str, handler: MethodRouter) -> &mut Self {
+        self.routes = std::mem::take(&mut self.routes).route(path, handler);
+        self
+    }
+
     /// Takes the socket or port. From here on callers may connect; they are answered once [`Bound::serve`] runs.
     ///
     /// # Errors
     /// [`Error`] says what stands in the way. Must be called within a tokio runtime.
     pub fn bind(self, listen: &Listen) -> Result<Bound, Error> {
-        Ok(Bound { listener: listen::bind(listen)?, methods: self.methods })
+        Ok(Bound { listener: listen::bind(listen)?, methods: self.methods, routes: self.routes })
     }
 
     /// Binds and serves until `shutdown` resolves, then lets running calls end (at most [`SHUTDOWN_GRACE`]).
@@ -88,6 +100,7 @@ impl Server {
 pub struct Bound {
     listener: Listener,
     methods: BTreeMap<String, Method>,
+    routes: Router,
 }
 
 impl std::fmt::Debug for Bound {
@@ -111,7 +124,7 @@ impl Bound {
     /// [`Error::Serve`] when the listener breaks.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let shared = Arc::new(Shared { methods: self.methods, calls: Arc::new(Semaphore::new(MAX_CALLS)) });
-        let router = Router::new().fallback(handle).with_state(shared);
+        let router = Router::new().fallback(handle).with_state(shared).merge(self.routes);
         match self.listener {
             Listener::Tcp(listener) => until(listener, router, shutdown).await,
             Listener::Unix(listener, _file) => until(listener, router, shutdown).await,

@@ -18,11 +18,12 @@ use std::path::Path;
 use haar_api::rpc::{Disk, DiskExtra, Fault, FaultCode, Guest};
 use uuid::Uuid;
 
-use super::folders::{Folders, disk_file, io_fault, make_passable, sync_folder, write_json};
+use super::backend::{Base, Spot};
+use super::folders::{Folders, io_fault, make_passable, sync_folder, write_json};
+use super::found::{self, Found};
 use super::images;
 use super::names::{MAX_DISKS, check_id, device_name};
 use super::owner::{self, Owner, Standing};
-use super::qcow2::{self, Base, Found};
 use super::space::{self, MIB};
 
 /// The largest disk: 64 TiB.
@@ -106,10 +107,10 @@ pub(super) fn plan_clone(folders: &Folders, image: &str, size_mib: u64) -> Resul
         return Err(Fault::new(FaultCode::Invalid, text));
     }
     let size_mib = if size_mib == 0 { least_mib } else { size_mib };
-    Ok((size_bytes(size_mib)?, facts.base(folders)))
+    Ok((size_bytes(size_mib)?, facts.base(folders)?))
 }
 
-/// Makes one disk under a hidden name, then gives it its own.
+/// Makes one disk in its guest's folder.
 pub(super) fn make_one(
     folders: &Folders,
     guest: &str,
@@ -117,16 +118,7 @@ pub(super) fn make_one(
     size_bytes: u64,
     base: Option<&Base>,
 ) -> Result<(), Fault> {
-    let path = folders.disk(guest, index);
-    let hidden = folders.guest(guest).join(format!(".{}", disk_file(index)));
-    let failed = |error| io_fault("make", &path, &error);
-    let _ = fs::remove_file(&hidden);
-    if let Err(fault) = qcow2::make(&hidden, size_bytes, base) {
-        let _ = fs::remove_file(&hidden);
-        return Err(fault);
-    }
-    fs::rename(&hidden, &path).map_err(failed)?;
-    sync_folder(&folders.guest(guest)).map_err(failed)
+    folders.backends().of_new().make(&folders.spot(guest, index), size_bytes, base)
 }
 
 /// Makes an owned folder with these disks, whole or not at all.
@@ -161,7 +153,8 @@ fn fill_and_rename(
 fn make_all(folders: &Folders, owner: &Owner, plans: &[Plan]) -> Result<(), Fault> {
     make_folder(folders, owner, |hidden| {
         for (index, plan) in plans.iter().enumerate() {
-            qcow2::make(&hidden.join(disk_file(index)), plan.size_bytes, plan.base.as_ref())?;
+            let spot = Spot { folder: hidden.to_owned(), ..folders.spot(&owner.guest, index) };
+            folders.backends().of_new().make(&spot, plan.size_bytes, plan.base.as_ref())?;
         }
         Ok(())
     })
@@ -195,7 +188,7 @@ fn complete(folders: &Folders, standing: &Owner, asked: &Owner, guest: &mut Gues
 fn missing(folders: &Folders, guest: &Guest, provisioned: bool) -> Result<Vec<usize>, Fault> {
     let mut missing = Vec::new();
     for index in 0..guest.disks.len() {
-        match qcow2::find(folders, &guest.id, index)? {
+        match found::find(folders, &guest.id, index)? {
             Some(found) => found.check_sound(provisioned)?,
             None => missing.push(index),
         }
@@ -249,7 +242,7 @@ pub(super) fn size_bytes(size_mib: u64) -> Result<u64, Fault> {
 fn check_room(folders: &Folders, guest: &str, plans: &[Plan]) -> Result<(), Fault> {
     let mut wanted = 0_u64;
     for (index, plan) in plans.iter().enumerate() {
-        if qcow2::find(folders, guest, index)?.is_none() {
+        if found::find(folders, guest, index)?.is_none() {
             wanted = wanted.saturating_add(plan.size_bytes);
         }
     }
@@ -259,13 +252,13 @@ fn check_room(folders: &Folders, guest: &str, plans: &[Plan]) -> Result<(), Faul
 /// Writes into the guest what its disks now are.
 fn describe(folders: &Folders, life: &str, guest: &mut Guest) -> Result<(), Fault> {
     for (index, disk) in guest.disks.iter_mut().enumerate() {
-        let found = qcow2::find(folders, &guest.id, index)?.ok_or_else(|| lost(&guest.id, index))?;
+        let found = found::find(folders, &guest.id, index)?.ok_or_else(|| lost(&guest.id, index))?;
         check_base(&found)?;
         if disk.bus.is_empty() {
             "virtio".clone_into(&mut disk.bus);
         }
         disk.device = device_name(index);
-        disk.size = space::mib_rounded_up(found.size_bytes);
+        disk.size = space::mib_rounded_up(found.looks.size_bytes);
         disk.volume = found.volume();
         disk.source = found.path.to_string_lossy().into_owned();
         disk.haar = Some(extra(&found, life));
@@ -276,17 +269,17 @@ fn describe(folders: &Folders, life: &str, guest: &mut Guest) -> Result<(), Faul
 /// A disk as Haar describes it.
 pub(super) fn extra(found: &Found, life: &str) -> DiskExtra {
     DiskExtra {
-        format: "qcow2".to_owned(),
-        size_bytes: found.size_bytes,
-        used_bytes: found.used_bytes,
+        format: found.volumes.format().to_owned(),
+        size_bytes: found.looks.size_bytes,
+        used_bytes: found.looks.used_bytes,
         life: life.to_owned(),
         damage: found.damage.clone().unwrap_or_default(),
     }
 }
 
 fn check_base(found: &Found) -> Result<(), Fault> {
-    match &found.base {
-        Some(base) if !Path::new(base).is_file() => {
+    match &found.looks.base {
+        Some(base) if found.volumes.leans_on_base() && !Path::new(base).is_file() => {
             let text =
                 format!("{} is there but its base image {base} is gone; request that image", found.volume());
             Err(Fault::new(FaultCode::NotFound, text))

@@ -22,6 +22,7 @@ use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::expand::expand;
 use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
 use super::names;
@@ -53,7 +54,8 @@ struct Fetch {
     kind: String,
     format: String,
     pin: Pin,
-    source: Source,
+    /// None for an upload, and for an image that is stored and only misses its raw file.
+    source: Option<Source>,
     authorization: Secret,
     done_bytes: AtomicU64,
     /// 0 while unknown.
@@ -107,9 +109,20 @@ impl Fetches {
         }
         if let Some(facts) = images::find(&self.folders, &request.id)? {
             check_same(request, &facts.sha256, &facts.format)?;
-            return Ok(facts.to_wire());
+            if facts.base(&self.folders).is_ok() {
+                return Ok(facts.to_wire());
+            }
+            return self.begin(&mut known, Fetch::again(&facts));
         }
-        let fetch = Arc::new(Fetch::read(request)?);
+        self.begin(&mut known, Fetch::read(request)?)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        known: &mut HashMap<String, Arc<Fetch>>,
+        fetch: Fetch,
+    ) -> Result<Image, Fault> {
+        let fetch = Arc::new(fetch);
         if known.len() >= MAX_KNOWN {
             let text = format!("{MAX_KNOWN} images are being fetched already; ask again later");
             return Err(Fault::new(FaultCode::Unavailable, text));
@@ -118,6 +131,50 @@ impl Fetches {
         let image = fetch.to_wire();
         tokio::spawn(Arc::clone(self).run(fetch));
         Ok(image)
+    }
+
+    /// Takes an image that its sender streams; answers it, and whether it is new. `body` gives the bytes, and an
+    /// empty piece at the end. When the caller goes away, its channel says so.
+    pub(super) async fn upload(
+        self: &Arc<Self>,
+        request: &ImageRequest,
+        length: Option<u64>,
+        mut body: mpsc::Receiver<Result<Bytes, Fault>>,
+    ) -> Result<(Image, bool), Fault> {
+        names::check_id("image", &request.id)?;
+        let fetch = {
+            let mut known = lock(&self.known);
+            known.retain(|_, fetch| !matches!(*lock(&fetch.state), State::Failed(..)));
+            if known.contains_key(&request.id) || known.len() >= MAX_KNOWN {
+                let text =
+                    format!("image {} is on its way already, or too many are; ask again later", request.id);
+                return Err(Fault::new(FaultCode::Conflict, text));
+            }
+            if let Some(facts) = images::find(&self.folders, &request.id)? {
+                check_same(request, &facts.sha256, &facts.format)?;
+                return Ok((facts.to_wire(), false));
+            }
+            let fetch = Arc::new(Fetch::of_upload(request)?);
+            known.insert(fetch.id.clone(), Arc::clone(&fetch));
+            fetch
+        };
+        let fetches = Arc::clone(self);
+        // On a task of its own: it tidies up also when nobody waits for the answer any more.
+        let storing = tokio::spawn(async move {
+            *lock(&fetch.state) = State::Downloading;
+            let (storing, id) = (Arc::clone(&fetches), fetch.id.clone());
+            let stored = blocking(move || {
+                let mut next = || body.blocking_recv().unwrap_or_else(|| Err(broken_off()));
+                storing.store(&fetch, length, || {
+                    next().map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()))
+                })
+            })
+            .await;
+            lock(&fetches.known).remove(&id);
+            stored
+        });
+        storing.await.unwrap_or_else(|_| Err(stopped()))?;
+        Ok((images::require(&self.folders, &request.id)?.to_wire(), true))
     }
 
     /// How far a fetch is, without starting or forgetting anything.
@@ -173,7 +230,15 @@ impl Fetches {
     }
 
     async fn fetch(self: Arc<Self>, fetch: Arc<Fetch>) -> Result<(), Fault> {
-        match &fetch.source {
+        let Some(source) = &fetch.source else {
+            return blocking(move || {
+                let facts = images::require(&self.folders, &fetch.id)?;
+                let from = self.folders.image(&facts.id, &facts.format);
+                expand(&self.folders, &facts, &from, &self.stopping)
+            })
+            .await;
+        };
+        match source {
             Source::File(path) => {
                 let path = path.clone();
                 blocking(move || {
@@ -245,6 +310,9 @@ impl Fetches {
             file_bytes,
             virtual_bytes,
         };
+        if facts.needs_expansion(&self.folders) {
+            expand(&self.folders, &facts, part.path(), &self.stopping)?;
+        }
         images::keep(&self.folders, part.path(), &facts)
     }
 
@@ -268,6 +336,13 @@ impl Fetches {
 
 impl Fetch {
     fn read(request: &ImageRequest) -> Result<Self, Fault> {
+        let source = source::parse(&request.source);
+        let fetch = Self::of_upload(request)?;
+        Ok(Fetch { source: Some(source?), ..fetch })
+    }
+
+    /// Of an image whose bytes the caller brings.
+    fn of_upload(request: &ImageRequest) -> Result<Self, Fault> {
         let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
         let want = request.haar.as_ref().ok_or_else(|| {
             invalid("the image is not stored and the request names no format and SHA-256 to verify it by")
@@ -284,12 +359,27 @@ impl Fetch {
             kind: if request.kind.is_empty() { "kvm".to_owned() } else { request.kind.clone() },
             format: want.format.clone(),
             pin: Pin { sha256: want.sha256.clone(), file_bytes: want.file_bytes },
-            source: source::parse(&request.source)?,
+            source: None,
             authorization: Secret(want.authorization.clone()),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(want.file_bytes),
             state: Mutex::new(State::Pending),
         })
+    }
+
+    /// Of an image that came before the back end was chosen.
+    fn again(facts: &Facts) -> Self {
+        Fetch {
+            id: facts.id.clone(),
+            kind: facts.kind.clone(),
+            format: facts.format.clone(),
+            pin: Pin { sha256: facts.sha256.clone(), file_bytes: facts.file_bytes },
+            source: None,
+            authorization: Secret(String::new()),
+            done_bytes: AtomicU64::new(facts.file_bytes),
+            total_bytes: AtomicU64::new(facts.file_bytes),
+            state: Mutex::new(State::Pending),
+        }
     }
 
     /// Whether it failed and nobody came to be told.
@@ -333,6 +423,10 @@ fn check_same(request: &ImageRequest, sha256: &str, format: &str) -> Result<(), 
     Err(Fault::new(FaultCode::Conflict, text))
 }
 
+fn broken_off() -> Fault {
+    Fault::new(FaultCode::Unavailable, "the upload broke off; send the image again")
+}
+
 fn stopped() -> Fault {
     Fault::new(FaultCode::Unavailable, "the storage sub-agent is stopping; ask again")
 }
@@ -354,6 +448,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use haar_api::rpc::ImageWant;
 
+    use super::super::backend::Backend;
     use super::*;
 
     const ID: &str = "0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11";
@@ -374,7 +469,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_nobody_waited_for_is_not_told_to_the_next() {
         let temp = tempfile::tempdir().unwrap();
-        let folders = Arc::new(Folders::open(&temp.path().join("storage")).unwrap());
+        let folders = Arc::new(Folders::open(&temp.path().join("storage"), Backend::Auto).unwrap());
         let fetches = Arc::new(Fetches::new(folders, vec![temp.path().to_owned()]));
         let request = ImageRequest {
             id: ID.to_owned(),

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! <root>/lock                          held by the one sub-agent that owns the root
+//! <root>/work                          held by it and by every program that changes a disk for it
+//! <root>/streams/                      sockets of running downloads, 0700
 //! <root>/images/<id>.<format>          a base image, 0444, never changed
 //! <root>/images/<id>.json              what is known of it; an image counts only with both files
 //! <root>/images/.part-<id>             a fetch in progress
 //! <root>/disks/<guest id>/             a guest's disks, made and removed as a whole by rename
 //! <root>/disks/<guest id>/owner.json   whose they are
-//! <root>/disks/<guest id>/disk-<i>.qcow2
+//! <root>/disks/<guest id>/pending.json an act on the guest's snapshots that has not ended
+//! <root>/disks/<guest id>/disk-<i>.…    what the back end makes of a disk
 //! <root>/disks/.new-…  .gone-…         half made, half removed
 //! ```
 //!
@@ -18,25 +21,36 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
 use serde::Serialize;
 
-use super::Error;
-use super::names::{check_id, disk_name};
+use super::backend::{Backend, Backends, Spot};
+use super::names::check_id;
+use super::snapshots::Readers;
 use super::space::Books;
+use super::{Error, nbd, reflink};
+
+/// A child that was forked and has not begun its program yet still has every file of its parent.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+/// As long as `qemu-img` itself may take, and what it takes to be gone.
+const WORK_LIMIT: Duration = Duration::from_secs(65);
 
 /// The folders below the root, the lock on them, and the books of their room.
 #[derive(Debug)]
 pub(super) struct Folders {
     root: PathBuf,
     books: Books,
+    backends: Backends,
+    readers: Arc<Readers>,
     _lock: File,
 }
 
 impl Folders {
     /// Makes what is absent, takes the lock, removes what an earlier run left half done.
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+    pub(super) fn open(root: &Path, backend: Backend) -> Result<Self, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Folder { path, source }
@@ -49,21 +63,21 @@ impl Folders {
         if root.to_str().is_none() {
             return Err(Error::RootName(root));
         }
-        let lock_path = root.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(failed(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse(root)),
-            Err(TryLockError::Error(source)) => return Err(Error::Folder { path: lock_path, source }),
-        }
-        let folders = Folders { root, books: Books::default(), _lock: lock };
+        let lock = take_lock(&root.join("lock"), LOCK_LIMIT)?.ok_or_else(|| Error::InUse(root.clone()))?;
+        // What an earlier run's qemu-img does not finish before this begins might finish in the middle of it.
+        let work = take_lock(&root.join("work"), WORK_LIMIT)?.ok_or_else(|| Error::AtWork(root.clone()))?;
+        let backends = Backends::new(backend, work);
+        let folders =
+            Folders { root, books: Books::default(), backends, readers: Arc::default(), _lock: lock };
         for folder in [folders.images(), folders.disks()] {
             sweep(&folder).map_err(failed(&folder))?;
+        }
+        let streams = folders.streams();
+        DirBuilder::new().recursive(true).mode(0o700).create(&streams).map_err(failed(&streams))?;
+        nbd::end_strays(&streams).map_err(failed(&streams))?;
+        if backend == Backend::Reflink {
+            let root = folders.disks();
+            reflink::probe(&root).map_err(|source| Error::CannotShare { root, source })?;
         }
         sweep_guests(&folders.disks()).map_err(failed(&folders.disks()))?;
         folders.warn_when_impassable();
@@ -72,6 +86,16 @@ impl Folders {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What disks are made by.
+    pub(super) fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    /// Who downloads what just now.
+    pub(super) fn readers(&self) -> &Arc<Readers> {
+        &self.readers
     }
 
     /// Who may promise the room here.
@@ -103,8 +127,13 @@ impl Folders {
         self.disks().join(guest)
     }
 
-    pub(super) fn disk(&self, guest: &str, index: usize) -> PathBuf {
-        self.guest(guest).join(disk_file(index))
+    /// Where a guest's disk belongs.
+    pub(super) fn spot(&self, guest: &str, index: usize) -> Spot {
+        Spot { folder: self.guest(guest), guest: guest.to_owned(), index }
+    }
+
+    pub(super) fn streams(&self) -> PathBuf {
+        self.root.join("streams")
     }
 
     fn warn_when_impassable(&self) {
@@ -120,9 +149,19 @@ impl Folders {
     }
 }
 
-/// The file of a guest's disk inside its folder.
-pub(super) fn disk_file(index: usize) -> String {
-    format!("{}.qcow2", disk_name(index))
+/// Opens the file and locks it; none when another process still holds it after `patience`.
+fn take_lock(path: &Path, patience: Duration) -> Result<Option<File>, Error> {
+    let failed = |source| Error::Folder { path: path.to_owned(), source };
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => return Ok(None),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
 }
 
 /// Removes what begins with a dot.
@@ -202,7 +241,7 @@ mod tests {
     fn half_done_things_of_an_earlier_run_are_swept_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("storage");
-        drop(Folders::open(&root).unwrap());
+        drop(Folders::open(&root, Backend::Auto).unwrap());
         fs::write(root.join("images/.part-x"), "half").unwrap();
         fs::create_dir(root.join("disks/.new-x")).unwrap();
         fs::write(root.join("disks/.new-x/disk-0.qcow2"), "half").unwrap();
@@ -211,7 +250,7 @@ mod tests {
         fs::create_dir(&guest).unwrap();
         fs::write(guest.join(".disk-1.qcow2"), "half").unwrap();
         fs::write(guest.join("disk-0.qcow2"), "kept").unwrap();
-        drop(Folders::open(&root).unwrap());
+        drop(Folders::open(&root, Backend::Auto).unwrap());
         assert!(!root.join("images/.part-x").exists());
         assert!(!root.join("disks/.new-x").exists());
         assert!(root.join("images/stranger").exists() && guest.join("disk-0.qcow2").exists());
@@ -221,15 +260,15 @@ mod tests {
     #[test]
     fn two_sub_agents_do_not_share_a_root() {
         let temp = tempfile::tempdir().unwrap();
-        let _first = Folders::open(temp.path()).unwrap();
-        assert!(matches!(Folders::open(temp.path()), Err(Error::InUse(_))));
+        let _first = Folders::open(temp.path(), Backend::Auto).unwrap();
+        assert!(matches!(Folders::open(temp.path(), Backend::Auto), Err(Error::InUse(_))));
     }
 
     #[test]
     fn folders_can_be_passed_by_qemus_user() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("storage");
-        let folders = Folders::open(&root).unwrap();
+        let folders = Folders::open(&root, Backend::Auto).unwrap();
         for folder in [folders.root().to_owned(), folders.images(), folders.disks()] {
             assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o011, 0o011);
         }

@@ -8,15 +8,23 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use haar_api::image_check::{self, Flaw};
-use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra};
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, PruneRequest};
 use serde::{Deserialize, Serialize};
 
+use super::backend::Base;
 use super::folders::{Folders, io_fault, sync_folder, write_json};
+use super::found::{self, Found, names_in};
 use super::names::check_id;
-use super::qcow2::{self, Base, Found};
 use super::space::mib_rounded_up;
+
+/// The ending of a raw file that was made from an image of another format.
+pub(super) const EXPANDED: &str = "expanded";
+
+/// How long an image without a disk stays when nothing is said: a guest may be about to be made of it.
+const KEEP_NEWER_S: u64 = 60 * 60;
 
 /// What stands in `<id>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +41,24 @@ pub(super) struct Facts {
 
 impl Facts {
     /// The file that disks are cloned from.
-    pub(super) fn base(&self, folders: &Folders) -> Base {
-        Base { path: folders.image(&self.id, &self.format), format: self.format.clone() }
+    ///
+    /// # Errors
+    /// When the image was stored before the back end was chosen that needs it as a raw file.
+    pub(super) fn base(&self, folders: &Folders) -> Result<Base, Fault> {
+        if !self.needs_expansion(folders) {
+            return Ok(Base { path: folders.image(&self.id, &self.format), format: self.format.clone() });
+        }
+        let path = folders.image(&self.id, EXPANDED);
+        if path.is_file() {
+            return Ok(Base { path, format: "raw".to_owned() });
+        }
+        let text = format!("image {} is not stored as a raw file yet; request it first", self.id);
+        Err(Fault::new(FaultCode::NotFound, text))
+    }
+
+    /// Whether disks cannot be cloned from the file as it came.
+    pub(super) fn needs_expansion(&self, folders: &Folders) -> bool {
+        !folders.backends().of_new().leans_on_base() && self.format != "raw"
     }
 
     /// As it goes over the wire.
@@ -89,7 +113,7 @@ pub(super) fn require(folders: &Folders, id: &str) -> Result<Facts, Fault> {
 /// Every complete image, by id.
 pub(super) fn list(folders: &Folders) -> Result<Vec<Facts>, Fault> {
     let mut found = Vec::new();
-    for name in qcow2::names_in(&folders.images())? {
+    for name in names_in(&folders.images())? {
         if let Some(id) = name.strip_suffix(".json")
             && check_id("image", id).is_ok()
         {
@@ -126,9 +150,14 @@ pub(super) fn keep(folders: &Folders, part: &Path, facts: &Facts) -> Result<(), 
 
 /// Removes an image that no disk is cloned from; an absent one is fine. Answers what was removed.
 pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
-    check_unused(folders, id)?;
+    check_unused(folders, id, Use::Leaning)?;
     let facts = find(folders, id).unwrap_or_default();
-    for path in [folders.image(id, "qcow2"), folders.image(id, "raw"), folders.image_facts(id)] {
+    for path in [
+        folders.image(id, "qcow2"),
+        folders.image(id, "raw"),
+        folders.image(id, EXPANDED),
+        folders.image_facts(id),
+    ] {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_fault("remove", &path, &error));
@@ -140,12 +169,43 @@ pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault
     Ok(facts)
 }
 
+/// Images that no disk was cloned from, and that were not stored just now.
+pub(super) fn list_unused(folders: &Folders, request: &PruneRequest) -> Result<Vec<String>, Fault> {
+    let keep_newer = Duration::from_secs(request.keep_newer_s.unwrap_or(KEEP_NEWER_S));
+    let mut unused = Vec::new();
+    for facts in list(folders)? {
+        let stored = fs::metadata(folders.image_facts(&facts.id)).and_then(|metadata| metadata.modified());
+        // A time in the future is one of a clock that was set back: just now, for all that is known.
+        let age = stored.ok().and_then(|stored| stored.elapsed().ok()).unwrap_or_default();
+        if age >= keep_newer && check_unused(folders, &facts.id, Use::Cloned).is_ok() {
+            unused.push(facts.id);
+        }
+    }
+    Ok(unused)
+}
+
+/// Removes an image that no disk was cloned from.
+pub(super) fn prune(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
+    check_unused(folders, id, Use::Cloned)?;
+    delete(folders, id)
+}
+
+/// What counts as a disk's use of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// It cannot be read without it.
+    Leaning,
+    /// It came from it, and the next one may as well.
+    Cloned,
+}
+
 /// Refuses while a disk leans on the image, or may: a damaged one no longer says what it leans on.
-fn check_unused(folders: &Folders, id: &str) -> Result<(), Fault> {
-    let disks = qcow2::list(folders)?;
-    let names = ["qcow2", "raw"].map(|format| folders.image(id, format));
+fn check_unused(folders: &Folders, id: &str, which: Use) -> Result<(), Fault> {
+    let disks = found::list(folders)?;
+    let names = ["qcow2", "raw", EXPANDED].map(|format| folders.image(id, format));
     let is_user = |disk: &&Found| {
-        disk.base_name().is_some_and(|base| names.iter().any(|n| n.file_name() == Some(base)))
+        (which == Use::Cloned || disk.volumes.leans_on_base())
+            && disk.base_name().is_some_and(|base| names.iter().any(|name| name.file_name() == Some(base)))
     };
     let users: Vec<_> = disks.iter().filter(is_user).collect();
     if let Some(first) = users.first() {
@@ -156,7 +216,8 @@ fn check_unused(folders: &Folders, id: &str) -> Result<(), Fault> {
         );
         return Err(Fault::new(FaultCode::Conflict, text));
     }
-    if let Some((disk, damage)) = disks.iter().find_map(|disk| Some((disk, disk.damage.as_ref()?))) {
+    let leaning = disks.iter().filter(|disk| disk.volumes.leans_on_base());
+    if let Some((disk, damage)) = leaning.into_iter().find_map(|disk| Some((disk, disk.damage.as_ref()?))) {
         let text = format!(
             "image {id} may be the base of {}, which is damaged ({damage}); restore that disk or delete its guest first",
             disk.volume()

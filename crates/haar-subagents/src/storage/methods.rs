@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use haar_api::rpc::{
     CapacityResponse, Fault, FaultCode, Guest, GuestRequest, GuestResponse, ImageRequest, ImageResponse,
-    Nothing, Volume, VolumeRequest, VolumeResponse,
+    Nothing, PruneRequest, Snapshot, SnapshotRequest, SnapshotResponse, Volume, VolumeRequest,
+    VolumeResponse,
 };
 
 use super::fetch::Fetches;
 use super::folders::Folders;
 use super::names::{self, Dataset};
-use super::{Config, Error, disks, images, space, volumes};
+use super::{Config, Error, disks, download, expand, images, pending, snapshots, space, upload, volumes};
 use crate::kit::{self, PerGuest};
 
 /// What the methods share.
@@ -28,9 +29,18 @@ pub(super) struct Store {
     told: Mutex<BTreeSet<String>>,
 }
 
-/// Opens the root folder.
-pub(super) fn open(config: &Config) -> Result<Arc<Store>, Error> {
-    let folders = Arc::new(Folders::open(&config.root)?);
+/// Opens the root folder, and ends what an earlier run left unfinished.
+pub(super) async fn open(config: &Config) -> Result<Arc<Store>, Error> {
+    let (root, backend) = (config.root.clone(), config.backend);
+    let opened = tokio::task::spawn_blocking(move || {
+        let folders = Folders::open(&root, backend)?;
+        if let Err(fault) = pending::settle_all(&folders).and_then(|()| expand::remove_strays(&folders)) {
+            tracing::warn!(%fault, "something an earlier run left unfinished may be there still");
+        }
+        Ok::<_, Error>(folders)
+    });
+    let opened = opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let folders = Arc::new(opened?);
     Ok(Arc::new(Store {
         fetches: Arc::new(Fetches::new(Arc::clone(&folders), config.image_dirs.clone())),
         folders,
@@ -53,6 +63,11 @@ pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
     volume_method(server, store, "ImageStore.CreateVolume", Store::create_volume);
     volume_method(server, store, "ImageStore.GetVolume", Store::get_volume);
     volume_method(server, store, "ImageStore.DeleteDataset", Store::delete_dataset);
+    snapshot_method(server, store, "ImageStore.CreateSnapshot", Store::create_snapshot);
+    snapshot_method(server, store, "ImageStore.GetSnapshot", Store::get_snapshot);
+    snapshot_method(server, store, "ImageStore.ListSnapshots", Store::list_snapshots);
+    snapshot_method(server, store, "ImageStore.DeleteSnapshot", Store::delete_snapshot);
+    snapshot_method(server, store, "ImageStore.RollbackSnapshot", Store::roll_back_snapshot);
     let shared = Arc::clone(store);
     server.method("ImageStore.CloneImage", move |request: ImageRequest| {
         let store = Arc::clone(&shared);
@@ -65,6 +80,14 @@ pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
             .await
         }
     });
+    volume_method(server, store, "ImageStore.ResizeVolume", Store::resize_volume);
+    let shared = Arc::clone(store);
+    server.method("ImageStore.PruneImages", move |request: PruneRequest| {
+        let store = Arc::clone(&shared);
+        off_reactor(move || store.prune_images(&request))
+    });
+    server.route(download::PATH, download::route(store));
+    server.route(upload::PATH, upload::route(store));
     let shared = Arc::clone(store);
     server.method("ImageStore.Capacity", move |_: Nothing| {
         let store = Arc::clone(&shared);
@@ -73,6 +96,25 @@ pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
 }
 
 impl Store {
+    /// What a download or an upload works on.
+    pub(super) fn folders(&self) -> &Arc<Folders> {
+        &self.folders
+    }
+
+    pub(super) fn cloud(&self) -> &str {
+        &self.cloud
+    }
+
+    pub(super) fn fetches(&self) -> &Arc<Fetches> {
+        &self.fetches
+    }
+
+    /// The turn of the guest whose dataset or snapshot is named.
+    pub(super) async fn turn_of(&self, id: &str) -> kit::Turn {
+        let dataset = id.split_once('@').map_or(id, |(dataset, _)| dataset);
+        self.guests.turn(&guest_of(dataset)).await
+    }
+
     /// Has running fetches end.
     pub(super) fn stop(&self) {
         self.fetches.stop();
@@ -115,6 +157,20 @@ impl Store {
         Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
     }
 
+    fn prune_images(&self, request: &PruneRequest) -> Result<ImageResponse, Fault> {
+        let mut pruned = Vec::new();
+        for id in images::list_unused(&self.folders, request)? {
+            // Looked at again in its turn: a fetch or a clone may have come between.
+            let delete = || self.with_books(|| images::prune(&self.folders, &id));
+            match self.fetches.while_idle(&id, delete) {
+                Ok(facts) => pruned.extend(facts.iter().map(images::Facts::to_wire)),
+                Err(fault) if fault.code == FaultCode::Conflict => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(ImageResponse { images: Some(pruned) })
+    }
+
     fn clone_image(&self, request: &ImageRequest) -> Result<VolumeResponse, Fault> {
         let clone = || volumes::clone_image(&self.folders, &self.cloud, request);
         self.with_books(clone).map(|volume| VolumeResponse { volumes: vec![volume] })
@@ -154,6 +210,11 @@ impl Store {
         self.with_books(create).map(|volume| VolumeResponse { volumes: vec![volume] })
     }
 
+    fn resize_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
+        let resize = || volumes::resize(&self.folders, &self.cloud, request);
+        self.with_books(resize).map(|volume| VolumeResponse { volumes: vec![volume] })
+    }
+
     fn get_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
         volumes::get(&self.folders, request).map(|volume| VolumeResponse { volumes: vec![volume] })
     }
@@ -163,6 +224,26 @@ impl Store {
         Ok(VolumeResponse::default())
     }
 
+    fn create_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        self.with_books(|| snapshots::take(&self.folders, &self.cloud, request))
+    }
+
+    fn get_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        snapshots::get(&self.folders, &self.cloud, request)
+    }
+
+    fn list_snapshots(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        snapshots::list(&self.folders, &self.cloud, request)
+    }
+
+    fn delete_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        snapshots::delete(&self.folders, &self.cloud, request)
+    }
+
+    fn roll_back_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        snapshots::roll_back(&self.folders, &self.cloud, request)
+    }
+
     fn capacity(&self) -> Result<CapacityResponse, Fault> {
         space::capacity(&self.folders)
     }
@@ -170,6 +251,7 @@ impl Store {
 
 type ImageMethod = fn(&Store, &ImageRequest) -> Result<ImageResponse, Fault>;
 type GuestMethod = fn(&Store, &mut Guest, &GuestRequest) -> Result<(), Fault>;
+type SnapshotMethod = fn(&Store, &SnapshotRequest) -> Result<Vec<Snapshot>, Fault>;
 type VolumeMethod = fn(&Store, &VolumeRequest) -> Result<VolumeResponse, Fault>;
 
 fn image_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: ImageMethod) {
@@ -214,6 +296,21 @@ fn volume_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: 
     });
 }
 
+fn snapshot_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: SnapshotMethod) {
+    let store = Arc::clone(store);
+    server.method(name, move |request: SnapshotRequest| {
+        let store = Arc::clone(&store);
+        async move {
+            let turn = store.turn_of(&request.id).await;
+            off_reactor(move || {
+                let _turn = turn;
+                act(&store, &request).map(|snapshots| SnapshotResponse { snapshots })
+            })
+            .await
+        }
+    });
+}
+
 /// The guest whose turn a volume call needs; a name that is none has a turn of its own and is refused later.
 fn guest_of(volume: &str) -> String {
     match names::parse_dataset(volume) {
@@ -222,7 +319,7 @@ fn guest_of(volume: &str) -> String {
     }
 }
 
-async fn off_reactor<R: Send + 'static>(
+pub(super) async fn off_reactor<R: Send + 'static>(
     act: impl FnOnce() -> Result<R, Fault> + Send + 'static,
 ) -> Result<R, Fault> {
     match tokio::task::spawn_blocking(act).await {

@@ -4,25 +4,39 @@
 //! Promised: nothing half made is ever seen under its own name; a disk that once held data is never rebuilt;
 //! QEMU opens no image that was not checked first; room is counted in bytes and refused before it is written.
 //! All state is on the disk, none is needed from before a restart.
-//! Deliberately absent: snapshots, and back ends other than qcow2.
+//! Deliberately absent: zfs, and snapshots of a guest that writes meanwhile.
 
+mod backend;
 mod disks;
+mod download;
+mod expand;
 mod fetch;
 mod folders;
+mod found;
 mod images;
+mod in_use;
 mod methods;
 mod names;
+mod nbd;
 mod owner;
 mod part;
+mod pending;
 mod qcow2;
+mod qcow2_table;
 mod qemu_img;
+mod reflink;
+mod snapshots;
 mod source;
 mod space;
+mod tar;
+mod upload;
 mod volumes;
 
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+
+pub use backend::{Backend, UnknownBackend};
 
 use crate::kit;
 
@@ -35,6 +49,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Folders that `file://` sources may lie in; none allows no files.
     pub image_dirs: Vec<PathBuf>,
+    /// What new disks are made of; a disk stays with the back end that made it.
+    pub backend: Backend,
     /// The cloud's id, written beside disks; those of another cloud are not touched.
     pub cloud: String,
 }
@@ -58,6 +74,23 @@ pub enum Error {
     /// The root's path cannot be written in JSON.
     #[error("the path {0:?} is not UTF-8; configure another root")]
     RootName(PathBuf),
+    /// The file system cannot do what the back end needs.
+    #[error(
+        "files in {root} cannot share extents, which the reflink back end needs; use a btrfs or an xfs made with \
+         reflink=1, or choose the back end qcow2"
+    )]
+    CannotShare {
+        /// The folder of disks.
+        root: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A program that an earlier run started does not end.
+    #[error(
+        "a qemu-img that an earlier run started still works on {0}; look for it with fuser {0}/work, end it, and \
+         start again"
+    )]
+    AtWork(PathBuf),
     /// The socket or port.
     #[error(transparent)]
     Kit(#[from] kit::Error),
@@ -68,7 +101,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`] says what stands in the way.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-    let store = methods::open(&config)?;
+    let store = methods::open(&config).await?;
     let mut server = kit::Server::new();
     methods::register(&mut server, &store);
     let bound = server.bind(&config.listen)?;

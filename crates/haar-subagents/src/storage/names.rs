@@ -47,6 +47,60 @@ pub(super) fn parse_dataset(name: &str) -> Result<Dataset, Fault> {
     }
 }
 
+/// Longest name of a snapshot; a file name holds it with what the back end adds.
+const MAX_SNAPSHOT_NAME: usize = 128;
+
+/// Reads `<dataset>[@<name>]`.
+pub(super) fn parse_snapshot(id: &str) -> Result<(Dataset, Option<String>), Fault> {
+    let (dataset, name) = match id.split_once('@') {
+        Some((dataset, name)) => (dataset, Some(name)),
+        None => (id, None),
+    };
+    let unknown = |_| {
+        let shown: String = id.chars().take(200).collect();
+        invalid(format!(
+            "{shown:?} is not a valid dataset; one is guests/<guest id> or guests/<guest id>/disk-<index>, and a \
+             snapshot of it ends in @<name>"
+        ))
+    };
+    let dataset = parse_dataset(dataset).map_err(unknown)?;
+    name.map(check_snapshot_name).transpose()?;
+    Ok((dataset, name.map(ToOwned::to_owned)))
+}
+
+/// Checks a snapshot's name, which becomes a part of a file's name and of an address.
+pub(super) fn check_snapshot_name(name: &str) -> Result<(), Fault> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:.".contains(&byte);
+    if (1..=MAX_SNAPSHOT_NAME).contains(&name.len())
+        && name.bytes().all(allowed)
+        // Lost from an address that a proxy tidies up.
+        && !name.bytes().all(|byte| byte == b'.')
+    {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(invalid(format!(
+        "{shown:?} is not a valid snapshot name; use 1 to {MAX_SNAPSHOT_NAME} letters, digits, \"_\", \"-\", \":\" \
+         and \".\", not only dots"
+    )))
+}
+
+/// Checks a fence, which is written beside a snapshot's name.
+pub(super) fn check_order(order: &str) -> Result<(), Fault> {
+    if order.len() <= 40 && order.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Ok(());
+    }
+    Err(invalid("an order is written as epoch.revision, in digits".to_owned()))
+}
+
+/// The id of a dataset's snapshot.
+pub(super) fn snapshot_id(dataset: &Dataset, name: &str) -> String {
+    match dataset {
+        Dataset::Guest(guest) => format!("guests/{guest}@{name}"),
+        Dataset::Disk(guest, index) => format!("{}@{name}", volume_name(guest, *index)),
+    }
+}
+
 /// The back end's name of a guest's disk.
 pub(super) fn volume_name(guest: &str, index: usize) -> String {
     format!("guests/{guest}/{}", disk_name(index))
@@ -116,6 +170,24 @@ mod tests {
         ] {
             assert!(parse_dataset(&hostile).is_err(), "{hostile:?}");
         }
+    }
+
+    #[test]
+    fn a_snapshots_name_leads_nowhere_else() {
+        for name in ["a", "snap-1447891200", "A_z:0.9", "-rf", &"x".repeat(128)] {
+            assert!(check_snapshot_name(name).is_ok(), "{name:?}");
+            let id = format!("guests/{ID}/disk-1@{name}");
+            let (dataset, parsed) = parse_snapshot(&id).unwrap();
+            assert_eq!((snapshot_id(&dataset, name), parsed.as_deref()), (id, Some(name)));
+        }
+        for name in
+            ["", ".", "..", "a/b", "../x", "a b", "a\0", "a@b", "ä", "a,b", "a\n", "*", &"x".repeat(300)]
+        {
+            assert_eq!(check_snapshot_name(name).unwrap_err().code, FaultCode::Invalid, "{name:?}");
+            assert!(parse_snapshot(&format!("guests/{ID}@{name}")).is_err(), "{name:?}");
+        }
+        assert_eq!(parse_snapshot(&format!("guests/{ID}")).unwrap().1, None);
+        assert!(parse_snapshot("@x").unwrap_err().message.contains("not a valid dataset"));
     }
 
     #[test]

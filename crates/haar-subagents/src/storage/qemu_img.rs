@@ -1,4 +1,4 @@
-//! `qemu-img` by its arguments, never through a shell, with a time limit.
+//! `qemu-img` and its kin by their arguments, never through a shell, with a time limit.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,35 +9,78 @@ use haar_api::rpc::{Fault, FaultCode};
 use tokio::process::Command;
 use tokio::runtime::Handle;
 
-/// Making an empty disk or an overlay takes milliseconds; longer means the file system hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+/// What touches no data takes milliseconds; longer means the file system hangs.
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs it and waits. Must be called on a thread of tokio's that may block.
-pub(super) fn run<A: AsRef<OsStr>>(arguments: &[A]) -> Result<(), Fault> {
-    let mut command = Command::new("qemu-img");
-    command.args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-    let ended = Handle::current().block_on(async { tokio::time::timeout(LIMIT, command.output()).await });
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs `qemu-img` and waits; answers what it printed. Must be called on a thread of tokio's that may block.
+///
+/// It has no use for its standard input, which therefore may be a file whose lock it shall share.
+pub(super) fn run<A: AsRef<OsStr>>(arguments: &[A], stdin: Stdio, limit: Duration) -> Result<Vec<u8>, Fault> {
+    run_program("qemu-img", arguments, stdin, limit, || true)
+}
+
+/// The same, ended early when `wanted` says so; asked several times a second.
+pub(super) fn run_while<A: AsRef<OsStr>>(
+    arguments: &[A],
+    stdin: Stdio,
+    limit: Duration,
+    wanted: impl Fn() -> bool,
+) -> Result<Vec<u8>, Fault> {
+    run_program("qemu-img", arguments, stdin, limit, wanted)
+}
+
+/// The same with another program of the package.
+pub(super) fn run_program<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: &[A],
+    stdin: Stdio,
+    limit: Duration,
+    wanted: impl Fn() -> bool,
+) -> Result<Vec<u8>, Fault> {
+    let mut command = Command::new(program);
+    command.args(arguments).env("LC_ALL", "C").stdin(stdin).kill_on_drop(true);
+    let unavailable = |text: String| Err(Fault::new(FaultCode::Unavailable, text));
+    let given_up = async {
+        while wanted() {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    let ended = Handle::current().block_on(async {
+        tokio::select! {
+            ended = tokio::time::timeout(limit, command.output()) => Some(ended),
+            () = given_up => None,
+        }
+    });
+    let Some(ended) = ended else {
+        return unavailable("the storage sub-agent is stopping; ask again".to_owned());
+    };
     let output = match ended {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            let text =
-                "qemu-img is not installed; install qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)";
-            return Err(Fault::new(FaultCode::Unavailable, text));
+            return unavailable(format!(
+                "{program} is not installed; install qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)"
+            ));
         }
-        Ok(Err(error)) => {
-            return Err(Fault::new(FaultCode::Unavailable, format!("qemu-img cannot be started: {error}")));
-        }
+        Ok(Err(error)) => return unavailable(format!("{program} cannot be started: {error}")),
         Err(_) => {
-            let text =
-                format!("qemu-img did not end within {} s; is the file system hanging?", LIMIT.as_secs());
-            return Err(Fault::new(FaultCode::Unavailable, text));
+            let seconds = limit.as_secs();
+            return unavailable(format!(
+                "{program} did not end within {seconds} s; is the file system hanging?"
+            ));
         }
     };
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let words = String::from_utf8_lossy(&output.stderr);
     let words = words.trim();
-    let code = if words.contains("No space left") { FaultCode::NoSpace } else { FaultCode::Failed };
-    Err(Fault::new(code, format!("qemu-img ended with {}: {words}", output.status)))
+    let code = match words {
+        words if words.contains("No space left") => FaultCode::NoSpace,
+        // The guest was started between the look and the act.
+        words if words.contains("lock") => FaultCode::Conflict,
+        _ => FaultCode::Failed,
+    };
+    Err(Fault::new(code, format!("{program} ended with {}: {words}", output.status)))
 }

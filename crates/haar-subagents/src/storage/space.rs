@@ -1,7 +1,8 @@
 //! Room, in bytes from end to end.
 //!
 //! What may be promised to guests in all is what is free plus what Haar's disks already hold, less 5 %
-//! (design §11.18). A disk counts with its full size from the moment it is made, however little it holds.
+//! (design §11.18). A disk counts with its full size from the moment it is made, however little it holds; one
+//! with snapshots may write its full size anew beside what they keep, so a snapshot needs room too.
 //! An image takes only what nobody was promised: its room is given before it is written, all of it when its
 //! length is known and [`STEP`] by step when not. Whoever promises or gives has the books, one at a time.
 
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use haar_api::rpc::{CapacityResponse, Fault, FaultCode};
 
 use super::folders::{Folders, io_fault};
-use super::qcow2;
+use super::found;
 
 /// Bytes in one MiB, the unit of sizes on the wire.
 pub(super) const MIB: u64 = 1 << 20;
@@ -63,7 +64,7 @@ struct Room {
     free: u64,
     /// Given to images on their way.
     coming: u64,
-    /// Held by disks.
+    /// Held by disks, without what a snapshot or an image shares: that is kept, and needed again beside it.
     held: u64,
     /// Promised to disks, what they hold included.
     promised: u64,
@@ -72,13 +73,14 @@ struct Room {
 
 impl Room {
     fn look(folders: &Folders) -> Result<Self, Fault> {
-        let disks = qcow2::list(folders)?;
-        let promised =
-            disks.iter().fold(0_u64, |sum, disk| sum.saturating_add(disk.size_bytes.max(disk.used_bytes)));
+        let disks = found::list(folders)?;
+        let promised = disks
+            .iter()
+            .fold(0_u64, |sum, disk| sum.saturating_add(disk.looks.size_bytes.max(disk.looks.own_bytes)));
         Ok(Room {
             free: free_bytes(folders.root())?,
             coming: folders.books().given().values().sum(),
-            held: disks.iter().map(|disk| disk.used_bytes).sum(),
+            held: disks.iter().map(|disk| disk.looks.own_bytes).sum(),
             promised,
             disks: disks.len(),
         })

@@ -5,19 +5,20 @@
 
 use haar_api::rpc::{Fault, FaultCode, ImageRequest, Volume, VolumeRequest};
 
-use super::folders::{Folders, io_fault, sync_folder};
+use super::backend::Base;
+use super::folders::Folders;
+use super::found::{self, Found};
 use super::names::{self, Dataset};
 use super::owner::{self, Owner, Standing};
-use super::qcow2::{self, Base, Found};
-use super::{disks, space};
+use super::{disks, pending, space};
 
 /// Every disk, or those of the guest or the one disk named.
 pub(super) fn list(folders: &Folders, request: &VolumeRequest) -> Result<Vec<Volume>, Fault> {
     let found = match request.id.as_str() {
-        "" => qcow2::list(folders)?,
+        "" => found::list(folders)?,
         name => match names::parse_dataset(name)? {
-            Dataset::Guest(guest) => qcow2::list_guest(folders, &guest)?,
-            Dataset::Disk(guest, index) => qcow2::find(folders, &guest, index)?.into_iter().collect(),
+            Dataset::Guest(guest) => found::list_guest(folders, &guest)?,
+            Dataset::Disk(guest, index) => found::find(folders, &guest, index)?.into_iter().collect(),
         },
     };
     found.iter().map(|disk| to_wire(folders, disk)).collect()
@@ -26,7 +27,7 @@ pub(super) fn list(folders: &Folders, request: &VolumeRequest) -> Result<Vec<Vol
 /// The disk named.
 pub(super) fn get(folders: &Folders, request: &VolumeRequest) -> Result<Volume, Fault> {
     let (guest, index) = parse_disk(&request.id)?;
-    let found = qcow2::find(folders, &guest, index)?.ok_or_else(|| not_found(&request.id))?;
+    let found = found::find(folders, &guest, index)?.ok_or_else(|| not_found(&request.id))?;
     to_wire(folders, &found)
 }
 
@@ -46,6 +47,37 @@ pub(super) fn clone_image(folders: &Folders, cloud: &str, request: &ImageRequest
     make(folders, cloud, &guest, index, size_bytes, Some(&base))
 }
 
+/// Grows a disk of a guest that is shut off; one that has the size is kept. The one change that a placement's
+/// disk takes from here: its size is asked for by its name.
+pub(super) fn resize(folders: &Folders, cloud: &str, request: &VolumeRequest) -> Result<Volume, Fault> {
+    let (guest, index) = parse_disk(&request.id)?;
+    let invalid = |text: String| Err(Fault::new(FaultCode::Invalid, text));
+    if request.size == 0 {
+        return invalid("a volume needs a size in MiB".to_owned());
+    }
+    let size_bytes = disks::size_bytes(request.size)?;
+    match owner::look(folders, &guest)? {
+        Standing::Absent => return Err(not_found(&request.id)),
+        Standing::Owned(standing) => standing.check_same_cloud(cloud)?,
+        Standing::Unclear(why) => return Err(owner::unclear(&guest, &why)),
+    }
+    pending::settle(folders, &guest)?;
+    let found = found::find(folders, &guest, index)?.ok_or_else(|| not_found(&request.id))?;
+    found.check_sound(false)?;
+    let present_bytes = found.looks.size_bytes;
+    if size_bytes < present_bytes {
+        return invalid(format!(
+            "{} has {present_bytes} bytes and cannot shrink to {size_bytes}: what its guest wrote beyond would be lost",
+            request.id
+        ));
+    }
+    if size_bytes > present_bytes {
+        space::check_promise(folders, size_bytes - present_bytes)?;
+        found.volumes.grow(&found.spot, size_bytes)?;
+    }
+    get(folders, request)
+}
+
 /// Removes a disk, or all disks under a guest's name; absent is fine.
 pub(super) fn delete(folders: &Folders, cloud: &str, request: &VolumeRequest) -> Result<(), Fault> {
     let dataset = names::parse_dataset(&request.id)?;
@@ -56,13 +88,12 @@ pub(super) fn delete(folders: &Folders, cloud: &str, request: &VolumeRequest) ->
         Standing::Unclear(why) => return Err(owner::unclear(guest, &why)),
     }
     let Dataset::Disk(guest, index) = dataset else { return disks::remove_all(folders, guest) };
-    let Some(found) = qcow2::find(folders, &guest, index)? else { return Ok(()) };
-    std::fs::remove_file(&found.path).map_err(|error| io_fault("remove", &found.path, &error))?;
-    if qcow2::list_guest(folders, &guest)?.is_empty() {
+    let Some(found) = found::find(folders, &guest, index)? else { return Ok(()) };
+    found.volumes.remove(&found.spot)?;
+    if found::list_guest(folders, &guest)?.is_empty() {
         return disks::remove_all(folders, &guest);
     }
-    let folder = folders.guest(&guest);
-    sync_folder(&folder).map_err(|error| io_fault("sync", &folder, &error))
+    Ok(())
 }
 
 fn make(
@@ -79,7 +110,7 @@ fn make(
         Standing::Owned(standing) => check_free(standing, cloud)?,
         Standing::Unclear(why) => return Err(owner::unclear(guest, why)),
     }
-    match qcow2::find(folders, guest, index)? {
+    match found::find(folders, guest, index)? {
         Some(found) => check_same(&found, size_bytes, base)?,
         None => {
             space::check_promise(folders, size_bytes)?;
@@ -89,7 +120,7 @@ fn make(
             disks::make_one(folders, guest, index, size_bytes, base)?;
         }
     }
-    let found = qcow2::find(folders, guest, index)?;
+    let found = found::find(folders, guest, index)?;
     to_wire(folders, &found.ok_or_else(|| not_found(&names::volume_name(guest, index)))?)
 }
 
@@ -122,7 +153,7 @@ fn check_same(found: &Found, size_bytes: u64, base: Option<&Base>) -> Result<(),
         return Err(Fault::new(FaultCode::Conflict, format!("{damage}; delete it first")));
     }
     let wanted_base = base.and_then(|base| base.path.file_name());
-    if found.size_bytes == size_bytes && found.base_name() == wanted_base {
+    if found.looks.size_bytes == size_bytes && found.base_name() == wanted_base {
         return Ok(());
     }
     let text = format!("{} exists with another size or base image; delete it first", found.volume());
@@ -140,13 +171,13 @@ fn parse_disk(name: &str) -> Result<(String, usize), Fault> {
 }
 
 fn to_wire(folders: &Folders, found: &Found) -> Result<Volume, Fault> {
-    let life = match owner::look(folders, &found.guest)? {
+    let life = match owner::look(folders, &found.spot.guest)? {
         Standing::Owned(owner) => owner.life,
         Standing::Absent | Standing::Unclear(_) => String::new(),
     };
     Ok(Volume {
         id: found.volume(),
-        size: space::mib_rounded_up(found.size_bytes),
+        size: space::mib_rounded_up(found.looks.size_bytes),
         device: found.path.to_string_lossy().into_owned(),
         haar: Some(disks::extra(found, &life)),
     })

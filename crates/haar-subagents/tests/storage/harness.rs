@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use haar_api::rpc::{self, Fault, FaultCode};
 use haar_subagents::kit::{self, CallError, Listen};
-use haar_subagents::storage::{self, Config};
+use haar_subagents::storage::{self, Backend, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -42,6 +42,7 @@ pub(crate) fn config(folder: &Path) -> Config {
         listen: Listen::Unix(folder.join("run/storage.sock")),
         root: folder.join("storage"),
         image_dirs: vec![folder.join("import")],
+        backend: Backend::Auto,
         cloud: CLOUD.to_owned(),
     }
 }
@@ -56,10 +57,15 @@ impl Agent {
 
     /// Starts in a folder that outlives it.
     pub(crate) async fn start_in(folder: &Path) -> Self {
+        Self::start_with(folder, Backend::Auto).await
+    }
+
+    /// The same with this back end for new disks.
+    pub(crate) async fn start_with(folder: &Path, backend: Backend) -> Self {
         let image_dir = folder.join("import");
         std::fs::create_dir_all(&image_dir).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = config(folder);
+        let config = Config { backend, ..config(folder) };
         let socket = folder.join("run/storage.sock");
         let task = tokio::spawn(storage::run(config, async move {
             let _ = stopped.await;

@@ -5,12 +5,13 @@ use std::process::{Child, Command, Stdio};
 
 use haar_api::rpc::{self, FaultCode};
 use haar_subagents::kit;
-use haar_subagents::storage;
+use haar_subagents::storage::{self, Backend};
 
 use crate::harness::*;
 use crate::web::{Manner, Web};
 
 const FOLDER: &str = "HAAR_TEST_STORAGE_FOLDER";
+pub(crate) const BACKEND: &str = "HAAR_TEST_STORAGE_BACKEND";
 
 /// This test binary again, running nothing but the sub-agent; killed with the test.
 pub(crate) struct Process(Child);
@@ -39,7 +40,9 @@ impl Drop for Process {
 #[ignore = "started as a process by the other test here"]
 async fn the_sub_agent_as_a_process() {
     let folder = std::env::var_os(FOLDER).expect("only another test starts this one");
-    storage::run(config(folder.as_ref()), std::future::pending()).await.unwrap();
+    let backend = std::env::var(BACKEND).map_or(Backend::Auto, |word| word.parse().unwrap());
+    let config = storage::Config { backend, ..config(folder.as_ref()) };
+    storage::run(config, std::future::pending()).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,11 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it does not understand the world")]
 
+mod backends;
+mod btrfs;
 mod disks;
+mod download;
 mod full_disk;
 mod harness;
+mod http;
 mod images;
 mod killed;
+mod numbered;
 mod proxy;
+mod snapshots;
+mod snapshots_killed;
 mod volumes;
 mod web;

@@ -24,6 +24,9 @@ struct Words {
     /// The folder that holds images/ and disks/
     #[arg(long, value_name = "DIR", default_value = "/var/lib/haar/storage")]
     root: PathBuf,
+    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), or auto (qcow2)
+    #[arg(long, value_name = "NAME", default_value_t)]
+    backend: storage::Backend,
     /// The cloud's id: disks of another cloud are not touched
     #[arg(long, value_name = "UUID")]
     cloud: CloudId,
@@ -54,6 +57,7 @@ async fn run(words: Words) -> anyhow::Result<ExitCode> {
         listen,
         root: words.root,
         image_dirs: words.image_dirs,
+        backend: words.backend,
         cloud: words.cloud.to_string(),
     };
     storage::run(config, process::ends(words.supervised)?)

@@ -1,0 +1,153 @@
+//! Reading a snapshot inside a qcow2 file through `qemu-nbd`, as any client of the NBD protocol would.
+//!
+//! The whole chain to the base image, compressed clusters and all, is QEMU's to understand. The server is ours
+//! alone: it answers one client on a socket in a folder of root's, and ends when that client goes away; one whose
+//! client was killed before it came is ended by the next start ([`end_strays`]).
+//! Deliberately absent: writing, and every option of the protocol that reading needs not.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use haar_api::rpc::{Fault, FaultCode};
+use uuid::Uuid;
+
+use super::backend::Content;
+use super::qemu_img;
+
+const GREETING: &[u8; 8] = b"NBDMAGIC";
+const OPTION: &[u8; 8] = b"IHAVEOPT";
+const OPTION_REPLY: u64 = 0x0003_e889_0455_65a9;
+const REQUEST: u32 = 0x2560_9513;
+const REPLY: u32 = 0x6744_6698;
+/// Fixed handshake, no padding after it.
+const CLIENT_FLAGS: u32 = 1 | 2;
+const GO: u32 = 7;
+const ACKNOWLEDGED: u32 = 1;
+/// Bytes a reply to an option may have.
+const MOST_OPTION_BYTES: u32 = 64 << 10;
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a read may take before the file system counts as hanging.
+const READ_LIMIT: Duration = Duration::from_secs(60);
+
+/// A connection to the one server of this reading.
+pub(super) struct Client {
+    stream: UnixStream,
+    number: u64,
+}
+
+impl Client {
+    /// Starts a server for a snapshot of the image that `options` name, and connects.
+    pub(super) fn start(options: &str, snapshot: &str, streams: &Path) -> Result<Self, Fault> {
+        let socket = streams.join(format!("{}.nbd", Uuid::new_v4().simple()));
+        let words = [
+            "--fork".to_owned(),
+            "--read-only".to_owned(),
+            format!("--socket={}", socket.display()),
+            format!("--load-snapshot=snapshot.name={snapshot}"),
+            "--image-opts".to_owned(),
+            options.to_owned(),
+        ];
+        // It has forked away once it listens.
+        let started = qemu_img::run_program("qemu-nbd", &words, Stdio::null(), START_LIMIT, || true);
+        let client = started.and_then(|_| {
+            Self::connect(&socket).map_err(|error| {
+                Fault::new(FaultCode::Failed, format!("qemu-nbd cannot be read from: {error}"))
+            })
+        });
+        let _ = fs::remove_file(&socket);
+        client
+    }
+
+    fn connect(socket: &Path) -> io::Result<Self> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(READ_LIMIT))?;
+        stream.set_write_timeout(Some(READ_LIMIT))?;
+        greet(&mut stream)?;
+        Ok(Client { stream, number: 0 })
+    }
+}
+
+impl Content for Client {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let length = u32::try_from(buffer.len()).map_err(|_| strange("a read is too long"))?;
+        self.number += 1;
+        let mut request = [0; 28];
+        request[..4].copy_from_slice(&REQUEST.to_be_bytes());
+        request[8..16].copy_from_slice(&self.number.to_be_bytes());
+        request[16..24].copy_from_slice(&offset.to_be_bytes());
+        request[24..].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&request)?;
+        let (magic, error, number) =
+            (u32_from(&mut self.stream)?, u32_from(&mut self.stream)?, u64_from(&mut self.stream)?);
+        if magic != REPLY || number != self.number {
+            return Err(strange("its answer belongs to no question"));
+        }
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error.cast_signed()));
+        }
+        self.stream.read_exact(buffer)
+    }
+}
+
+/// Has servers end whose client never came: they end when theirs goes away.
+pub(super) fn end_strays(streams: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(streams)? {
+        let path = entry?.path();
+        // It counts a client only once they have agreed; without a server there is nothing to end.
+        let _ = Client::connect(&path);
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// Chooses the only export there is.
+fn greet(stream: &mut UnixStream) -> io::Result<()> {
+    let mut head = [0; 18];
+    stream.read_exact(&mut head)?;
+    if &head[..8] != GREETING || &head[8..16] != OPTION {
+        return Err(strange("it does not greet as NBD"));
+    }
+    stream.write_all(&CLIENT_FLAGS.to_be_bytes())?;
+    let mut option = Vec::from(*OPTION);
+    option.extend(GO.to_be_bytes());
+    // An empty name and no wishes for information.
+    option.extend(6_u32.to_be_bytes());
+    option.extend([0; 6]);
+    stream.write_all(&option)?;
+    loop {
+        let (magic, _, kind) = (u64_from(stream)?, u32_from(stream)?, u32_from(stream)?);
+        let length = u32_from(stream)?;
+        if magic != OPTION_REPLY || length > MOST_OPTION_BYTES {
+            return Err(strange("it answers no option"));
+        }
+        let mut text = vec![0; length as usize];
+        stream.read_exact(&mut text)?;
+        match kind {
+            ACKNOWLEDGED => return Ok(()),
+            kind if kind & (1 << 31) != 0 => {
+                return Err(strange(&format!("it refuses: {}", String::from_utf8_lossy(&text))));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn u32_from(stream: &mut UnixStream) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    stream.read_exact(&mut bytes)?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+fn u64_from(stream: &mut UnixStream) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    stream.read_exact(&mut bytes)?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn strange(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}

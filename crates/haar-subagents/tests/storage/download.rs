@@ -1,0 +1,117 @@
+//! Snapshots as streams: whole, by range, of one disk and of a guest.
+
+use haar_api::rpc::{self, FaultCode};
+use haar_subagents::storage::Backend;
+use tokio::io::AsyncReadExt as _;
+
+use crate::btrfs::Btrfs;
+use crate::harness::*;
+use crate::http::{Answer, begin, http};
+use crate::snapshots::{ask, content, disk, new, of, write};
+
+const LINE: &str = "POST /snapshots/download";
+
+async fn download(agent: &Agent, id: &str, fields: &[(&str, &str)]) -> Answer {
+    http(&agent.socket, LINE, fields, &serde_json::to_vec(&of(id)).unwrap()).await
+}
+
+/// A guest with content in two disks, snapshotted as `s`, then written over.
+async fn taken(agent: &Agent) -> (Vec<rpc::Disk>, Vec<Vec<u8>>) {
+    agent.store_image().await;
+    let made = agent.guest("CreateGuestDisks", &guest("1.1", &[(IMAGE, 6), ("", 3)])).await.unwrap().disks;
+    write(&made[0], 7, 1);
+    write(&made[1], 8, 2);
+    let before = made.iter().map(content).collect();
+    ask(agent, "CreateSnapshot", &new(&format!("guests/{GUEST}"), "s")).await.unwrap();
+    write(&made[0], 9, 0);
+    write(&made[1], 9, 0);
+    (made, before)
+}
+
+async fn each() -> Vec<(Agent, Option<Btrfs>)> {
+    let mut agents = vec![(Agent::start().await, None)];
+    if let Some(btrfs) = Btrfs::mount() {
+        agents.push((Agent::start_with(btrfs.folder(), Backend::Reflink).await, Some(btrfs)));
+    }
+    agents
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_as_the_disk_was() {
+    for (agent, _mount) in each().await {
+        let (_, before) = taken(&agent).await;
+        let id = format!("{}@s", disk(0));
+        let whole = download(&agent, &id, &[]).await;
+        assert_eq!(whole.status, 200, "{}", whole.text());
+        assert_eq!(whole.fields["content-type"], "application/octet-stream");
+        assert_eq!(whole.fields["content-length"], (6 * MIB).to_string());
+        assert!(whole.body == before[0], "the bytes are not those of the snapshot");
+
+        let etag = whole.fields["etag"].as_str();
+        let middle = download(&agent, &id, &[("range", "bytes=1048570-3145735"), ("if-range", etag)]).await;
+        assert_eq!(
+            (middle.status, middle.fields["content-range"].as_str()),
+            (206, "bytes 1048570-3145735/6291456")
+        );
+        assert!(middle.body == before[0][1_048_570..=3_145_735]);
+        let rest = download(&agent, &id, &[("range", "bytes=6291000-")]).await;
+        assert!(rest.status == 206 && rest.body == before[0][6_291_000..]);
+        let beyond = download(&agent, &id, &[("range", "bytes=6291456-")]).await;
+        assert_eq!((beyond.status, beyond.fields["content-range"].as_str()), (416, "bytes */6291456"));
+
+        // Another snapshot of the same name is another thing.
+        ask(&agent, "DeleteSnapshot", &of(&id)).await.unwrap();
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();
+        let changed = download(&agent, &id, &[("range", "bytes=5-"), ("if-range", etag)]).await;
+        assert_eq!((changed.status, changed.body.len() as u64), (200, 6 * MIB));
+        assert!(changed.body[0] == 9);
+    }
+}
+
+#[tokio::test]
+async fn a_guests_snapshot_comes_as_an_archive_of_its_disks() {
+    for (agent, _mount) in each().await {
+        let (_, before) = taken(&agent).await;
+        let id = format!("guests/{GUEST}@s");
+        let whole = download(&agent, &id, &[]).await;
+        assert_eq!(whole.status, 200, "{}", whole.text());
+        let folder = tempfile::tempdir().unwrap();
+        let archive = folder.path().join("archive.tar");
+        std::fs::write(&archive, &whole.body).unwrap();
+        let tar = std::process::Command::new("tar").arg("-xf").arg(&archive).current_dir(&folder).status();
+        assert!(tar.unwrap().success());
+        for (index, before) in before.iter().enumerate() {
+            assert!(std::fs::read(folder.path().join(format!("disk-{index}.raw"))).unwrap() == *before);
+        }
+        for at in [0, 511, 512, 6 * MIB + 100, 6 * MIB + 600, whole.body.len() as u64 - 1] {
+            let part = download(&agent, &id, &[("range", &format!("bytes={at}-"))]).await;
+            assert!(part.status == 206 && part.body == whole.body[usize::try_from(at).unwrap()..], "{at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_downloaded_is_not_deleted() {
+    for (agent, _mount) in each().await {
+        let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 64)])).await.unwrap().disks;
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "old")).await.unwrap();
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();
+        let id = format!("{}@s", disk(0));
+        let mut stream = begin(&agent.socket, LINE, &[], &serde_json::to_vec(&of(&id)).unwrap()).await;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        fails(ask(&agent, "DeleteSnapshot", &of(&id)).await, FaultCode::Conflict, "being downloaded");
+        let old = rpc::SnapshotRequest { destroy_more_recent: true, ..of(&format!("{}@old", disk(0))) };
+        fails(ask(&agent, "RollbackSnapshot", &old).await, FaultCode::Conflict, "being downloaded");
+        write(&made[0], 1, 0);
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "newer")).await.expect("other acts go on");
+        drop(stream);
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while ask(&agent, "DeleteSnapshot", &of(&id)).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "a client that went away still counts");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(agent.names("streams").is_empty());
+    }
+}
