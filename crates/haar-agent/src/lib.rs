@@ -18,6 +18,7 @@ pub mod link;
 pub mod local;
 pub mod net;
 mod observe;
+mod rest;
 mod run;
 pub mod seed;
 mod stages;

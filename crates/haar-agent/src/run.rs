@@ -14,9 +14,8 @@ use haar_api::rpc;
 use haar_core::id::{CloudId, HypervisorId};
 use haar_core::node::{Effect, Fault, Input, Node, Outcome, StageCall};
 use haar_core::units::MiB;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use crate::call::{Patience, SubAgent};
 use crate::config::{Config, beside};
@@ -26,9 +25,10 @@ use crate::link::http::HttpLink;
 use crate::link::pull::Pull;
 use crate::link::talk::Talk;
 use crate::link::{Link, Ticket};
-use crate::local::{self, Plan};
+use crate::local::{self, Cloud};
 use crate::net::Networks;
 use crate::observe::{self, Reserve};
+use crate::rest::{self, Rest};
 use crate::stages::Hands;
 use crate::streams;
 use crate::supervise::Program;
@@ -175,7 +175,7 @@ pub async fn start(
         patience: Patience::default(),
         reserve_memory_mib: config.reserve_memory_mib,
         host_network: HostNetwork::Made,
-        rest: Some(rest_settings(config)?),
+        rest: Some(rest::settings(config, &storage_hand(config).socket, &libvirt_hand(config).socket)?),
     };
     for (folder, mode) in [(config.data_dir.clone(), 0o711), (config.data_dir.join("log"), 0o711)] {
         make_folder(&folder, mode)?;
@@ -214,20 +214,6 @@ fn libvirt_hand(config: &Config) -> Hand {
     Hand { name, socket, program: Some(Program { name, file, args, log: None }) }
 }
 
-fn rest_settings(config: &Config) -> Result<local::Settings, Error> {
-    let plan = match &config.rest.config {
-        Some(path) => Plan::read(path)?,
-        None => Plan::built_in(&libvirt_hand(config).socket, &storage_hand(config).socket, None),
-    };
-    Ok(local::Settings {
-        socket: config.run_dir().join("agent.sock"),
-        listen: config.rest.listen,
-        plan,
-        store: config.data_dir.join("agent/rest.redb"),
-        profiling: if config.rest.pprof { local::Profiling::On } else { local::Profiling::Off },
-    })
-}
-
 /// Starts the agent from its parts.
 ///
 /// # Errors
@@ -246,9 +232,12 @@ pub async fn start_with<L: Link>(
         }
     }
     let (node, ledger) = open_ledger(&parts)?;
-    let rest = Rest::start(parts.rest).await?;
     let (effects_sender, effects) = mpsc::unbounded_channel();
     let (engine, engine_ended) = Engine::start(node, ledger, effects_sender);
+    if let Some(folder) = parts.rest.as_ref().and_then(|rest| rest.socket.parent()) {
+        make_folder(folder, 0o700)?;
+    }
+    let rest = Rest::start(parts.rest, Cloud::of(engine.clone())).await?;
     let networks = match parts.host_network {
         HostNetwork::Made => Networks::new(parts.cloud, engine.view()),
         HostNetwork::LeftAlone => Networks::left_alone(parts.cloud, engine.view()),
@@ -302,15 +291,7 @@ pub async fn start_with<L: Link>(
     let _ = engine.give(Input::Boot).await;
     let path = parts.ledger;
     let ended = tokio::spawn(async move {
-        let rest_ended = rest.ended.clone();
-        let shutdown = async move {
-            tokio::select! {
-                () = shutdown => {}
-                () = rest_ended.cancelled() => {}
-            }
-        };
-        let result = watch_over(engine, engine_ended, tasks, shutdown).await;
-        let rest_result = rest.stop().await;
+        let (result, rest_result) = watch_over(engine, engine_ended, tasks, rest, shutdown).await;
         if let Some(hands) = Arc::into_inner(hands) {
             tokio::join!(hands.storage.stop(), hands.libvirt.stop());
         }
@@ -320,63 +301,28 @@ pub async fn start_with<L: Link>(
     Ok(Running { ended })
 }
 
-/// The agent's REST, if it has one, and how to end it.
-struct Rest {
-    /// Cancelled when it has ended by itself.
-    ended: CancellationToken,
-    stop: oneshot::Sender<()>,
-    running: Option<JoinHandle<Result<(), local::Error>>>,
-}
-
-impl Rest {
-    async fn start(settings: Option<local::Settings>) -> Result<Rest, Error> {
-        let (stop, stopped) = oneshot::channel();
-        let ended = CancellationToken::new();
-        let running = match settings {
-            None => None,
-            Some(settings) => {
-                if let Some(folder) = settings.socket.parent() {
-                    make_folder(folder, 0o700)?;
-                }
-                // Whoever could tell is gone: that is a stop too.
-                let running = local::start(settings, async move { drop(stopped.await) }).await?;
-                let guard = ended.clone().drop_guard();
-                Some(tokio::spawn(async move {
-                    let _guard = guard;
-                    running.ended().await
-                }))
-            }
-        };
-        Ok(Rest { ended, stop, running })
-    }
-
-    async fn stop(self) -> Result<(), local::Error> {
-        drop(self.stop);
-        match self.running {
-            Some(running) => running.await.unwrap_or(Err(local::Error::Engine)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Waits for the shutdown or the engine's end, then ends everybody.
+/// Waits for the shutdown, or for the end of the engine or the REST, then ends everybody.
 async fn watch_over(
     engine: Engine,
     mut engine_ended: JoinHandle<Result<(), ledger::Error>>,
     mut tasks: JoinSet<()>,
+    rest: Rest,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), Option<ledger::Error>> {
+) -> (Result<(), Option<ledger::Error>>, Result<(), local::Error>) {
     let early = tokio::select! {
         ended = &mut engine_ended => Some(ended),
+        () = rest.ended.cancelled() => None,
         () = shutdown => None,
     };
+    // It asks the engine, which ends only when nobody can.
+    let rest_result = rest.stop().await;
     tasks.shutdown().await;
     drop(engine);
     let ended = match early {
         Some(ended) => ended,
         None => engine_ended.await,
     };
-    ended.map_err(|_| None)?.map_err(Some)
+    (ended.map_err(|_| None).and_then(|ended| ended.map_err(Some)), rest_result)
 }
 
 fn sub_agent(hand: Hand, patience: Patience) -> SubAgent {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::config::{Plan, Service, Stage};
-use super::runners::{Call, Outcome, Params};
+use super::runners::{Call, Outcome, Params, Why};
 
 /// Between two questions how far an image is.
 const ASK_IMAGE_AGAIN: Duration = Duration::from_millis(500);
@@ -34,13 +34,13 @@ pub(crate) struct Hands {
 pub(crate) struct Failure {
     /// The sub-agent's words, or what became of the call.
     pub(crate) message: String,
-    /// What was asked about is not there.
-    pub(crate) absent: bool,
+    /// What it says of the thing asked about.
+    pub(crate) why: Why,
 }
 
 impl Failure {
     fn plain(message: String) -> Failure {
-        Failure { message, absent: false }
+        Failure { message, why: Why::Other }
     }
 
     /// The sub-agent's own no, in its words.
@@ -49,13 +49,18 @@ impl Failure {
             FaultCode::Failed => fault.message.clone(),
             _ => fault.to_string(),
         };
-        let absent = fault.code == FaultCode::NotFound || is_absence(&fault.message);
-        Failure { message, absent }
+        let why = match fault.code {
+            FaultCode::NotFound | FaultCode::Lost => Why::Absent,
+            FaultCode::Conflict => Why::Foreign,
+            _ if is_absence(&fault.message) => Why::Absent,
+            _ => Why::Other,
+        };
+        Failure { message, why }
     }
 }
 
 /// Whether a stranger's text says that something is not there.
-pub(crate) fn is_absence(text: &str) -> bool {
+fn is_absence(text: &str) -> bool {
     matches!(text, "not found" | "no such image")
 }
 
@@ -100,7 +105,7 @@ impl Hands {
                 asked.await.map(|_| Outcome::Done)
             }
         };
-        done.unwrap_or_else(|failure| Outcome::Failed { message: failure.message, absent: failure.absent })
+        done.unwrap_or_else(|failure| Outcome::Failed { message: failure.message, why: failure.why })
     }
 
     /// Asks a stage of an info action once.

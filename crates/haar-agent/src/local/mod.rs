@@ -11,6 +11,7 @@
 mod action;
 mod built_in;
 mod check;
+mod cloud;
 pub mod config;
 mod engine;
 mod hands;
@@ -32,11 +33,12 @@ use tokio::task::{JoinHandle, JoinSet};
 pub use self::config::Plan;
 pub use self::http::Profiling;
 pub use self::http::listen::Error as ListenError;
+pub(crate) use cloud::Cloud;
 use engine::Engine;
 use hands::Hands;
 use http::App;
 use http::listen::Listeners;
-use runners::{Call, Input, Outcome, Runners};
+use runners::{Call, Input, Outcome, Runners, Why};
 use store::Store;
 use throttle::Throttles;
 
@@ -103,6 +105,18 @@ pub async fn start(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Running, Error> {
+    start_beside(Cloud::default(), settings, shutdown).await
+}
+
+/// Starts the REST of an agent that also has guests of a controller.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn start_beside(
+    cloud: Cloud,
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<Running, Error> {
     let listeners = Listeners::bind(&settings.socket, settings.listen).await?;
     let address = listeners.address();
     let plan = Arc::new(settings.plan);
@@ -114,6 +128,7 @@ pub async fn start(
     let (engine, mut engine_ended) = Engine::start(runners, store, calls_sender);
     let app = Arc::new(App {
         engine: engine.clone(),
+        cloud,
         hands: Hands::new(&plan),
         throttles: Throttles::new(plan.limits),
         plan,
@@ -157,7 +172,7 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
             let carried_out = AssertUnwindSafe(app.hands.carry_out(call)).catch_unwind().await;
             let outcome = carried_out.unwrap_or_else(|_| Outcome::Failed {
                 message: "the stage stopped by a defect of the agent; its log says where".to_owned(),
-                absent: false,
+                why: Why::Other,
             });
             match &outcome {
                 Outcome::Failed { message, .. } => tracing::warn!(%owner, method, message, "a stage failed"),

@@ -66,7 +66,7 @@ fn nic(call: &StageCall) -> Result<rpc::Nic, Ended> {
 }
 
 /// Dotted for v4, the prefix's length for v6.
-fn netmask(address: IpAddr, prefix: u8) -> String {
+pub(crate) fn netmask(address: IpAddr, prefix: u8) -> String {
     match address {
         IpAddr::V4(_) => {
             let zeros = 32_u32.saturating_sub(u32::from(prefix));

@@ -20,6 +20,8 @@ use crate::call::{Ended, SubAgent};
 use crate::link::Link;
 use crate::net::Networks;
 
+pub(crate) use guest::netmask;
+
 /// Everything a stage can lay hands on.
 pub(crate) struct Hands<L> {
     pub(crate) cloud: CloudId,

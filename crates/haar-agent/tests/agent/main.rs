@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod controller;
+mod rest;
 mod stub;
 
 use std::os::unix::net::UnixStream;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use controller::Controller;
+use haar_agent::local::{Plan, Profiling, Settings};
 use haar_agent::{Hand, HostNetwork, Parts, Patience, Running};
 use haar_core::fence::Fence;
 use haar_core::guest::{Goal, RestartPolicy};
@@ -57,6 +59,16 @@ impl World {
         Hand { name, socket: self.path(&format!("{name}.sock")), program: Some(program) }
     }
 
+    fn rest_settings(&self) -> Settings {
+        Settings {
+            socket: self.path("agent.sock"),
+            listen: None,
+            plan: Plan::built_in(&self.path("libvirt.sock"), &self.path("storage.sock"), None),
+            store: self.path("rest.redb"),
+            profiling: Profiling::Off,
+        }
+    }
+
     async fn start(&mut self) {
         let parts = Parts {
             link: Arc::clone(&self.controller),
@@ -74,7 +86,7 @@ impl World {
             },
             reserve_memory_mib: None,
             host_network: HostNetwork::LeftAlone,
-            rest: None,
+            rest: Some(self.rest_settings()),
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };

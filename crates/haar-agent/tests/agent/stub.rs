@@ -101,7 +101,10 @@ fn looks(server: &mut kit::Server, folder: &Path) {
         let volumes = list(&volumes, "disk").into_iter().map(|guest| rpc::Volume {
             id: format!("guests/{}/disk-0", guest.id),
             device: format!("/disks/{}", guest.id),
-            haar: Some(rpc::DiskExtra { life: guest.haar.unwrap().life, ..rpc::DiskExtra::default() }),
+            haar: Some(rpc::DiskExtra {
+                life: guest.haar.unwrap_or_default().life,
+                ..rpc::DiskExtra::default()
+            }),
             ..rpc::Volume::default()
         });
         let volumes = volumes.collect();
@@ -208,7 +211,7 @@ fn drop_record(folder: &Path, kind: &str, guest: &rpc::Guest) -> Result<(), Faul
 }
 
 fn check_life(folder: &Path, kind: &str, guest: &rpc::Guest) -> Result<(), Fault> {
-    let life = |guest: &rpc::Guest| guest.haar.as_ref().unwrap().life.clone();
+    let life = |guest: &rpc::Guest| guest.haar.as_ref().map(|extra| extra.life.clone());
     match find(folder, kind, &guest.id) {
         Some(found) if life(&found) != life(guest) => {
             Err(Fault::new(FaultCode::Conflict, "another life of the guest"))

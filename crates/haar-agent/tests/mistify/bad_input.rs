@@ -150,3 +150,17 @@ async fn streams_are_throttled_for_each_guest() {
     let (answers, ()) = futures_util::future::join(all, two).await;
     assert!(answers.into_iter().all(|answer| answer.status == 200));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_broke_off_can_go_on() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    world.stub.forget();
+    world.stub.on("download", Manner::Raw(206, "the rest"));
+    let path = format!("/guests/{G}/disks/0/snapshots/s1/download");
+    let answer = world.get_with(&path, "range", "bytes=7-").await.is(206);
+    assert_eq!((answer.text(), answer.headers["content-length"].to_str().unwrap()), ("the rest", "8"));
+    assert!(world.stub.seen()[0].head.contains("range: bytes=7-\n"));
+    world.stub.on("download", Manner::Raw(302, "elsewhere"));
+    world.get(&path).await.is(502);
+}

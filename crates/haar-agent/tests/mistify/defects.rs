@@ -68,6 +68,19 @@ async fn a03_a_restart_loses_no_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a04_a_request_for_a_container_changes_no_later_request() {
+    let world = World::new().await;
+    world.guest(json!({"id": H, "type": "container"})).await;
+    world.guest(json!({})).await;
+    world.guest(json!({"id": I, "type": "container"})).await;
+    let methods = world.stub.methods();
+    let create = ["MDocker.CreateContainer", "MDocker.StartContainer"];
+    assert_eq!(methods[..2], create);
+    assert_eq!(methods[2..4], ["ImageStore.CreateGuestDisks", "Libvirt.CreateGuest"]);
+    assert_eq!(methods[4..], create);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a05_a_sub_agent_that_lies_about_the_guest_changes_no_record() {
     let world = World::new().await;
     world.guest(json!({})).await;
@@ -79,6 +92,19 @@ async fn a05_a_sub_agent_that_lies_about_the_guest_changes_no_record() {
         assert!(job["Message"].as_str().unwrap().contains("Libvirt.Run answered"), "{job}");
     }
     assert_eq!(world.get("/guests").await.text(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a06_labels_can_be_patched_where_there_were_none_and_an_empty_body_is_a_400() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    let path = format!("/guests/{G}/metadata");
+    for bad in ["", "[]", r#"{"a":1}"#, r#"{"":"b"}"#] {
+        world.ask("PATCH", &path, bad).await.fault(400);
+        world.ask("PATCH", "/metadata", bad).await.fault(400);
+    }
+    assert_eq!(world.ask("PATCH", &path, "null").await.is(200).json(), json!({}));
+    assert_eq!(world.ask("PATCH", &path, r#"{"a":"1"}"#).await.is(200).json(), json!({"a": "1"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,6 +199,17 @@ async fn a12_what_waits_behind_a_delete_ends_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a13_who_sees_a_delete_complete_finds_no_guest() {
+    let world = World::new().await;
+    for _ in 0..10 {
+        world.guest(json!({})).await;
+        let job = world.ask("POST", &format!("/guests/{G}/delete"), "null").await.is(202).job();
+        world.ended(&job).await;
+        world.get(&format!("/guests/{G}")).await.fault(404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a14_a_guests_jobs_are_its_own() {
     let world = World::new().await;
     world.guest(json!({})).await;
@@ -227,6 +264,23 @@ async fn a18_each_back_end_of_images_speaks_for_itself() {
     let deleted = world.ask("DELETE", &path, "").await.is(202);
     assert_eq!(deleted.text(), "{}\n");
     assert_eq!(world.ended(&deleted.job()).await["Action"], "deleteImage");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a19_work_on_snapshots_has_its_job_in_the_log() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    world.stub.on("ImageStore.DeleteSnapshot", Manner::Error("not a snapshot"));
+    let path = format!("/guests/{G}/snapshots/s1");
+    let rolled_back = world.post(&format!("{path}/rollback"), &json!({})).await.is(200).job();
+    let deleted = world.ask("DELETE", &path, "").await.is(200);
+    assert_eq!(deleted.text(), "null\n");
+    assert_eq!(world.ended(&rolled_back).await["Status"], "Complete");
+    let deleted = world.ended(&deleted.job()).await;
+    assert_eq!(
+        (&deleted["Action"], &deleted["Message"]),
+        (&json!("deleteSnapshot"), &json!("not a snapshot"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

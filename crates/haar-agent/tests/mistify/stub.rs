@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) path: String,
+    /// Its headers, in lower case.
+    pub(crate) head: String,
     pub(crate) method: String,
     /// The one object of the parameters, or the bare body.
     pub(crate) params: Value,
@@ -101,11 +103,11 @@ impl Stub {
 
 async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, mut manners: watch::Receiver<Manners>) {
     let mut stream = BufReader::new(stream);
-    let Some((path, body)) = request(&mut stream).await else { return };
+    let Some((path, head, body)) = request(&mut stream).await else { return };
     let envelope: Value = serde_json::from_slice(&body).unwrap();
     let method = envelope["method"].as_str().unwrap_or("download").to_owned();
     let params = if method == "download" { envelope.clone() } else { envelope["params"][0].clone() };
-    seen.lock().unwrap().push(Seen { path, method: method.clone(), params: params.clone() });
+    seen.lock().unwrap().push(Seen { path, head, method: method.clone(), params: params.clone() });
     let manner = loop {
         let manner = manners.borrow_and_update().get(&method).cloned();
         match manner {
@@ -135,11 +137,11 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, mut manners: watc
     let _ = stream.shutdown().await;
 }
 
-async fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+async fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, String, Vec<u8>)> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
+    let (mut length, mut head) = (0, String::new());
     loop {
         line.clear();
         stream.read_line(&mut line).await.ok()?;
@@ -147,13 +149,14 @@ async fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)>
         if header.is_empty() {
             break;
         }
+        head += &format!("{header}\n");
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    Some((path, body))
+    Some((path, head, body))
 }
 
 /// What a good sub-agent answers.

@@ -164,12 +164,20 @@ impl World {
     /// Asks over TCP.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: impl Into<String>) -> Answer {
         let stream = TcpStream::connect(self.address()).await.unwrap();
-        exchange(stream, method, path, body.into()).await
+        exchange(stream, request(method, path, body.into())).await
     }
 
     /// Asks over the socket.
     pub(crate) async fn ask_socket(&self, method: &str, path: &str) -> Answer {
-        exchange(UnixStream::connect(self.socket()).await.unwrap(), method, path, String::new()).await
+        let stream = UnixStream::connect(self.socket()).await.unwrap();
+        exchange(stream, request(method, path, String::new())).await
+    }
+
+    /// Asks with one header more.
+    pub(crate) async fn get_with(&self, path: &str, name: &str, value: &str) -> Answer {
+        let stream = TcpStream::connect(self.address()).await.unwrap();
+        let request = Request::get(path).header("host", "localhost").header(name, value);
+        exchange(stream, request.body(Full::default()).unwrap()).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -228,14 +236,18 @@ impl World {
     }
 }
 
-async fn exchange<S>(stream: S, method: &str, path: &str, body: String) -> Answer
+fn request(method: &str, path: &str, body: String) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    request.body(Full::new(Bytes::from(body))).unwrap()
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driven = tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "localhost");
-    let response = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+    let response = sender.send_request(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = response.into_body().collect().await.unwrap().to_bytes();
     driven.abort();

@@ -140,7 +140,8 @@ pub(super) fn float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Guest, SnapshotRequest};
+    use crate::agent::Guest;
+    use crate::rpc::SnapshotRequest;
 
     #[test]
     fn keys_are_matched_without_case_and_an_exact_one_wins() {

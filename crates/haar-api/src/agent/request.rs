@@ -37,9 +37,6 @@ impl Wire for GuestResponse {
         Shape::Struct(&[("guest", Guest::SHAPE), ("message", Shape::Any), ("retry", Shape::Any)]);
 }
 
-/// Parameters of the image methods, and the body of `POST /images`.
-pub type ImageRequest = rpc::ImageRequest;
-
 impl Wire for rpc::ImageRequest {
     const SHAPE: Shape = Shape::Struct(&[
         ("id", Shape::Any),
@@ -64,52 +61,20 @@ impl Wire for rpc::ImageResponse {
     const SHAPE: Shape = Shape::Struct(&[("images", Shape::List(&Shape::Struct(IMAGE)))]);
 }
 
-/// A snapshot of a disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Snapshot {
-    /// The volume's name, `@` and the snapshot's.
-    pub id: String,
-    /// MiB.
-    pub size: u64,
-}
-
-/// Parameters of the snapshot methods, and the body of the requests about them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SnapshotRequest {
-    /// `guests/<guest id>[/disk-<index>][@<name>]`.
-    pub id: String,
-    /// The new snapshot's name.
-    pub dest: String,
-    /// Every disk of the guest.
-    pub recursive: bool,
-    /// On rollback, whether newer snapshots may go.
-    #[serde(rename = "destroyMoreRecent")]
-    pub destroy_more_recent: bool,
-}
-
-impl Wire for SnapshotRequest {
+impl Wire for rpc::SnapshotRequest {
     const SHAPE: Shape = Shape::Struct(&[
         ("id", Shape::Any),
         ("dest", Shape::Any),
         ("recursive", Shape::Any),
         ("destroyMoreRecent", Shape::Any),
+        ("haar", Shape::Any),
     ]);
 }
 
-/// Result of the snapshot methods.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SnapshotResponse {
-    /// The snapshots asked about.
-    pub snapshots: Option<Vec<Snapshot>>,
-}
-
-impl Wire for SnapshotResponse {
+impl Wire for rpc::SnapshotResponse {
     const SHAPE: Shape = Shape::Struct(&[(
         "snapshots",
-        Shape::List(&Shape::Struct(&[("id", Shape::Any), ("size", Shape::Any)])),
+        Shape::List(&Shape::Struct(&[("id", Shape::Any), ("size", Shape::Any), ("haar", Shape::Any)])),
     )]);
 }
 
@@ -131,8 +96,11 @@ mod tests {
 
     #[test]
     fn requests_have_the_fields_of_the_seed_in_its_order() {
-        let request =
-            SnapshotRequest { id: "guests/g".into(), dest: "s1".into(), ..SnapshotRequest::default() };
+        let request = rpc::SnapshotRequest {
+            id: "guests/g".into(),
+            dest: "s1".into(),
+            ..rpc::SnapshotRequest::default()
+        };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
             r#"{"id":"guests/g","dest":"s1","recursive":false,"destroyMoreRecent":false}"#

@@ -12,7 +12,9 @@ use crate::local::runners::{Answer as Told, Input};
 pub(super) async fn list(app: &App) -> Answer {
     let guests =
         app.engine.read(|runners| runners.guests().map(|record| record.guest.clone()).collect::<Vec<_>>());
-    let guests = guests.await?;
+    let mut guests = guests.await?;
+    guests.extend(app.cloud.guests().await?);
+    guests.sort_by(|left, right| left.id.cmp(&right.id));
     ok(&Some(guests).filter(|guests| !guests.is_empty()))
 }
 
@@ -32,14 +34,21 @@ pub(super) async fn create(app: &App, body: &[u8]) -> Answer {
     // What is, is ours to say.
     guest.state.clear();
     check::guest(&guest).map_err(Fail::bad)?;
+    app.own(&guest.id, "create").await?;
     let input = Input::Create { guest: Box::new(guest), job: Uuid::new_v4() };
     queued(app.submit(input).await?)
 }
 
 /// The body is not looked at: the seed's clients send none, or `null`.
 pub(super) async fn act(app: &App, guest: &str, action: &str) -> Answer {
-    let guest = guest_id(guest)?;
-    queued(app.submit(Input::Act { guest, action: action.to_owned(), job: Uuid::new_v4() }).await?)
+    let (guest, job) = (guest_id(guest)?, Uuid::new_v4());
+    let Some(theirs) = app.cloud.guest(guest).await? else {
+        return queued(app.submit(Input::Act { guest, action: action.to_owned(), job }).await?);
+    };
+    app.cloud.power(guest, action).await?;
+    // The node has it and sees to it: for a client that polls the job there is nothing more to wait for here.
+    app.submit(Input::Taken { guest, action: action.to_owned(), job }).await?;
+    accepted(&theirs, job)
 }
 
 fn queued(told: Told) -> Answer {

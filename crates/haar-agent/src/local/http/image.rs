@@ -3,8 +3,8 @@
 //! Each back end is asked by itself and what it says is kept by itself: one that fails hides nothing of the other,
 //! and "there is none" from one is no error of both.
 
-use haar_api::agent::{ImageRequest, go};
-use haar_api::rpc::{Image, ImageResponse};
+use haar_api::agent::go;
+use haar_api::rpc::{Image, ImageRequest, ImageResponse};
 use uuid::Uuid;
 
 use super::reply::{Answer, Fail, ok};
@@ -13,7 +13,7 @@ use super::{App, Query, accepted};
 use crate::local::action;
 use crate::local::check;
 use crate::local::hands::Failure;
-use crate::local::runners::{Input, Owner};
+use crate::local::runners::{Input, Owner, Why};
 
 /// What the back ends said, each by itself: images in order, and the failures of those that have none to give.
 struct Said {
@@ -86,11 +86,11 @@ async fn find(app: &App, images: Images, id: &str) -> Result<Image, Fail> {
     };
     let request = ImageRequest { id: id.to_owned(), ..ImageRequest::default() };
     let said = ask(app, &which, &request).await?;
-    let failed = said.failures.iter().any(|failure| !failure.absent);
+    let failed = said.failures.iter().any(|failure| failure.why != Why::Absent);
     match said.images.first() {
         Some(image) => Ok(image.clone()),
         None if failed => {
-            let failures = said.failures.into_iter().filter(|failure| !failure.absent).collect();
+            let failures = said.failures.into_iter().filter(|failure| failure.why != Why::Absent).collect();
             Err(Said { failures, ..said_nothing() }.failure())
         }
         None => Err(nobody()),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::App;
 use super::reply::{Answer, Fail, ok};
-use super::{App, guest_id};
 use crate::local::runners::{Answer as Told, Input, Patch};
 
 /// The longest key or value, bytes.
@@ -25,7 +25,7 @@ pub(super) async fn of_guest(app: &App, guest: &str) -> Answer {
 }
 
 pub(super) async fn patch_guest(app: &App, guest: &str, body: &[u8]) -> Answer {
-    let guest = guest_id(guest)?;
+    let guest = app.own(guest, "update").await?;
     labels(app.submit(Input::PatchGuest { guest, patch: patch(body)? }).await?)
 }
 

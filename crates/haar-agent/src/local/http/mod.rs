@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use uuid::Uuid;
 
+use super::cloud::{self, Cloud};
 use super::config::Plan;
 use super::engine::Engine;
 use super::hands::Hands;
@@ -44,6 +45,7 @@ const IN_PATH: &AsciiSet =
 /// What handlers work with.
 pub(crate) struct App {
     pub(crate) engine: Engine,
+    pub(crate) cloud: Cloud,
     pub(crate) hands: Hands,
     pub(crate) plan: Arc<Plan>,
     pub(crate) throttles: Throttles,
@@ -115,7 +117,9 @@ async fn answer(app: &App, route: Route, request: Request<Incoming>, query: &str
         Route::RollbackSnapshot(target, name) => {
             snapshot::rollback(app, &target, &name, &body(request).await?).await
         }
-        Route::DownloadSnapshot(target, name) => snapshot::download(app, &target, &name).await,
+        Route::DownloadSnapshot(target, name) => {
+            snapshot::download(app, &target, &name, request.headers()).await
+        }
         Route::Profile(name) => Ok(profile::get(app.profiling, &name)),
     }
 }
@@ -147,9 +151,21 @@ impl App {
         Ok(self.engine.submit(input).await??)
     }
 
-    /// A guest as it is stored.
+    /// The id of a guest that is not the controller's: of those nothing but the power can be changed here.
+    async fn own(&self, text: &str, action: &str) -> Result<Uuid, Fail> {
+        let guest = guest_id(text)?;
+        match self.cloud.guest(guest).await? {
+            None => Ok(guest),
+            Some(_) => Err(cloud::Error::Theirs { guest, action: action.to_owned() }.into()),
+        }
+    }
+
+    /// A guest as it is stored, or the controller's as the node knows it.
     async fn guest(&self, text: &str) -> Result<(Uuid, haar_api::agent::Guest), Fail> {
         let id = guest_id(text)?;
+        if let Some(guest) = self.cloud.guest(id).await? {
+            return Ok((id, guest));
+        }
         let found =
             self.engine.read(move |runners| runners.guest(id).map(|record| record.guest.clone())).await?;
         found.map(|guest| (id, guest)).ok_or_else(|| Refused::NoSuchGuest(id).into())

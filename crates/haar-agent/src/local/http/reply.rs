@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use haar_api::agent::{Fault, go};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::local::cloud;
 use crate::local::engine::Stopped;
 use crate::local::hands::Failure;
 use crate::local::runners::Refused;
@@ -54,11 +55,26 @@ impl From<Refused> for Fail {
             Refused::NoSuchGuest(_) | Refused::NoSuchJob(_) | Refused::NotConfigured(_) => {
                 StatusCode::NOT_FOUND
             }
-            Refused::Exists(_) | Refused::HasBegun(_) | Refused::HasEnded(_) => StatusCode::CONFLICT,
+            Refused::Exists(_) | Refused::NotMade(_) | Refused::HasBegun(_) | Refused::HasEnded(_) => {
+                StatusCode::CONFLICT
+            }
             Refused::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::TooManyLabels(_) => StatusCode::BAD_REQUEST,
         };
         Fail::new(status, refused.to_string())
+    }
+}
+
+impl From<cloud::Error> for Fail {
+    fn from(error: cloud::Error) -> Fail {
+        let status = match &error {
+            cloud::Error::Theirs { .. } | cloud::Error::Refused(haar_core::node::Refused::NotLocal(_)) => {
+                StatusCode::CONFLICT
+            }
+            cloud::Error::Refused(haar_core::node::Refused::NoSuchGuest(_)) => StatusCode::NOT_FOUND,
+            cloud::Error::Refused(_) | cloud::Error::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Fail::new(status, error.to_string())
     }
 }
 
@@ -123,8 +139,10 @@ pub(super) fn moved(location: &str) -> Response<Body> {
 }
 
 /// What is passed on as it comes.
-pub(super) fn stream(body: Body) -> Response<Body> {
-    with_type(StatusCode::OK, "application/octet-stream", body)
+pub(super) fn stream(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = with_type(status, "application/octet-stream", body);
+    response.headers_mut().extend(headers);
+    response
 }
 
 fn bytes_of(status: StatusCode, kind: &'static str, bytes: Vec<u8>) -> Response<Body> {

@@ -3,8 +3,9 @@
 //! What changes them is queued like any other work on the guest and is answered 200 `null` with the job's id, as
 //! the seed's clients expect; how it went is in the job. Their names go into other people's paths and are checked.
 
-use haar_api::agent::{SnapshotRequest, SnapshotResponse, go};
-use http::StatusCode;
+use haar_api::agent::go;
+use haar_api::rpc::{SnapshotRequest, SnapshotResponse};
+use http::{HeaderMap, StatusCode};
 use uuid::Uuid;
 
 use super::reply::{Answer, Fail, json, stream, text, with_job};
@@ -13,7 +14,7 @@ use super::{App, guest_id, passing};
 use crate::local::check;
 use crate::local::engine::now;
 use crate::local::hands::Failure;
-use crate::local::runners::{Input, Owner, Refused};
+use crate::local::runners::{Input, Owner, Refused, Why};
 
 /// All of them, or the one of this name.
 pub(super) async fn list(app: &App, target: &Target, name: Option<&str>) -> Answer {
@@ -52,15 +53,15 @@ pub(super) async fn rollback(app: &App, target: &Target, name: &str, body: &[u8]
     queue(app, target, "rollbackSnapshot", request).await
 }
 
-/// The service's bytes as they come; its no with its own status and words.
-pub(super) async fn download(app: &App, target: &Target, name: &str) -> Answer {
+/// The service's bytes as they come, all or a range of them; its no with its own status and words.
+pub(super) async fn download(app: &App, target: &Target, name: &str, headers: &HeaderMap) -> Answer {
     let (id, _) = app.guest(&target.guest).await?;
     let not_configured = || Refused::NotConfigured("downloadSnapshot".to_owned());
     let stage = app.plan.stages("downloadSnapshot").and_then(<[_]>::first).ok_or_else(not_configured)?;
     let request = request(target, id, Some(name))?;
     let turn = app.throttles.stream(Owner::Guest(id)).await?;
-    let response = match passing::open(&app.hands, stage, &request, turn).await? {
-        passing::Opened::Body(body) => stream(body),
+    let response = match passing::open(&app.hands, stage, &request, headers, turn).await? {
+        passing::Opened::Body { status, headers, body } => stream(status, headers, body),
         passing::Opened::Refused(status, words) => text(status, words),
     };
     Ok(with_job(response, Uuid::new_v4()))
@@ -85,14 +86,14 @@ fn request(target: &Target, guest: Uuid, name: Option<&str>) -> Result<SnapshotR
 }
 
 async fn queue(app: &App, target: &Target, action: &str, request: SnapshotRequest) -> Answer {
-    let (guest, job) = (guest_id(&target.guest)?, Uuid::new_v4());
+    let (guest, job) = (app.own(&target.guest, action).await?, Uuid::new_v4());
     app.submit(Input::Snapshot { guest, action: action.to_owned(), request, job }).await?;
     Ok(with_job(json(StatusCode::OK, &()), job))
 }
 
 fn fail(failure: Failure) -> Fail {
-    match failure.absent {
-        true => Fail::not_found(failure.message),
-        false => failure.into(),
+    match failure.why {
+        Why::Absent => Fail::not_found(failure.message),
+        Why::Foreign | Why::Other => failure.into(),
     }
 }

@@ -42,12 +42,13 @@ impl Runners {
                 Answer::Queued { job, guest: None }
             }
             Input::Snapshot { guest, action, request, job } => {
-                draft.existing(guest)?;
+                draft.made(guest)?;
                 draft.enqueue(Owner::Guest(guest), action, Work::Snapshot(request), job)?;
                 Answer::Queued { job, guest: None }
             }
             Input::PatchGuest { guest, patch } => draft.patch_guest(guest, &patch)?,
             Input::PatchAgent { patch } => draft.patch_agent(&patch)?,
+            Input::Taken { guest, action, job } => draft.note(Owner::Guest(guest), action, job),
             Input::Cancel { job } => draft.cancel(job)?,
             Input::Ended { seq, step, outcome } => draft.ended(seq, &step, outcome),
         };
@@ -73,6 +74,12 @@ impl Draft<'_> {
         self.guest(id).ok_or(Refused::NoSuchGuest(id))
     }
 
+    /// The guest, unless it could not be made.
+    fn made(&self, id: Uuid) -> Result<&GuestRecord, Refused> {
+        let record = self.existing(id)?;
+        if record.left.is_some() { Err(Refused::NotMade(id)) } else { Ok(record) }
+    }
+
     /// The owner's jobs that have not ended, before this decision.
     pub(super) fn open(&self, owner: Owner) -> impl Iterator<Item = &JobRecord> {
         let open = self.base.open.get(&owner).into_iter().flatten();
@@ -83,17 +90,17 @@ impl Draft<'_> {
         let id = Uuid::parse_str(&asked.id).map_err(|_| Refused::NoSuchGuest(Uuid::nil()))?;
         let owner = Owner::Guest(id);
         if let Some(record) = self.guest(id) {
-            let is_left_over = record.guest.state == STATE_ERROR && self.open(owner).next().is_none();
-            if !is_left_over && record.asked == asked {
+            let is_failed = record.left.is_some() && self.open(owner).next().is_none();
+            if !is_failed && record.asked == asked {
                 let guest = Some(Box::new(record.guest.clone()));
                 return Ok(Answer::Queued { job: record.create_job, guest });
             }
-            if !is_left_over {
+            if !is_failed {
                 return Err(Refused::Exists(id));
             }
         }
         let guest = Guest { state: STATE_CREATE.to_owned(), ..asked.clone() };
-        let record = GuestRecord { guest: guest.clone(), asked, create_job: job };
+        let record = GuestRecord { guest: guest.clone(), asked, create_job: job, left: None };
         let action = action::full_name("create", guest.is_container());
         self.changes.push(Change::PutGuest(id, Box::new(record)));
         self.enqueue(owner, action, Work::Guest, job)?;
@@ -101,7 +108,8 @@ impl Draft<'_> {
     }
 
     fn act(&mut self, id: Uuid, base: &str, job: Uuid) -> Result<Answer, Refused> {
-        let guest = self.existing(id)?.guest.clone();
+        let record = if action::deletes(base) { self.existing(id)? } else { self.made(id)? };
+        let guest = record.guest.clone();
         let action = action::full_name(base, guest.is_container());
         self.enqueue(Owner::Guest(id), action, Work::Guest, job)?;
         Ok(Answer::Queued { job, guest: Some(Box::new(guest)) })
@@ -116,7 +124,16 @@ impl Draft<'_> {
         if waiting >= self.base.plan.limits.queue {
             return Err(Refused::QueueFull { owner, waiting });
         }
-        let job = JobRecord {
+        let job = self.job(owner, action, work, id);
+        match open {
+            0 => self.start(job),
+            _ => self.changes.push(Change::PutJob(Box::new(job))),
+        }
+        Ok(())
+    }
+
+    fn job(&self, owner: Owner, action: String, work: Work, id: Uuid) -> JobRecord {
+        JobRecord {
             seq: self.base.next_seq,
             id,
             owner,
@@ -125,15 +142,18 @@ impl Draft<'_> {
             step: Step::Forward(0),
             status: Status::Queued,
             message: String::new(),
+            left: Vec::new(),
             queued_at: self.now,
             started_at: None,
             updated_at: self.now,
-        };
-        match open {
-            0 => self.start(job),
-            _ => self.changes.push(Change::PutJob(Box::new(job))),
         }
-        Ok(())
+    }
+
+    fn note(&mut self, owner: Owner, action: String, id: Uuid) -> Answer {
+        let mut job = self.job(owner, action, Work::Guest, id);
+        job.started_at = Some(self.now);
+        self.put_ended(job, Status::Complete, String::new());
+        Answer::Nothing
     }
 
     fn patch_guest(&mut self, id: Uuid, patch: &Patch) -> Result<Answer, Refused> {

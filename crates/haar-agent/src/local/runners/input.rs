@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use haar_api::agent::{Guest, ImageRequest, Job, SnapshotRequest};
+use haar_api::agent::{Guest, Job};
+use haar_api::rpc::{ImageRequest, SnapshotRequest};
 use haar_core::fence::WallMs;
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ pub(crate) enum Input {
     PatchGuest { guest: Uuid, patch: Patch },
     /// New labels of the hypervisor.
     PatchAgent { patch: Patch },
+    /// The node has taken a power action on one of the controller's guests: noted, for whoever looks up its job.
+    Taken { guest: Uuid, action: String, job: Uuid },
     /// A job that shall not begin.
     Cancel { job: Uuid },
     /// A stage has ended.
@@ -46,9 +49,19 @@ pub(crate) enum Outcome {
     Failed {
         /// The sub-agent's words.
         message: String,
-        /// What it was asked about is not there.
-        absent: bool,
+        why: Why,
     },
+}
+
+/// What a failure says of the thing it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It is not there.
+    Absent,
+    /// Something of its name is there and is somebody else's.
+    Foreign,
+    /// Nothing.
+    Other,
 }
 
 /// What is known besides.
@@ -120,6 +133,8 @@ pub(crate) enum Refused {
     Exists(Uuid),
     #[error("{waiting} jobs wait for {owner} already; try again when some have ended")]
     QueueFull { owner: Owner, waiting: u32 },
+    #[error("guest {0} could not be made, its create job says why; delete it, or create it again")]
+    NotMade(Uuid),
     #[error("job {0} has begun and cannot be cancelled; wait for its end")]
     HasBegun(Uuid),
     #[error("job {0} has ended already")]

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::config::Plan;
 
-pub(crate) use input::{Answer, Call, Env, Input, Outcome, Params, Patch, Refused};
+pub(crate) use input::{Answer, Call, Env, Input, Outcome, Params, Patch, Refused, Why};
 pub(crate) use record::{Change, GuestRecord, JobRecord, Owner, Records};
 
 /// All guests and jobs of the agent's own.

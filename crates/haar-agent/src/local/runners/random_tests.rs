@@ -130,8 +130,8 @@ impl World {
 fn outcome(call: &Call, how: u8) -> Outcome {
     let Params::Guest(sent) = &call.params else { return Outcome::Done };
     match how {
-        0 => Outcome::Failed { message: "boom".into(), absent: false },
-        1 => Outcome::Failed { message: "not found".into(), absent: true },
+        0 => Outcome::Failed { message: "boom".into(), why: Why::Other },
+        1 => Outcome::Failed { message: "not found".into(), why: Why::Absent },
         2 => Outcome::Guest { sent: sent.clone(), got: None },
         _ => Outcome::Guest { sent: sent.clone(), got: Some(sent.clone()) },
     }

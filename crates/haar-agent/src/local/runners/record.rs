@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use haar_api::agent::{Guest, ImageRequest, Job, SnapshotRequest, Status, Time};
+use haar_api::agent::{Guest, Job, Status, Time};
+use haar_api::rpc::{ImageRequest, SnapshotRequest};
 use haar_core::fence::WallMs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -35,6 +36,10 @@ pub(crate) struct GuestRecord {
     pub(crate) asked: Guest,
     /// The job that made it.
     pub(crate) create_job: Uuid,
+    /// Set when it could not be made: the services that may still hold something of it. Its name may be
+    /// somebody else's on the host; nothing but a delete is called for it, and only where something is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left: Option<Vec<String>>,
 }
 
 /// What a job is about.
@@ -71,6 +76,9 @@ pub(crate) struct JobRecord {
     pub(crate) step: Step,
     pub(crate) status: Status,
     pub(crate) message: String,
+    /// Services where taking back has failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left: Vec<String>,
     pub(crate) queued_at: WallMs,
     pub(crate) started_at: Option<WallMs>,
     pub(crate) updated_at: WallMs,

@@ -4,7 +4,7 @@ use haar_api::agent::{Guest, Status};
 use uuid::Uuid;
 
 use super::decide::{Draft, STATE_ERROR};
-use super::input::{Answer, Call, Outcome, Params};
+use super::input::{Answer, Call, Outcome, Params, Why};
 use super::record::{Change, JobRecord, Owner, Step, Work};
 use crate::local::action::{self, Again};
 use crate::local::config::Stage;
@@ -14,8 +14,17 @@ impl Draft<'_> {
     pub(super) fn start(&mut self, mut job: JobRecord) {
         job.status = Status::Running;
         job.started_at = Some(self.now);
-        job.step = Step::Forward(0);
-        self.go_on(job);
+        let is_failed = matches!(job.owner, Owner::Guest(id) if self.left(id).is_some());
+        if is_failed && !action::deletes(&job.action) {
+            let message = format!("guest {} could not be made, its create job says why", job.owner);
+            return self.finish(job, Status::Error, message);
+        }
+        self.next(job, 0);
+    }
+
+    /// Where something of a guest that could not be made may be left; None: it was made, or is being made.
+    fn left(&self, id: Uuid) -> Option<&[String]> {
+        self.guest(id)?.left.as_deref()
     }
 
     /// Takes up a job that the agent's end left open.
@@ -93,10 +102,12 @@ impl Draft<'_> {
         let Some(job) = job.filter(|job| job.status == Status::Running && job.step == *step) else {
             return Answer::Nothing;
         };
+        let foreign = matches!(outcome, Outcome::Failed { why: Why::Foreign, .. });
         match step {
             Step::Forward(at) => match self.take(&job, *at, outcome) {
                 Ok(()) => self.next(job, *at + 1),
-                Err(message) => self.failed(job, *at, message),
+                // What is somebody else's is not taken back: of the failed stage nothing is ours.
+                Err(message) => self.failed(job, if foreign { *at } else { *at + 1 }, message),
             },
             Step::Undo(left) => self.undone(job, left, &outcome),
         }
@@ -107,8 +118,10 @@ impl Draft<'_> {
     fn take(&mut self, job: &JobRecord, at: usize, outcome: Outcome) -> Result<(), String> {
         let (sent, got) = match outcome {
             Outcome::Done => return Ok(()),
-            // What is to be removed and is not there is removed.
-            Outcome::Failed { absent: true, .. } if action::deletes(&job.action) => return Ok(()),
+            // What is to be removed and is not there, or is somebody else's, is removed.
+            Outcome::Failed { why: Why::Absent | Why::Foreign, .. } if action::deletes(&job.action) => {
+                return Ok(());
+            }
             Outcome::Failed { message, .. } => return Err(message),
             Outcome::Guest { sent, got } => (sent, got),
         };
@@ -131,9 +144,16 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Goes on with the stage at this place or the first one after it that is called; without one the job is done.
     fn next(&mut self, mut job: JobRecord, at: usize) {
-        let stages = self.base.plan.stages(&job.action).map_or(0, <[Stage]>::len);
-        if at < stages {
+        let left = match job.owner {
+            Owner::Guest(id) => self.left(id),
+            Owner::Agent => None,
+        };
+        let is_called = |stage: &Stage| left.is_none_or(|left| left.contains(&stage.service));
+        let stages = self.base.plan.stages(&job.action).unwrap_or_default().iter().enumerate();
+        let next = stages.skip(at).find(|(_, stage)| is_called(stage)).map(|(at, _)| at);
+        if let Some(at) = next {
             job.step = Step::Forward(at);
             return self.go_on(job);
         }
@@ -144,19 +164,20 @@ impl Draft<'_> {
         self.finish(job, Status::Complete, String::new());
     }
 
-    fn failed(&mut self, mut job: JobRecord, at: usize, message: String) {
+    /// `begun` stages may have left something.
+    fn failed(&mut self, mut job: JobRecord, begun: usize, message: String) {
         if !action::creates(&job.action) {
             return self.finish(job, Status::Error, message);
         }
-        job.step = Step::Undo(self.undo_of(&job.action, at));
+        job.step = Step::Undo(self.undo_of(&job.action, begun));
         job.message = message;
         self.go_on(job);
     }
 
     /// The stages of the delete pipeline whose services had begun something, the failed one too: it may have half
     /// done its work. A delete runs against the order of a create already.
-    fn undo_of(&self, action: &str, at: usize) -> Vec<usize> {
-        let begun = self.base.plan.stages(action).unwrap_or_default().iter().take(at + 1);
+    fn undo_of(&self, action: &str, begun: usize) -> Vec<usize> {
+        let begun = self.base.plan.stages(action).unwrap_or_default().iter().take(begun);
         let begun: Vec<&str> = begun.map(|stage| stage.service.as_str()).collect();
         let delete = action::full_name("delete", action.starts_with("container"));
         let stages = self.base.plan.stages(&delete).unwrap_or_default().iter().enumerate();
@@ -164,8 +185,11 @@ impl Draft<'_> {
     }
 
     fn undone(&mut self, mut job: JobRecord, left: &[usize], outcome: &Outcome) {
-        if let Outcome::Failed { message, absent: false } = outcome {
+        if let Outcome::Failed { message, why: Why::Other } = outcome {
             // The rest is taken back all the same.
+            let delete = action::full_name("delete", job.action.starts_with("container"));
+            let stages = self.base.plan.stages(&delete).unwrap_or_default();
+            job.left.extend(left.first().and_then(|at| stages.get(*at)).map(|stage| stage.service.clone()));
             job.message = format!("{}; it could not be taken back: {message}", job.message);
         }
         job.step = Step::Undo(left.iter().skip(1).copied().collect());
@@ -177,6 +201,7 @@ impl Draft<'_> {
             && let Some(mut record) = self.guest(id).cloned()
         {
             record.guest.state = STATE_ERROR.to_owned();
+            record.left = Some(job.left.clone());
             self.changes.push(Change::PutGuest(id, Box::new(record)));
         }
         let message = job.message.clone();

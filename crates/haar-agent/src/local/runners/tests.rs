@@ -92,7 +92,7 @@ impl Bench {
     }
 
     fn fail(&mut self, message: &'static str) {
-        self.end(|_| Outcome::Failed { message: message.into(), absent: false });
+        self.end(|_| Outcome::Failed { message: message.into(), why: Why::Other });
     }
 
     fn methods(&self) -> Vec<&str> {
@@ -230,7 +230,7 @@ fn a09_a_failed_create_is_taken_back_in_reverse_and_can_be_deleted_or_made_anew(
     bench.well(2);
     bench.fail("boom");
     assert_eq!(bench.methods(), ["Remove"]);
-    bench.end(|_| Outcome::Failed { message: "no such domain".into(), absent: true });
+    bench.end(|_| Outcome::Failed { message: "no such domain".into(), why: Why::Absent });
     assert_eq!(bench.methods(), ["Wipe"]);
     bench.fail("busy");
     assert_eq!(bench.status(job), (Status::Error, "boom; it could not be taken back: busy"));
@@ -241,10 +241,41 @@ fn a09_a_failed_create_is_taken_back_in_reverse_and_can_be_deleted_or_made_anew(
     assert_eq!(bench.methods(), ["Wipe"], "only what had begun");
     bench.well(1);
     let gone = bench.act("delete").unwrap();
-    bench.end(|_| Outcome::Failed { message: "no such domain".into(), absent: true });
-    bench.well(1);
+    assert!(bench.calls.is_empty(), "nothing of it is left");
     assert_eq!(bench.status(gone), (Status::Complete, ""));
     assert!(bench.runners.guest(G).is_none());
+}
+
+#[test]
+fn a09_a_delete_goes_where_taking_back_has_failed_and_nowhere_else() {
+    let mut bench = Bench::new();
+    bench.create(guest()).unwrap();
+    bench.well(1);
+    bench.fail("boom");
+    bench.well(1);
+    bench.fail("busy");
+    assert_eq!(bench.act("start"), Err(Refused::NotMade(G)));
+    bench.act("delete").unwrap();
+    assert_eq!(bench.methods(), ["Wipe"]);
+    bench.well(1);
+    assert!(bench.runners.guest(G).is_none());
+}
+
+#[test]
+fn a_create_on_somebody_elses_name_takes_nothing_of_theirs_back() {
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    let waiting = bench.act("poweroff");
+    assert_eq!(waiting, Err(Refused::NotConfigured("poweroff".into())));
+    let waiting = bench.act("reboot").unwrap();
+    bench.well(1);
+    bench.end(|_| Outcome::Failed { message: "conflict: a domain exists".into(), why: Why::Foreign });
+    assert_eq!(bench.methods(), ["Wipe"], "the domain is not ours");
+    bench.well(1);
+    assert_eq!(bench.status(job), (Status::Error, "conflict: a domain exists"));
+    assert!(bench.status(waiting).1.contains("could not be made") && bench.calls.is_empty());
+    bench.act("delete").unwrap();
+    assert!(bench.calls.is_empty() && bench.runners.guest(G).is_none());
 }
 
 #[test]
@@ -319,6 +350,29 @@ fn a14_the_log_keeps_the_newest_ended_jobs_and_lists_each_owners_own() {
 }
 
 #[test]
+fn a17_each_step_writes_the_records_it_is_about_and_no_other() {
+    let mut bench = Bench::with_guest();
+    for _ in 0..4 {
+        bench.act("start").unwrap();
+        bench.well(1);
+    }
+    bench.act("start").unwrap();
+    let call = bench.calls.remove(0);
+    let ended = Input::Ended { seq: call.seq, step: call.step.clone(), outcome: echo(&call) };
+    let decision = bench.runners.decide(ended, &Env { now: WallMs(99) }).unwrap();
+    let about: Vec<u64> = decision
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::PutJob(job) => Some(job.seq),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(about, [call.seq]);
+    assert!(decision.changes.len() <= 3, "the guest, the job, and the one that is dropped for it");
+}
+
+#[test]
 fn a03_after_a_restart_what_may_be_asked_again_is_and_the_rest_ends_with_a_reason() {
     let mut bench = Bench::with_guest();
     let (start, reboot, last) =
@@ -378,7 +432,7 @@ fn work_on_snapshots_waits_its_turn_like_any_other() {
     let mut bench = Bench::with_guest();
     bench.act("start").unwrap();
     let job = bench.id();
-    let request = haar_api::agent::SnapshotRequest::default();
+    let request = haar_api::rpc::SnapshotRequest::default();
     let input = Input::Snapshot { guest: G, action: "rollbackSnapshot".into(), request, job };
     bench.give(input).unwrap();
     assert_eq!(bench.methods(), ["Run"]);
