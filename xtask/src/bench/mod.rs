@@ -28,6 +28,7 @@ those named:
   creates     durable guest creates per second through HTTP, beside bare one-record commits
   memory      the controller's resident memory with 100,000 guests, beside the bytes of its records
   clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
+  snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink)
   start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
@@ -39,6 +40,7 @@ const BENCHES: &[(&str, Run)] = &[
     ("creates", |each| example("haar-controller", "bench_creates", each)),
     ("memory", |each| example("haar-controller", "bench_memory", each)),
     ("clone", |each| example("haar-subagents", "bench_clone", each)),
+    ("snapshot", |each| example("haar-subagents", "bench_snapshot", each)),
     ("start", start::measure),
 ];
 

@@ -8,25 +8,25 @@
 //! ```
 //!
 //! Promised: one fetch per image; an image appears only whole, verified and checked; a fault is told to whoever
-//! waits for it and the request after that tries again. Who asks later than [`FAILURE_KEPT`] is not the one who
+//! waits for it and the request after that tries again. Who asks later than [`FAILURE_KEPT`](super::fetching::FAILURE_KEPT) is not the one who
 //! waited: the source may be mended since. Deliberately absent: resuming a broken download.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
+use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::expand::expand;
+use super::fetching::{Fetch, State, check_same};
 use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
 use super::names;
-use super::part::{Part, Pin};
+use super::part::Part;
 use super::source::{self, Source};
 use super::space::Grant;
 
@@ -34,8 +34,6 @@ use super::space::Grant;
 const MAX_RUNNING: usize = 4;
 /// Fetches that are known at once, failed ones included.
 const MAX_KNOWN: usize = 256;
-/// How long a failure waits to be told; whoever waits for the image asks every two seconds.
-const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 1 << 20;
 
 /// All fetches that are not stored images yet.
@@ -46,37 +44,6 @@ pub(super) struct Fetches {
     known: Mutex<HashMap<String, Arc<Fetch>>>,
     slots: Semaphore,
     stopping: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Fetch {
-    id: String,
-    kind: String,
-    format: String,
-    pin: Pin,
-    /// None for an upload, and for an image that is stored and only misses its raw file.
-    source: Option<Source>,
-    authorization: Secret,
-    done_bytes: AtomicU64,
-    /// 0 while unknown.
-    total_bytes: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Clone)]
-enum State {
-    Pending,
-    Downloading,
-    Failed(Fault, Instant),
-}
-
-/// A header value that no log shows.
-struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
 }
 
 impl Fetches {
@@ -254,7 +221,7 @@ impl Fetches {
             }
             Source::Web(url) => {
                 let url = url.clone();
-                let mut response = source::open_web(&url, &fetch.authorization.0).await?;
+                let mut response = source::open_web(&url, fetch.authorization.reveal()).await?;
                 let length = response.content_length();
                 let (sender, mut receiver) = mpsc::channel::<Result<Bytes, Fault>>(16);
                 let storing = tokio::spawn(blocking(move || {
@@ -334,95 +301,6 @@ impl Fetches {
     }
 }
 
-impl Fetch {
-    fn read(request: &ImageRequest) -> Result<Self, Fault> {
-        let source = source::parse(&request.source);
-        let fetch = Self::of_upload(request)?;
-        Ok(Fetch { source: Some(source?), ..fetch })
-    }
-
-    /// Of an image whose bytes the caller brings.
-    fn of_upload(request: &ImageRequest) -> Result<Self, Fault> {
-        let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
-        let want = request.haar.as_ref().ok_or_else(|| {
-            invalid("the image is not stored and the request names no format and SHA-256 to verify it by")
-        })?;
-        if !matches!(want.format.as_str(), "qcow2" | "raw") {
-            return Err(invalid("the image's format must be qcow2 or raw"));
-        }
-        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if want.sha256.len() != 64 || !want.sha256.bytes().all(lower_hex) {
-            return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
-        }
-        Ok(Fetch {
-            id: request.id.clone(),
-            kind: if request.kind.is_empty() { "kvm".to_owned() } else { request.kind.clone() },
-            format: want.format.clone(),
-            pin: Pin { sha256: want.sha256.clone(), file_bytes: want.file_bytes },
-            source: None,
-            authorization: Secret(want.authorization.clone()),
-            done_bytes: AtomicU64::new(0),
-            total_bytes: AtomicU64::new(want.file_bytes),
-            state: Mutex::new(State::Pending),
-        })
-    }
-
-    /// Of an image that came before the back end was chosen.
-    fn again(facts: &Facts) -> Self {
-        Fetch {
-            id: facts.id.clone(),
-            kind: facts.kind.clone(),
-            format: facts.format.clone(),
-            pin: Pin { sha256: facts.sha256.clone(), file_bytes: facts.file_bytes },
-            source: None,
-            authorization: Secret(String::new()),
-            done_bytes: AtomicU64::new(facts.file_bytes),
-            total_bytes: AtomicU64::new(facts.file_bytes),
-            state: Mutex::new(State::Pending),
-        }
-    }
-
-    /// Whether it failed and nobody came to be told.
-    fn is_forgotten(&self) -> bool {
-        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
-    }
-
-    fn to_wire(&self) -> Image {
-        let (status, error) = match &*lock(&self.state) {
-            State::Pending => ("pending", String::new()),
-            State::Downloading => ("downloading", String::new()),
-            State::Failed(fault, _) => ("error", fault.to_string()),
-        };
-        Image {
-            id: self.id.clone(),
-            kind: self.kind.clone(),
-            status: status.to_owned(),
-            haar: Some(ImageExtra {
-                format: self.format.clone(),
-                sha256: self.pin.sha256.clone(),
-                file_bytes: self.total_bytes.load(Ordering::Relaxed),
-                virtual_bytes: 0,
-                done_bytes: self.done_bytes.load(Ordering::Relaxed),
-                error,
-            }),
-            ..Image::default()
-        }
-    }
-}
-
-/// An image's id stands for one content; a request without wishes takes what is there.
-fn check_same(request: &ImageRequest, sha256: &str, format: &str) -> Result<(), Fault> {
-    let Some(want) = &request.haar else { return Ok(()) };
-    if want.sha256 == sha256 && want.format == format {
-        return Ok(());
-    }
-    let text = format!(
-        "image {} is here as {format} with SHA-256 {sha256}, {} with {} was asked for; use another id",
-        request.id, want.format, want.sha256
-    );
-    Err(Fault::new(FaultCode::Conflict, text))
-}
-
 fn broken_off() -> Fault {
     Fault::new(FaultCode::Unavailable, "the upload broke off; send the image again")
 }
@@ -439,16 +317,19 @@ async fn blocking<R: Send + 'static>(
     })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing behind these locks is changed in more than one step.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use haar_api::rpc::ImageWant;
 
     use super::super::backend::Backend;
+    use super::super::fetching::FAILURE_KEPT;
     use super::*;
 
     const ID: &str = "0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11";

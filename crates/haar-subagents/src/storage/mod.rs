@@ -11,6 +11,7 @@ mod disks;
 mod download;
 mod expand;
 mod fetch;
+mod fetching;
 mod folders;
 mod found;
 mod images;

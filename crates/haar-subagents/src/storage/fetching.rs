@@ -1,0 +1,143 @@
+//! One fetch: what is wanted, from where, how far it is, and how that is told.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
+use tokio::time::Instant;
+
+use super::fetch::lock;
+use super::images::Facts;
+use super::part::Pin;
+use super::source::{self, Source};
+
+/// How long a failure waits to be told; whoever waits for the image asks every two seconds.
+pub(super) const FAILURE_KEPT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) id: String,
+    pub(super) kind: String,
+    pub(super) format: String,
+    pub(super) pin: Pin,
+    /// None for an upload, and for an image that is stored and only misses its raw file.
+    pub(super) source: Option<Source>,
+    pub(super) authorization: Secret,
+    pub(super) done_bytes: AtomicU64,
+    /// 0 while unknown.
+    pub(super) total_bytes: AtomicU64,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    Pending,
+    Downloading,
+    Failed(Fault, Instant),
+}
+
+/// A header value that no log shows.
+pub(super) struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Secret {
+    /// The header's value.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Fetch {
+    pub(super) fn read(request: &ImageRequest) -> Result<Self, Fault> {
+        let source = source::parse(&request.source);
+        let fetch = Self::of_upload(request)?;
+        Ok(Fetch { source: Some(source?), ..fetch })
+    }
+
+    /// Of an image whose bytes the caller brings.
+    pub(super) fn of_upload(request: &ImageRequest) -> Result<Self, Fault> {
+        let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
+        let want = request.haar.as_ref().ok_or_else(|| {
+            invalid("the image is not stored and the request names no format and SHA-256 to verify it by")
+        })?;
+        if !matches!(want.format.as_str(), "qcow2" | "raw") {
+            return Err(invalid("the image's format must be qcow2 or raw"));
+        }
+        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if want.sha256.len() != 64 || !want.sha256.bytes().all(lower_hex) {
+            return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
+        }
+        Ok(Fetch {
+            id: request.id.clone(),
+            kind: if request.kind.is_empty() { "kvm".to_owned() } else { request.kind.clone() },
+            format: want.format.clone(),
+            pin: Pin { sha256: want.sha256.clone(), file_bytes: want.file_bytes },
+            source: None,
+            authorization: Secret(want.authorization.clone()),
+            done_bytes: AtomicU64::new(0),
+            total_bytes: AtomicU64::new(want.file_bytes),
+            state: Mutex::new(State::Pending),
+        })
+    }
+
+    /// Of an image that came before the back end was chosen.
+    pub(super) fn again(facts: &Facts) -> Self {
+        Fetch {
+            id: facts.id.clone(),
+            kind: facts.kind.clone(),
+            format: facts.format.clone(),
+            pin: Pin { sha256: facts.sha256.clone(), file_bytes: facts.file_bytes },
+            source: None,
+            authorization: Secret(String::new()),
+            done_bytes: AtomicU64::new(facts.file_bytes),
+            total_bytes: AtomicU64::new(facts.file_bytes),
+            state: Mutex::new(State::Pending),
+        }
+    }
+
+    /// Whether it failed and nobody came to be told.
+    pub(super) fn is_forgotten(&self) -> bool {
+        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
+    }
+
+    pub(super) fn to_wire(&self) -> Image {
+        let (status, error) = match &*lock(&self.state) {
+            State::Pending => ("pending", String::new()),
+            State::Downloading => ("downloading", String::new()),
+            State::Failed(fault, _) => ("error", fault.to_string()),
+        };
+        Image {
+            id: self.id.clone(),
+            kind: self.kind.clone(),
+            status: status.to_owned(),
+            haar: Some(ImageExtra {
+                format: self.format.clone(),
+                sha256: self.pin.sha256.clone(),
+                file_bytes: self.total_bytes.load(Ordering::Relaxed),
+                virtual_bytes: 0,
+                done_bytes: self.done_bytes.load(Ordering::Relaxed),
+                error,
+            }),
+            ..Image::default()
+        }
+    }
+}
+
+/// An image's id stands for one content; a request without wishes takes what is there.
+pub(super) fn check_same(request: &ImageRequest, sha256: &str, format: &str) -> Result<(), Fault> {
+    let Some(want) = &request.haar else { return Ok(()) };
+    if want.sha256 == sha256 && want.format == format {
+        return Ok(());
+    }
+    let text = format!(
+        "image {} is here as {format} with SHA-256 {sha256}, {} with {} was asked for; use another id",
+        request.id, want.format, want.sha256
+    );
+    Err(Fault::new(FaultCode::Conflict, text))
+}
