@@ -79,7 +79,7 @@ pub(super) fn run_program<A: AsRef<OsStr>>(
     let code = match words {
         words if words.contains("No space left") => FaultCode::NoSpace,
         // The guest was started between the look and the act.
-        words if words.contains("lock") => FaultCode::Conflict,
+        words if words.contains("Is another process using the image") => FaultCode::Conflict,
         _ => FaultCode::Failed,
     };
     Err(Fault::new(code, format!("{program} ended with {}: {words}", output.status)))

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::btrfs::Btrfs;
 use crate::harness::*;
 use crate::http::{Answer, begin, http};
-use crate::snapshots::{ask, content, disk, new, of, write};
+use crate::snapshots::{Held, ask, content, disk, new, of, write};
 
 const LINE: &str = "POST /snapshots/download";
 
@@ -65,6 +65,16 @@ async fn a_snapshot_comes_as_the_disk_was() {
         let changed = download(&agent, &id, &[("range", "bytes=5-"), ("if-range", etag)]).await;
         assert_eq!((changed.status, changed.body.len() as u64), (200, 6 * MIB));
         assert!(changed.body[0] == 9);
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_while_the_guest_runs() {
+    for (agent, _mount) in each().await {
+        let (made, before) = taken(&agent).await;
+        let _held = Held::of(&made[0]).await;
+        let whole = download(&agent, &format!("{}@s", disk(0)), &[]).await;
+        assert!(whole.status == 200 && whole.body == before[0], "{}", whole.status);
     }
 }
 
