@@ -117,6 +117,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_what_is_built_in() {
+        let example = Plan::parse(include_str!("../../../../etc/haar-agent-actions.json")).unwrap();
+        let socket = |name: &str| Path::new("/run/haar/3f2b8c14").join(name);
+        let (libvirt, storage) = (socket("libvirt.sock"), socket("storage.sock"));
+        assert_eq!(example, Plan::built_in(&libvirt, &storage, Some(&socket("container.sock"))));
+    }
+
+    #[test]
     fn a_create_ends_with_a_guest_that_runs() {
         let plan = Plan::built_in(Path::new("/l"), Path::new("/s"), None);
         assert_eq!(plan.stages("create").unwrap().last().unwrap().method, "Libvirt.Run");

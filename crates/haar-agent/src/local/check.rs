@@ -147,6 +147,10 @@ fn is_text(name: &str, text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use haar_api::agent::go;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     fn good() -> Guest {
@@ -210,6 +214,49 @@ mod tests {
             spoil(&mut bad);
             let why = guest(&bad).unwrap_err();
             assert!(why.starts_with(place), "{place}: {why}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let words = prop::sample::select(vec![
+            "",
+            "<x>",
+            "../..",
+            "br0",
+            "02:00:00:00:00:01",
+            "\u{0}",
+            "é",
+            "10.0.0.1",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            words.prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            let keys = [
+                "id", "ID", "type", "nics", "disks", "memory", "cpu", "metadata", "mac", "size", "vlans",
+                "haar",
+            ];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(prop::sample::select(keys.to_vec()), inner, 0..6)
+                    .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_is_read_or_refused_and_what_is_read_is_written_the_same(value in any_json()) {
+            if let Ok(read) = go::from_value::<Guest>(value) {
+                let _ = guest(&read);
+                let written = go::to_vec(&read).unwrap();
+                prop_assert_eq!(go::from_slice::<Guest>(&written).unwrap(), read);
+            }
         }
     }
 

@@ -164,3 +164,11 @@ async fn a_download_that_broke_off_can_go_on() {
     world.stub.on("download", Manner::Raw(302, "elsewhere"));
     world.get(&path).await.is(502);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_a_browser_is_not_listened_to() {
+    let world = World::new().await;
+    for (name, value) in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+        world.get_with("/guests", name, value).await.fault(403);
+    }
+}

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -69,6 +69,10 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Result<
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let Ok(path) = percent_decode_str(uri.path()).decode_utf8() else { return Ok(reply::no_such_page()) };
     let response = match find(&method, &path) {
+        _ if is_of_a_page(request.headers()) => {
+            let words = "a page in a browser may not speak to the agent; use a client of its own";
+            Fail::new(StatusCode::FORBIDDEN, words).response()
+        }
         Found::Nothing => reply::no_such_page(),
         Found::Moved(to) => {
             let to = utf8_percent_encode(&to, IN_PATH).to_string();
@@ -87,6 +91,11 @@ pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Result<
         tracing::debug!(%method, path = %path, status, "answered");
     }
     Ok(response)
+}
+
+/// Whether a browser sends it on behalf of a page: whoever reads that page on this host would be its root.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 async fn answer(app: &App, route: Route, request: Request<Incoming>, query: &str) -> Answer {

@@ -404,15 +404,25 @@ fn an_undo_goes_on_after_a_restart() {
 
 #[test]
 fn a_stage_of_the_past_changes_nothing() {
-    let mut bench = Bench::with_guest();
-    let job = bench.act("start").unwrap();
-    let call = bench.calls[0].clone();
+    let mut bench = Bench::new();
+    let job = bench.create(guest()).unwrap();
+    let first = bench.calls[0].clone();
+    let failed = |call: &Call| Input::Ended {
+        seq: call.seq,
+        step: call.step.clone(),
+        outcome: Outcome::Failed { message: "too late".into(), why: Why::Other },
+    };
     bench.well(1);
-    let again = Input::Ended { seq: call.seq, step: call.step, outcome: Outcome::Done };
-    bench.give(again).unwrap();
+    bench.give(failed(&first)).unwrap();
+    assert_eq!((bench.status(job), bench.methods()), ((Status::Running, ""), vec!["Define"]));
+    bench.well(1);
+    let last = bench.calls[0].clone();
+    bench.well(1);
+    bench.give(failed(&last)).unwrap();
+    assert_eq!((bench.status(job), bench.state()), ((Status::Complete, ""), "create"));
     let unknown = Input::Ended { seq: 999, step: Step::Forward(0), outcome: Outcome::Done };
     bench.give(unknown).unwrap();
-    assert_eq!(bench.status(job).0, Status::Complete);
+    assert!(bench.calls.is_empty());
 }
 
 #[test]
