@@ -23,7 +23,7 @@ use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
 use super::found::names_in;
-use super::in_use::{check_off, is_held};
+use super::in_use::{hold, is_held};
 use super::names::disk_name;
 use super::space::held_bytes;
 
@@ -107,11 +107,8 @@ impl Volumes for Reflink {
 
     fn grow(&self, spot: &Spot, size_bytes: u64) -> Result<(), Fault> {
         let path = spot.file(FORMAT);
-        check_off(&path, "resize the disk")?;
-        let grown = OpenOptions::new().write(true).open(&path).and_then(|file| {
-            file.set_len(size_bytes)?;
-            file.sync_all()
-        });
+        let file = hold(&path, "resize the disk")?;
+        let grown = file.set_len(size_bytes).and_then(|()| file.sync_all());
         grown.map_err(|error| io_fault("resize", &path, &error))
     }
 
@@ -161,7 +158,7 @@ impl Volumes for Reflink {
 
     fn roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
         let disk = spot.file(FORMAT);
-        check_off(&disk, "roll back")?;
+        let _held = hold(&disk, "roll back")?;
         let snapshot = snapshot_file(spot, taken)?;
         put(spot, &disk, 0o600, |hidden| copy(&snapshot, hidden))
     }
