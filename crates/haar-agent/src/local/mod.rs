@@ -175,7 +175,9 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
                 why: Why::Other,
             });
             match &outcome {
-                Outcome::Failed { message, .. } => tracing::warn!(%owner, method, message, "a stage failed"),
+                Outcome::Failed { message, .. } => {
+                    tracing::warn!(%owner, method, why = message, "a stage failed")
+                }
                 Outcome::Guest { .. } | Outcome::Done => tracing::info!(%owner, method, "a stage is done"),
             }
             // The engine has ended when the agent stops; the job goes on after its restart.

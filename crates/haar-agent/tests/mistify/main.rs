@@ -7,5 +7,6 @@ mod bad_input;
 mod cases;
 mod defects;
 mod python;
+mod storage;
 mod stub;
 mod world;

@@ -45,7 +45,7 @@ pub(super) async fn list(app: &App, images: Images, query: &Query) -> Answer {
         return Err(said.failure());
     }
     for failure in &said.failures {
-        tracing::warn!(message = failure.message, "one kind of images is left out of the list");
+        tracing::warn!(why = failure.message, "one kind of images is left out of the list");
     }
     ok(&Some(said.images).filter(|images| !images.is_empty()))
 }
