@@ -176,7 +176,7 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
             });
             match &outcome {
                 Outcome::Failed { message, .. } => {
-                    tracing::warn!(%owner, method, why = message, "a stage failed")
+                    tracing::warn!(%owner, method, why = message, "a stage failed");
                 }
                 Outcome::Guest { .. } | Outcome::Done => tracing::info!(%owner, method, "a stage is done"),
             }
