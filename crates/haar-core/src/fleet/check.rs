@@ -184,11 +184,9 @@ impl Fleet {
             contradicts("its goal says otherwise");
         }
         let waits = guest.job.and_then(|job| self.job(job)).is_some_and(|job| !job.status.ended());
-        let owes = guest.place.is_some_and(|place| {
-            let host = self.hypervisor(place.hypervisor);
-            host.is_none_or(|host| host.reported_epoch != Some(self.fence.epoch))
-        });
-        if guest.state == State::Creating && !waits && !owes {
+        // One that was never provisioned may wait without a job: given up while its host owed a report, it is
+        // settled by what the node tells next.
+        if guest.state == State::Creating && !waits && guest.provisioned.is_some() {
             faults.push(Fault::Stuck(id));
         }
         let mut fences = vec![guest.order];
