@@ -10,6 +10,7 @@ pub mod client;
 pub mod endpoint;
 pub mod feed;
 pub mod image_check;
+pub mod linger;
 pub mod openapi;
 pub mod problem;
 pub mod rpc;

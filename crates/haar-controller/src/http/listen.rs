@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use haar_api::linger::Linger;
 use haar_api::problem::{ErrorCode, Problem};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -69,8 +70,20 @@ pub(crate) async fn accept(app: Arc<App>, listener: TcpListener, router: Router)
 async fn serve(app: &Arc<App>, router: Router, stream: TcpStream) {
     // Answers are small and wanted at once.
     let _ = stream.set_nodelay(true);
+    let stream = Linger::new(stream);
+    let released = stream.released();
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        handle(Arc::clone(app), router.clone(), request.map(Body::new))
+        let answer = handle(Arc::clone(app), router.clone(), request.map(Body::new));
+        let released = released.clone();
+        async move {
+            let answer = answer.await;
+            if let Ok(answer) = &answer
+                && answer.status() == hyper::StatusCode::SWITCHING_PROTOCOLS
+            {
+                released.release();
+            }
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -93,7 +106,8 @@ async fn serve(app: &Arc<App>, router: Router, stream: TcpStream) {
 }
 
 /// Tells a connection that there are too many.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(stream: TcpStream) {
+    let mut stream = Linger::new(stream);
     let problem = Problem::of(
         ErrorCode::TooManyConnections,
         "the controller has as many connections as it takes; try again shortly",
@@ -106,9 +120,7 @@ async fn refuse(mut stream: TcpStream) {
     );
     let tell = async {
         stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // What the client has sent is read, lest the answer be lost to a reset.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        stream.shutdown().await
     };
     // Whoever does not listen is not waited for.
     let _ = tokio::time::timeout(REFUSAL_TIME, tell).await;

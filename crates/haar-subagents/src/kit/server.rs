@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
+use haar_api::linger::Linger;
 use haar_api::rpc;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
@@ -138,7 +139,7 @@ where
     L::Addr: std::fmt::Debug,
 {
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let serving = axum::serve(Lingering(listener), router).with_graceful_shutdown(async move {
         let _ = stopped.await;
     });
     let mut serving = pin!(serving.into_future());
@@ -153,6 +154,23 @@ where
             tracing::warn!(grace_seconds = SHUTDOWN_GRACE.as_secs(), "stopped while calls were running");
             Ok(())
         }
+    }
+}
+
+/// Connections that close without losing their last answer.
+struct Lingering<L>(L);
+
+impl<L: axum::serve::Listener> axum::serve::Listener for Lingering<L> {
+    type Io = Linger<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = self.0.accept().await;
+        (Linger::new(stream), address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
     }
 }
 
