@@ -3,9 +3,9 @@
 //! A program of its own because it links libvirt, whose libraries a host without guests does not have.
 //! Promised: every method is "make it so"; text that becomes XML is escaped; another's domain is left alone.
 //! Deliberately absent: disks, seeds, bridges and rules (other sub-agents and the agent make them), restart
-//! policy (the node's brain has it), migration, metrics.
+//! policy (the node's brain has it), migration.
 //!
-//! How it hangs together, top to bottom: `service` names the methods; `define` and `power` carry them out;
+//! How it hangs together, top to bottom: `service` names the methods; `define`, `power` and `metrics` carry them out;
 //! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
 //! `connection` holds libvirtd.
 
@@ -15,6 +15,8 @@ mod console;
 mod define;
 mod describe;
 mod domain;
+mod ffi;
+mod metrics;
 mod network;
 mod owner;
 mod power;

@@ -4,6 +4,8 @@
 //! | --- | --- | --- | --- | --- | --- |
 //! | Run | start | – | resume | wake | `failed`, ask again |
 //! | Shutdown | – | ACPI button | ACPI button | ACPI button | – |
+//! | Suspend | `invalid` | pause | – | – | `invalid` |
+//! | Resume | `invalid` | – | resume | wake | `invalid` |
 //! | Poweroff | – | end | end | end | end |
 //! | Reboot, Restart | `invalid` | ACPI, reset | ACPI, reset | ACPI, reset | ACPI, reset |
 
@@ -30,12 +32,7 @@ pub(crate) fn run(connection: &Connect, _host: &Host, asked: &GuestRequest) -> R
     match found.state {
         State::Running | State::Blocked | State::Crashed => {}
         State::Shutoff | State::Unknown => start(&guest, &found)?,
-        State::Paused => {
-            found.domain.resume().map_err(|e| fault("resume the domain", &e))?;
-        }
-        State::Suspended => {
-            found.domain.pm_wakeup(0).map_err(|e| fault("wake the domain", &e))?;
-        }
+        State::Paused | State::Suspended => wake(&found)?,
         State::Shutdown => {
             let message = format!("the domain {} is still shutting down: ask again", guest.id);
             return Err(Fault::new(FaultCode::Failed, message));
@@ -95,6 +92,36 @@ pub(crate) fn restart(connection: &Connect, _host: &Host, asked: &GuestRequest) 
     answer(connection, guest)
 }
 
+/// Stops the guest's processors where they are; its memory stays, and nothing of it is written to disk.
+///
+/// # Errors
+/// `not_found` without a domain, `invalid` when it does not run or is about to end, libvirt's.
+pub(crate) fn suspend(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = active(connection, asked)?;
+    match found.state {
+        State::Paused | State::Suspended => {}
+        State::Running | State::Blocked => {
+            found.domain.suspend().map_err(|e| fault("suspend the domain", &e))?;
+        }
+        State::Shutdown | State::Crashed | State::Shutoff | State::Unknown => return Err(not_so(&found)),
+    }
+    answer(connection, guest)
+}
+
+/// Lets a suspended guest go on; starts none.
+///
+/// # Errors
+/// As [`suspend`].
+pub(crate) fn resume(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+    let (guest, found) = active(connection, asked)?;
+    match found.state {
+        State::Running | State::Blocked => {}
+        State::Paused | State::Suspended => wake(&found)?,
+        State::Shutdown | State::Crashed | State::Shutoff | State::Unknown => return Err(not_so(&found)),
+    }
+    answer(connection, guest)
+}
+
 /// Only looks.
 ///
 /// # Errors
@@ -119,13 +146,26 @@ fn named(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), F
     Ok((guest, found))
 }
 
-fn active(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), Fault> {
+/// The caller's guest and its domain, which has a QEMU process.
+///
+/// # Errors
+/// `not_found` without a domain, `invalid` when it does not run, libvirt's.
+pub(crate) fn active(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), Fault> {
     let (guest, found) = named(connection, asked)?;
-    if !found.is_active() {
-        let message = format!("the domain {} is {}: run it instead", guest.id, found.state.as_str());
-        return Err(Fault::new(FaultCode::Invalid, message));
-    }
-    Ok((guest, found))
+    if found.is_active() { Ok((guest, found)) } else { Err(not_so(&found)) }
+}
+
+fn not_so(found: &Found) -> Fault {
+    let (id, state) = (&found.described.guest.id, found.state.as_str());
+    Fault::new(FaultCode::Invalid, format!("the domain {id} is {state}: run it first"))
+}
+
+fn wake(found: &Found) -> Result<(), Fault> {
+    let woken = match found.state {
+        State::Suspended => found.domain.pm_wakeup(0),
+        _ => found.domain.resume(),
+    };
+    woken.map(drop).map_err(|e| fault("let the domain go on", &e))
 }
 
 fn start(guest: &Guest, found: &Found) -> Result<(), Fault> {

@@ -10,7 +10,7 @@ use virt::connect::Connect;
 use crate::accel::Probe;
 use crate::connection::{Pool, fault};
 use crate::console::Folders;
-use crate::{define, domain, power};
+use crate::{define, domain, metrics, power};
 
 /// How long a question may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(crate) struct Host {
 type Action = fn(&Connect, &Host, &GuestRequest) -> Result<Guest, Fault>;
 
 /// The methods on one guest.
-const METHODS: [(&str, Duration, Action); 9] = [
+const METHODS: [(&str, Duration, Action); 11] = [
     ("Libvirt.CreateGuest", CHANGE, define::create_guest),
     ("Libvirt.Create", CHANGE, define::create),
     ("Libvirt.Delete", CHANGE, define::delete),
@@ -40,7 +40,18 @@ const METHODS: [(&str, Duration, Action); 9] = [
     ("Libvirt.Restart", CHANGE, power::restart),
     ("Libvirt.Shutdown", CHANGE, power::shutdown),
     ("Libvirt.Poweroff", CHANGE, power::poweroff),
+    ("Libvirt.Suspend", CHANGE, power::suspend),
+    ("Libvirt.Resume", CHANGE, power::resume),
     ("Libvirt.Status", LOOK, power::status),
+];
+
+type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
+
+/// The methods that only count.
+const METRICS: [(&str, Measure); 3] = [
+    ("Libvirt.CPUMetrics", metrics::cpu),
+    ("Libvirt.DiskMetrics", metrics::disk),
+    ("Libvirt.NicMetrics", metrics::nic),
 ];
 
 /// The server with every method of `Libvirt`.
@@ -59,6 +70,14 @@ pub(crate) fn server(pool: Pool, host: Host) -> kit::Server {
                     pool.run(limit, turn, move |connection| action(connection, &host, &request)).await?;
                 Ok(GuestResponse { guest: Some(guest), ..GuestResponse::default() })
             }
+        });
+    }
+    for (name, measure) in METRICS {
+        let pool = pool.clone();
+        // They take no turn: a guest is measured while it is worked on.
+        server.method(name, move |request: metrics::Request| {
+            let pool = pool.clone();
+            async move { pool.run(LOOK, (), move |connection| measure(connection, &request)).await }
         });
     }
     let listing = pool.clone();

@@ -6,6 +6,7 @@
 mod bad_input;
 mod cases;
 mod defects;
+mod libvirt;
 mod python;
 mod storage;
 mod stub;

@@ -59,6 +59,15 @@ impl Agent {
         self.request(method, &GuestRequest { guest: Some(guest.clone()), ..GuestRequest::default() }).await
     }
 
+    /// Calls a method with these parameters and answers its result as it is.
+    pub(crate) async fn raw(
+        &self,
+        method: &str,
+        params: &serde_json::Value,
+    ) -> Result<serde_json::Value, Fault> {
+        kit::call(&self.socket(), method, params, LIMIT).await.map_err(as_fault)
+    }
+
     pub(crate) async fn list(&self) -> Result<Vec<Guest>, Fault> {
         let answer =
             kit::call::<_, GuestListResponse>(&self.socket(), "Libvirt.List", &Nothing {}, LIMIT).await;

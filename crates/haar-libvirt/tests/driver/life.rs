@@ -1,18 +1,11 @@
-//! The program against libvirt's test driver, which lives inside it: the wire's cases T59, T60, T64, T65 and
-//! what needs no hypervisor. Each test has a driver of its own.
-
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the failure")]
-
-mod harness;
+//! A guest's life, and what is refused.
 
 use haar_api::rpc::{Disk, FaultCode, Guest, GuestRequest, Nic};
-use harness::{Agent, code, in_life};
 
-async fn agent() -> Agent {
-    Agent::start("test:///default").await
-}
+use crate::agent;
+use crate::harness::{code, in_life};
 
-fn foreign() -> Guest {
+pub(crate) fn foreign() -> Guest {
     let nic =
         |mac: &str| Nic { network: "br0".into(), mac: mac.into(), model: "virtio".into(), ..Nic::default() };
     let disk = |n: usize| Disk { source: format!("/dev/zvol/p/guests/g/disk-{n}"), ..Disk::default() };

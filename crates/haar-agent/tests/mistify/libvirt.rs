@@ -1,0 +1,97 @@
+//! The REST with Haar's own libvirt sub-agent as a service, on libvirt's test driver: metrics, suspend and resume.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::world::{G, World};
+
+/// The program in a folder of its own; it ends with the test.
+struct Libvirt {
+    folder: TempDir,
+    child: Child,
+}
+
+impl Drop for Libvirt {
+    fn drop(&mut self) {
+        // Already ended is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Libvirt {
+    /// None, with words, where the program is not built.
+    async fn start(test: &str) -> Option<Libvirt> {
+        let program = program();
+        if !program.is_file() {
+            assert!(std::env::var_os("HAAR_LIVE").is_none(), "{test}: {} is not built", program.display());
+            println!("left out: {test}: {} is not built", program.display());
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut command = Command::new(program);
+        command.args(["--uri", "test:///default"]).stdout(Stdio::null());
+        command
+            .arg("--socket")
+            .arg(at("rpc"))
+            .arg("--run-dir")
+            .arg(at("run"))
+            .arg("--log-dir")
+            .arg(at("log"));
+        let child = command.spawn().unwrap();
+        let libvirt = Libvirt { folder, child };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::os::unix::net::UnixStream::connect(libvirt.socket()).is_err() {
+            assert!(Instant::now() < deadline, "the sub-agent does not start");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Some(libvirt)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("rpc")
+    }
+}
+
+/// Where the programs under test are: told, or beside this test.
+fn program() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    std::env::var_os("HAAR_BIN_DIR").map_or_else(beside, PathBuf::from).join("haar-libvirt")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_of_libvirt_is_measured_suspended_and_resumed() {
+    let Some(libvirt) = Libvirt::start("metrics, suspend and resume").await else { return };
+    let world = World::with(|config| {
+        config["services"]["libvirt"] = json!({"socket": libvirt.socket()});
+        let stage = |method: &str| json!({"stages": [{"service": "libvirt", "method": method}]});
+        config["actions"]["suspend"] = stage("Libvirt.Suspend");
+        config["actions"]["resume"] = stage("Libvirt.Resume");
+    })
+    .await;
+    let nic = json!({"name": "eth0", "network": "br0", "model": "virtio", "mac": "02:00:00:00:00:01"});
+    world.guest(json!({"memory": 64, "disks": [{"size": 8, "source": "/d"}], "nics": [nic]})).await;
+    let path = format!("/guests/{G}");
+    let metrics = |kind: &str| format!("{path}/metrics/{kind}");
+    let off = world.get(&metrics("cpu")).await;
+    assert!(off.text().contains("shutoff") && off.status != 200, "{off:?}");
+
+    for (action, state) in
+        [("start", "running"), ("suspend", "paused"), ("suspend", "paused"), ("resume", "running")]
+    {
+        let job = world.act(action).await;
+        assert_eq!(job["Status"], "Complete", "{action}: {job}");
+        assert_eq!(world.get(&path).await.json()["state"], state, "{action}");
+    }
+    let cpu = world.get(&metrics("cpu")).await.is(200).json();
+    let cpus = cpu.as_array().unwrap();
+    assert!(!cpus.is_empty() && cpus.iter().all(|cpu| cpu["cpu_time"].as_f64() > Some(0.0)), "{cpu}");
+    let nics = world.get(&metrics("nic")).await.is(200).json();
+    assert_eq!((&nics["eth0"]["name"], nics["eth0"].as_object().unwrap().len()), (&json!("eth0"), 9));
+    assert_eq!(world.act("delete").await["Status"], "Complete");
+}
