@@ -176,6 +176,26 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_ledger_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.redb");
+        let (mut ledger, _) = Ledger::open(&path).unwrap();
+        ledger.commit(&[LedgerChange::Put(node(1))]).unwrap();
+        drop(ledger);
+        let whole = std::fs::read(&path).unwrap();
+        let mut foreign = whole.clone();
+        foreign[..64].fill(b'x');
+        for bytes in [&whole[..whole.len() / 2], &foreign, b"no ledger at all"] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Ledger::open(&path).err().expect("a damaged ledger opened");
+            assert!(matches!(error, Error::Store(_)), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "{error:?}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(Ledger::open(&path).unwrap().1, [node(1)]);
+    }
+
+    #[test]
     fn a_commit_that_failed_is_made_good_whether_or_not_it_took_effect() {
         for fault in [Fault::BeforeEffect, Fault::AfterEffect, Fault::Full] {
             let memory = MemoryDisk::new();

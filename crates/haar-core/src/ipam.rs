@@ -394,10 +394,22 @@ mod tests {
     }
 
     #[test]
-    fn a_two_address_subnet_hands_out_both() {
-        let mut pool = Pool::default();
-        pool.set_range(Some(&subnet("10.0.0.0/31", None, "10.0.0.0", "10.0.0.1")));
-        assert_eq!(fill(&mut pool), ["10.0.0.0", "10.0.0.1"]);
+    fn the_smallest_subnets_hand_out_all_they_have() {
+        for (cidr, start, end) in [
+            ("10.0.0.0/31", "10.0.0.0", "10.0.0.1"),
+            ("10.0.0.9/32", "10.0.0.9", "10.0.0.9"),
+            ("fd00::a/127", "fd00::a", "fd00::b"),
+            ("fd00::a/128", "fd00::a", "fd00::a"),
+        ] {
+            let spec = subnet(cidr, None, start, end);
+            assert_eq!(check_subnet(&spec), Ok(()), "{cidr}");
+            let mut pool = Pool::default();
+            pool.set_range(Some(&spec));
+            let wanted = if start == end { vec![start] } else { vec![start, end] };
+            assert_eq!(fill(&mut pool), wanted, "{cidr}");
+        }
+        let spec = subnet("10.0.0.9/32", Some("10.0.0.9"), "10.0.0.9", "10.0.0.9");
+        assert!(check_subnet(&spec).is_err(), "a gateway leaves nothing to a guest");
     }
 
     #[test]

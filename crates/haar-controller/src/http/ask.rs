@@ -4,9 +4,7 @@
 //! forget to check. Deliberately absent: any decision about the books.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::Request;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use haar_api::endpoint::{self, Access, Endpoint, Permission};
 use haar_api::problem::{ErrorCode, Problem};
@@ -14,10 +12,8 @@ use haar_core::fence::Revision;
 use haar_core::id::{HypervisorId, Kind, TokenId};
 use haar_core::name::Name;
 use haar_core::refusal::Refusal;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -27,8 +23,6 @@ use crate::auth::{self, Caller, Unknown};
 use crate::wire::Noun;
 use crate::wire::look::Look;
 
-/// How long a JSON body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
 /// Makes a POST that is sent again the same request.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The longest `Idempotency-Key`.
@@ -245,60 +239,6 @@ where
     }
 }
 
-/// Reads a JSON body of at most `limit` bytes.
-pub(crate) async fn read_json<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, No> {
-    require_media(request.headers(), "application/json")?;
-    let too_large = || No::of(ErrorCode::BodyTooLarge, format!("the body has more than {limit} bytes"));
-    let told =
-        request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if told.is_some_and(|told| told > limit) {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), limit).collect()).await;
-    let body = match collected {
-        Err(_) => return Err(No::of(ErrorCode::RequestTimeout, "the body did not arrive in time")),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(No::of(ErrorCode::BadJson, "the body ended before its length")),
-        Ok(Ok(collected)) => collected.to_bytes(),
-    };
-    let read = serde_json::from_slice(&body);
-    let is_list = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    match read {
-        // A list of values in the fields' order would be read, too; nobody means that.
-        Ok(_) if is_list => Err(no_object()),
-        Err(error) if is_list && error.is_data() => Err(no_object()),
-        read => read.map_err(|error| bad_json(&error)),
-    }
-}
-
-fn no_object() -> No {
-    No::of(ErrorCode::BadJson, "the body does not fit: it is a list, and this path takes an object")
-}
-
-/// Refuses a body of another media type.
-pub(crate) fn require_media(headers: &HeaderMap, wanted: &str) -> Result<(), No> {
-    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = given.split(';').next().unwrap_or_default().trim();
-    if media.eq_ignore_ascii_case(wanted) {
-        return Ok(());
-    }
-    let message = if given.is_empty() {
-        format!("say what the body is: Content-Type: {wanted}")
-    } else {
-        format!("the body is {}; this path takes {wanted}", shorten(given))
-    };
-    Err(No::of(ErrorCode::UnsupportedMediaType, message))
-}
-
-fn bad_json(error: &serde_json::Error) -> No {
-    let message = error.to_string();
-    if let Some(field) = unknown_field(&message) {
-        return No::of(ErrorCode::UnknownField, shorten(&message)).about(field);
-    }
-    let what = if error.is_data() { "the body does not fit" } else { "the body is not JSON" };
-    No::of(ErrorCode::BadJson, format!("{what}: {}", shorten(&message)))
-}
-
 fn bad_query(message: &str) -> No {
     let message = message.trim_start_matches("Failed to deserialize query string: ");
     match unknown_field(message) {
@@ -308,7 +248,7 @@ fn bad_query(message: &str) -> No {
 }
 
 /// serde's words for a field it does not know.
-fn unknown_field(message: &str) -> Option<String> {
+pub(crate) fn unknown_field(message: &str) -> Option<String> {
     let at = message.find("unknown field `")?;
     let rest = &message[at + "unknown field `".len()..];
     Some(shorten(rest.split('`').next()?))

@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
 use super::App;
-use super::ask::{Ask, require_media};
+use super::ask::Ask;
+use super::body::require_media;
 use super::noun::object;
 use super::reply::{No, Reply, empty, not_found, text};
 use crate::engine::{Failure, chain};

@@ -8,6 +8,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod ask;
+pub(crate) mod body;
 pub(crate) mod cloud;
 pub(crate) mod event;
 pub(crate) mod guest;

@@ -13,9 +13,11 @@ use haar_api::problem::ErrorCode;
 use haar_api::table::*;
 use haar_core::fleet::command::GuestAction;
 use haar_core::name::Name;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ask::{Ask, Prove, read_json, shorten};
+use super::ask::{Ask, Prove, shorten};
+use super::body::read_json;
 use super::handle::{AskedBy, RequestId};
 use super::noun::{delete, list, list_subnets, patch, post, put, show};
 use super::reply::{No, Reply};
@@ -171,7 +173,7 @@ impl Routes {
         E: Endpoint + 'static,
         E::Permission: Prove,
         E::Query: Send,
-        E::Body: DeserializeOwned + Send,
+        E::Body: DeserializeOwned + Serialize + Send,
         H: Fn(Ask<E>, E::Body) -> F + Copy + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {

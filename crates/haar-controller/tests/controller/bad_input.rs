@@ -41,6 +41,24 @@ async fn a_body_that_is_no_json_is_told_where() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_in_place_of_an_object_is_refused_at_every_depth() {
+    let cloud = Cloud::start().await;
+    let rule = json!({"source": "10.0.0.0/8", "portStart": 22, "protocol": "tcp"});
+    let listed = json!(["10.0.0.0/8", null, null, 22, 22, "tcp", "accept"]);
+    for (path, body, at) in [
+        ("/v1/hypervisors", json!({"name": "h", "overcommit": [1.0, 1.0, 1.0]}), "overcommit"),
+        ("/v1/fwgroups", json!({"name": "g", "rules": [rule, listed]}), "rules[1]"),
+    ] {
+        let reply = cloud.ask("POST", path).json(&body).send().await;
+        assert_eq!((reply.status, reply.code().as_str()), (400, "bad_json"), "{body}: {}", reply.text());
+        assert_eq!(reply.json()["fields"], json!([at]), "{}", reply.text());
+    }
+    let reply = cloud.ask("POST", "/v1/fwgroups").json(&json!({"name": "g", "rules": [rule]})).send().await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_field_or_parameter_that_is_not_known_is_named() {
     let cloud = Cloud::start().await;
     let body = json!({"name": "a", "cpu": 1, "memory": 64, "disk": 1, "colour": "red"});
@@ -104,6 +122,8 @@ async fn ranges_and_addresses_that_cannot_be_are_refused() {
     for (change, code, word) in [
         (json!({"cidr": "10.9.0.1/24"}), "bad_cidr", "did you mean 10.9.0.0/24"),
         (json!({"cidr": "10.9.0.0/33"}), "bad_cidr", "not a CIDR"),
+        (json!({"cidr": "fd00::1/64"}), "bad_cidr", "did you mean fd00::/64"),
+        (json!({"cidr": "fd00::/129"}), "bad_cidr", "not a CIDR"),
         (json!({"cidr": "ten"}), "bad_cidr", "not a CIDR"),
         (json!({"cidr": "0.0.0.0/0"}), "bad_subnet", "do not know"),
         (json!({"cidr": "127.0.0.0/8"}), "bad_subnet", "loopback"),
