@@ -101,18 +101,22 @@ pub enum Flaw {
 
 /// Beginnings that tell what a file really is: offset, bytes, name, what to do.
 const BEGINNINGS: [(usize, &[u8], &str, &str); 16] = {
-    const CONVERT: &str = "convert it with qemu-img convert -O qcow2 and import that";
+    const VMDK: &str = "make it qcow2 and import that:  qemu-img convert -f vmdk -O qcow2 FILE NEW.qcow2";
+    const VDI: &str = "make it qcow2 and import that:  qemu-img convert -f vdi -O qcow2 FILE NEW.qcow2";
+    const VHDX: &str = "make it qcow2 and import that:  qemu-img convert -f vhdx -O qcow2 FILE NEW.qcow2";
+    const VHD: &str = "make it qcow2 and import that:  qemu-img convert -f vpc -O qcow2 FILE NEW.qcow2";
+    const QED: &str = "make it qcow2 and import that:  qemu-img convert -f qed -O qcow2 FILE NEW.qcow2";
     const UNPACK: &str = "unpack it first and import what is inside";
     const SOURCE: &str = "check the image's source address";
     [
         (0, &qcow2_header::MAGIC, "a qcow2 image", "import it with format qcow2"),
-        (0, b"KDMV", "a VMDK image", CONVERT),
-        (0, b"COWD", "a VMDK image", CONVERT),
-        (0, b"# Disk DescriptorFile", "a VMDK descriptor", CONVERT),
-        (64, &[0x7f, 0x10, 0xda, 0xbe], "a VDI image", CONVERT),
-        (0, b"vhdxfile", "a VHDX image", CONVERT),
-        (0, b"conectix", "a VHD image", CONVERT),
-        (0, b"QED\0", "a QED image", CONVERT),
+        (0, b"KDMV", "a VMDK image", VMDK),
+        (0, b"COWD", "a VMDK image", VMDK),
+        (0, b"# Disk DescriptorFile", "a VMDK descriptor", VMDK),
+        (64, &[0x7f, 0x10, 0xda, 0xbe], "a VDI image", VDI),
+        (0, b"vhdxfile", "a VHDX image", VHDX),
+        (0, b"conectix", "a VHD image", VHD),
+        (0, b"QED\0", "a QED image", QED),
         (0, b"LUKS\xba\xbe", "an encrypted LUKS volume", "decrypt it and import that"),
         (0, &[0x1f, 0x8b], "compressed with gzip", UNPACK),
         (0, &[0xfd, b'7', b'z', b'X', b'Z', 0], "compressed with xz", UNPACK),

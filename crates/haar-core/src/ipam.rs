@@ -169,6 +169,12 @@ impl Pool {
         inside.or_else(later).or_else(wrapped).map(|number| range.address(number))
     }
 
+    /// The last free address of the range: the one that is handed out latest.
+    pub fn last_free(&self) -> Option<IpAddr> {
+        let range = self.range.as_ref()?;
+        self.free.values().next_back().map(|number| range.address(*number))
+    }
+
     /// Who holds an address.
     pub fn holder(&self, address: IpAddr) -> Option<GuestId> {
         self.held.get(&address).copied()

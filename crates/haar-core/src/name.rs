@@ -67,6 +67,46 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The one of these names that was probably meant: off by a typing error or two, or beginning with this one.
+    /// Of very many names only the first [`MOST_COMPARED`] are looked at.
+    pub fn closest<'a>(&self, names: impl Iterator<Item = &'a Name>) -> Option<&'a Name> {
+        let wanted = self.0.as_bytes();
+        let most = (wanted.len() / 2).min(MOST_ERRORS);
+        let rank = |name: &'a Name| {
+            let text = name.0.as_bytes();
+            let errors =
+                if text.len().abs_diff(wanted.len()) <= most { errors(wanted, text) } else { usize::MAX };
+            let errors = if text.starts_with(wanted) { errors.min(MOST_ERRORS) } else { errors };
+            (errors <= most || text.starts_with(wanted)).then_some((errors, name))
+        };
+        names.take(MOST_COMPARED).filter_map(rank).min().map(|(_, name)| name)
+    }
+}
+
+/// More typing errors than these make another word.
+const MOST_ERRORS: usize = 2;
+/// So many names are compared for one tip.
+const MOST_COMPARED: usize = 4096;
+
+/// How many letters were left out, added, mistaken for another, or swapped with the next.
+fn errors(one: &[u8], other: &[u8]) -> usize {
+    let mut before = vec![0; other.len() + 1];
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (row, letter) in one.iter().enumerate() {
+        let mut this = vec![row + 1];
+        for (column, against) in other.iter().enumerate() {
+            let mistaken = last[column] + usize::from(letter != against);
+            let mut fewest = mistaken.min(last[column + 1] + 1).min(this[column] + 1);
+            let is_swap = row > 0 && column > 0 && *letter == other[column - 1] && one[row - 1] == *against;
+            if is_swap {
+                fewest = fewest.min(before[column - 1] + 1);
+            }
+            this.push(fewest);
+        }
+        before = std::mem::replace(&mut last, this);
+    }
+    last[other.len()]
 }
 
 impl std::fmt::Display for Name {
@@ -108,5 +148,20 @@ mod tests {
         assert!(matches!(Name::new("a/b"), Err(BadName::Character { character: '/', .. })));
         assert!(matches!(Name::new("-a"), Err(BadName::Dash(_))));
         assert!(matches!(Name::new("6f1a2c9e0d6b4f7c8a1b2c3d4e5f6071"), Err(BadName::Uuid(_))));
+    }
+
+    #[test]
+    fn the_name_that_was_probably_meant_is_found() {
+        let names: Vec<Name> =
+            ["db", "debian-12", "web", "web-2", "x"].map(|name| Name::new(name).unwrap()).into();
+        let meant = |text: &str| Name::new(text).unwrap().closest(names.iter()).map(Name::as_str);
+        for (typed, name) in
+            [("wbe", "web"), ("weeb", "web"), ("debain-21", "debian-12"), ("debian", "debian-12")]
+        {
+            assert_eq!(meant(typed), Some(name), "{typed}");
+        }
+        for typed in ["mail", "y", "xyz", "database"] {
+            assert_eq!(meant(typed), None, "{typed}");
+        }
     }
 }

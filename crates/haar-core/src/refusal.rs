@@ -19,12 +19,14 @@ use crate::units::Resources;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such thing.
-    #[error("there is no {kind} `{reference}`")]
+    #[error("there is no {kind} `{reference}`{}; see  haar {kind} list", did_you_mean(closest.as_ref()))]
     NotFound {
         /// What was looked for.
         kind: Kind,
         /// Its id or name as given.
         reference: String,
+        /// The name that comes closest to it.
+        closest: Option<Name>,
     },
     /// Another has that name.
     #[error("there is already a {kind} named `{name}` in project `{project}`; choose another name")]
@@ -210,6 +212,10 @@ pub enum Refusal {
     /// Two ranges overlap in the controller's own choice, and similar.
     #[error("{0} overlaps a range in use")]
     RangeTaken(Cidr),
+}
+
+fn did_you_mean(closest: Option<&Name>) -> String {
+    closest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 fn more_users(more: usize) -> String {

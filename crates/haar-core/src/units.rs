@@ -26,7 +26,13 @@ impl MiB {
 
 impl std::fmt::Display for MiB {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 >= 1024 && self.0.is_multiple_of(1024) {
+        const TIB: u64 = 1 << 20;
+        if self.0 >= TIB && self.0.is_multiple_of(TIB) {
+            write!(f, "{} TiB", self.0 / TIB)
+        } else if self.0 >= TIB {
+            // A tenth of a TiB is 102 GiB: too coarse by itself.
+            write!(f, "{}.{:02} TiB", self.0 / TIB, self.0 % TIB * 100 / TIB)
+        } else if self.0 >= 1024 && self.0.is_multiple_of(1024) {
             write!(f, "{} GiB", self.0 / 1024)
         } else if self.0 >= 10 * 1024 {
             write!(f, "{}.{} GiB", self.0 / 1024, self.0 % 1024 * 10 / 1024)
@@ -91,6 +97,9 @@ mod tests {
         assert_eq!(MiB(512).to_string(), "512 MiB");
         assert_eq!(MiB(2048).to_string(), "2 GiB");
         assert_eq!(MiB(10 * 1024 + 512).to_string(), "10.5 GiB");
-        assert_eq!(MiB(u64::MAX).to_string(), "18014398509481983.9 GiB");
+        assert_eq!(MiB(1023 * 1024).to_string(), "1023 GiB");
+        assert_eq!(MiB(2 << 20).to_string(), "2 TiB");
+        assert_eq!(MiB(1100 * 1024).to_string(), "1.07 TiB");
+        assert_eq!(MiB(u64::MAX).to_string(), "17592186044415.99 TiB");
     }
 }

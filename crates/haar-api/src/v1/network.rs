@@ -110,7 +110,8 @@ pub struct SubnetCreate {
     pub network: Ref,
     /// The range as a whole, such as `10.77.0.0/24`.
     pub cidr: String,
-    /// Router's address: the bridge's own on each hypervisor; never handed out.
+    /// Router's address: the bridge's own on each hypervisor; never handed out. When left out, the range's first
+    /// usable one in a network with NAT, else none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     /// First address handed out, inclusive; the range's first usable one when left out.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::App;
-use super::reply::{No, not_found};
+use super::reply::No;
 use crate::auth::{self, Caller, Unknown};
 use crate::wire::Noun;
 use crate::wire::look::Look;
@@ -166,7 +166,8 @@ where
         }
         let name = Name::new(self.param()).map_err(Refusal::from)?;
         let project = crate::wire::project(project.cloned())?;
-        look.fleet.find(kind, &project, &name).ok_or_else(|| not_found(kind, &name))
+        let found = look.fleet.find(kind, &project, &name);
+        found.ok_or_else(|| look.fleet.no_such_name(kind, &project, &name).into())
     }
 
     /// Refuses an `Idempotency-Key` where it would be ignored: who sends one counts on it.

@@ -81,7 +81,7 @@ impl From<haar_store::Error> for No {
 
 /// There is no such thing.
 pub(crate) fn not_found(kind: Kind, reference: &impl ToString) -> No {
-    Refusal::NotFound { kind, reference: reference.to_string() }.into()
+    Refusal::NotFound { kind, reference: reference.to_string(), closest: None }.into()
 }
 
 /// A JSON answer.

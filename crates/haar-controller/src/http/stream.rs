@@ -12,7 +12,7 @@ use axum::response::Response;
 use haar_api::feed::StreamKind;
 use haar_api::problem::ErrorCode;
 use haar_api::table::{AgentStream, GuestConsole, GuestLog};
-use haar_core::guest::Place;
+use haar_core::guest::{Place, State};
 use haar_core::id::{GuestId, Kind, TokenId};
 use haar_core::refusal::Refusal;
 use http::StatusCode;
@@ -37,6 +37,7 @@ pub(crate) async fn console(ask: Ask<GuestConsole>, mut request: Request) -> Rep
     let client = upgrade(&ask.headers, &mut request)?;
     let app = &ask.app;
     let guest = GuestId(app.look(|look| ask.resolve(Kind::Guest, ask.query.project.as_ref(), look))?);
+    refuse_one_that_is_off(app, guest)?;
     let wanted = Wanted { guest, kind: StreamKind::Console, tail: None, follow: false };
     let agent = agent_end(app, wanted).await?;
     let ended = until_over(app, ask.who.token, agent.token);
@@ -135,6 +136,19 @@ async fn agent_end(app: &App, wanted: Wanted) -> Result<Dialled, No> {
         },
         () = app.stopping.cancelled() => Err(No::of(ErrorCode::NotReady, "the controller is stopping")),
     }
+}
+
+/// The console of a guest that is off would only close at once, without a word.
+fn refuse_one_that_is_off(app: &App, guest: GuestId) -> Result<(), No> {
+    let record =
+        app.look(|look| look.fleet.guest(guest).cloned()).ok_or_else(|| not_found(Kind::Guest, &guest))?;
+    let name = &record.spec.name;
+    let next = match record.state {
+        State::Stopped => format!("its console is silent; start it:  haar guest start {name}"),
+        State::Lost => format!("it has no console; make it anew, empty:  haar guest recreate {name}"),
+        _ => return Ok(()),
+    };
+    Err(Refusal::WrongState { guest: name.clone(), state: record.state.as_str(), next }.into())
 }
 
 fn placed(app: &App, guest: GuestId) -> Result<(String, Place), No> {

@@ -97,7 +97,7 @@ pub(crate) fn resolve(fleet: &Fleet, kind: Kind, reference: &Ref, project: &Name
     let name = Name::new(text)?;
     let found = fleet.find(kind, project, &name);
     let found = found.or_else(|| fleet.find(kind, &Name::default_project(), &name));
-    found.ok_or_else(|| Refusal::NotFound { kind, reference: text.to_owned() })
+    found.ok_or_else(|| fleet.no_such_name(kind, project, &name))
 }
 
 /// The same for a reference that may be left out.

@@ -95,13 +95,17 @@ impl Makeable for Subnets {
         let project = project(body.project)?;
         let cidr: Cidr = body.cidr.parse()?;
         let (first, last) = usable(cidr);
+        let network = resolve(look.fleet, Kind::Network, &body.network, &project)?.into();
+        // What NAT is done for needs a way there: without a gateway nobody would reach the guests, nor they anybody.
+        let has_nat = look.fleet.network(network).is_some_and(|network| network.spec.nat);
+        let chosen = has_nat.then_some(first);
         let spec = SubnetSpec {
             name: Name::new(body.name)?,
-            network: resolve(look.fleet, Kind::Network, &body.network, &project)?.into(),
+            network,
             project,
             metadata: body.metadata,
             cidr,
-            gateway: address_some("gateway", body.gateway.as_ref())?,
+            gateway: address_some("gateway", body.gateway.as_ref())?.or(chosen),
             start: address_some("start", body.start.as_ref())?.unwrap_or(first),
             end: address_some("end", body.end.as_ref())?.unwrap_or(last),
             dns: dns(&body.dns)?,

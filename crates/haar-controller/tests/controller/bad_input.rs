@@ -107,7 +107,7 @@ async fn bad_names_and_ids_are_refused() {
     body["flavor"] = json!("none");
     let (status, code, message) = refused(&cloud, "POST", "/v1/guests", &body).await;
     assert_eq!((status, code.as_str()), (404, "not_found"));
-    assert_eq!(message, "there is no flavor `none`");
+    assert_eq!(message, "there is no flavor `none`; see  haar flavor list");
     cloud.stop().await;
 }
 

@@ -250,7 +250,7 @@ pub(super) fn bad_field(field: &'static str, problem: impl Into<String>) -> Refu
 
 /// A refusal for what is not there.
 pub(super) fn not_found(kind: Kind, id: impl std::fmt::Display) -> Refusal {
-    Refusal::NotFound { kind, reference: id.to_string() }
+    Refusal::NotFound { kind, reference: id.to_string(), closest: None }
 }
 
 /// Refuses when the caller knows another revision than the present one.

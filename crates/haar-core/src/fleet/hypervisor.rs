@@ -228,7 +228,7 @@ fn check(draft: &Draft<'_>, id: HypervisorId, spec: &HypervisorSpec) -> Result<(
     }
     for (listed, bridge) in &spec.subnets {
         if draft.fleet.subnet(*listed).is_none() {
-            return Err(Refusal::NotFound { kind: Kind::Subnet, reference: listed.to_string() });
+            return Err(not_found(Kind::Subnet, listed));
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if bridge.len() > 15 || !bridge.chars().all(plain) {

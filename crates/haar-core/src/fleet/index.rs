@@ -114,6 +114,10 @@ impl Index {
         self.names.get(&kind)?.get(project)?.get(name).copied()
     }
 
+    pub(super) fn names(&self, kind: Kind, project: &Name) -> impl Iterator<Item = &Name> {
+        self.names.get(&kind).and_then(|projects| projects.get(project)).into_iter().flat_map(BTreeMap::keys)
+    }
+
     pub(super) fn used(&self, hypervisor: HypervisorId) -> Resources {
         self.used.get(&hypervisor).copied().unwrap_or_default()
     }

@@ -75,20 +75,24 @@ fn check(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Result<(), Refus
     check_subnet(spec)?;
     refuse_overlap(draft, id, spec, network)?;
     draft.name_is_free(Kind::Subnet, id.0, &spec.project, &spec.name)?;
-    let held = draft.fleet.index.pools.get(&id);
-    for (address, guest) in held.into_iter().flat_map(Pool::held) {
+    let Some(pool) = draft.fleet.index.pools.get(&id) else { return Ok(()) };
+    for (address, guest) in pool.held() {
         let why = match Pool::usable(spec, address) {
             Ok(()) => continue,
-            Err(Unavailable::Reserved) => "would be a network, broadcast or gateway address",
-            Err(_) => "would lie outside the range",
+            Err(Unavailable::Reserved) if spec.gateway == Some(address) => not_the_gateway(pool),
+            Err(Unavailable::Reserved) => "and would be the network's or the broadcast address".to_owned(),
+            Err(_) => "and would lie outside the range".to_owned(),
         };
         let name = draft.fleet.guest(guest).map_or(guest.to_string(), |guest| guest.spec.name.to_string());
-        return Err(Refusal::AddressUnavailable {
-            address,
-            why: format!("is held by guest `{name}` and {why}"),
-        });
+        return Err(Refusal::AddressUnavailable { address, why: format!("is held by guest `{name}` {why}") });
     }
     Ok(())
+}
+
+/// Why a guest's address is no gateway, and which one could be.
+fn not_the_gateway(pool: &Pool) -> String {
+    let instead = pool.last_free().map(|free| format!("; take a free one as gateway, such as {free}"));
+    format!("and cannot be the gateway too{}", instead.unwrap_or_default())
 }
 
 /// Refuses a range that meets another one of the same network, or of a network that can be on the same

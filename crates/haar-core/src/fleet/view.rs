@@ -20,6 +20,7 @@ use crate::ipam::AddressCount;
 use crate::job::Job;
 use crate::name::Name;
 use crate::network::{Network, Subnet};
+use crate::refusal::Refusal;
 use crate::schedule::Load;
 use crate::token::Token;
 use crate::units::Resources;
@@ -75,6 +76,12 @@ impl Fleet {
     /// Who has this name. Tokens lie in the default project; configuration and jobs have no names.
     pub fn find(&self, kind: Kind, project: &Name, name: &Name) -> Option<Uuid> {
         self.index.find(kind, project, name)
+    }
+
+    /// The refusal of a name that nothing of this kind has in this project, with the one that comes closest.
+    pub fn no_such_name(&self, kind: Kind, project: &Name, name: &Name) -> Refusal {
+        let closest = name.closest(self.index.names(kind, project)).cloned();
+        Refusal::NotFound { kind, reference: name.to_string(), closest }
     }
 
     /// The token with this hash (SHA-256 of the secret, lower-case hex).
