@@ -15,6 +15,12 @@ fn main() -> ExitCode {
     {
         return (mode.main)(&words[1..]);
     }
+    if let [help, word, ..] = words.as_slice()
+        && help == "help"
+        && let Some(mode) = modes::MODES.iter().find(|mode| mode.word == word)
+    {
+        return (mode.main)(&["--help".to_owned()]);
+    }
     if let Some((first, rest)) = words.split_first()
         && first == cli::completion::ASK
     {

@@ -10,7 +10,10 @@ mod process;
 mod storage;
 mod up;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use crate::cli::credentials::{self, Credentials, DEFAULT_CLOUD};
 
 /// A mode.
 pub(crate) struct Mode {
@@ -54,13 +57,24 @@ pub(crate) const MODES: &[Mode] = &[
     },
 ];
 
+/// Where a cloud's data are unless said.
+const USUAL_DATA: &str = "/var/lib/haar";
+
 /// The word for another data folder than the usual one, as a person would type it.
-fn data_words(data: &std::path::Path) -> String {
-    if data == std::path::Path::new("/var/lib/haar") {
-        String::new()
-    } else {
-        format!(" --data {}", data.display())
-    }
+pub(crate) fn data_words(data: &Path) -> String {
+    if data == Path::new(USUAL_DATA) { String::new() } else { format!(" --data {}", data.display()) }
+}
+
+/// The data folder of the cloud that the command line would speak to, when `haar up` saved it here.
+fn saved_data() -> Option<PathBuf> {
+    let credentials = Credentials::load(&credentials::path().ok()?).ok()?;
+    let named = std::env::var("HAAR_CLOUD").ok().filter(|name| !name.is_empty());
+    credentials.clouds.get(named.as_deref().unwrap_or(DEFAULT_CLOUD))?.data.clone()
+}
+
+/// A range for a network that meets none of these, and no route of this machine.
+pub(crate) fn free_range(taken: &[ipnet::IpNet]) -> Option<haar_core::address::Cidr> {
+    machine::free_range(taken)
 }
 
 /// The modes as they stand in `haar help`; empty when there are none.

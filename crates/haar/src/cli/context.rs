@@ -1,5 +1,7 @@
 //! Which controller is spoken to, with which token, in which form the answer is printed.
 
+use std::path::PathBuf;
+
 use haar_api::client::Client;
 
 use super::Global;
@@ -18,6 +20,32 @@ pub(crate) struct Context {
     pub(crate) project: Option<String>,
     /// The cloud's name, for files kept per cloud.
     pub(crate) cloud: String,
+    /// Where address and token came from.
+    pub(crate) origin: Origin,
+}
+
+/// Where address and token came from, for whoever must mend them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The address asked.
+    pub(crate) url: String,
+    /// Whether the address was said, and is not a saved cloud's.
+    pub(crate) is_said: bool,
+    /// Whose the token is.
+    pub(crate) token: TokenFrom,
+    /// The data folder, when the cloud was started on this machine.
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Where a token came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenFrom {
+    /// `HAAR_TOKEN`.
+    Environment,
+    /// The saved cloud of this name.
+    Saved(String),
+    /// None was sent.
+    Nowhere,
 }
 
 impl Context {
@@ -27,10 +55,11 @@ impl Context {
         let environment = std::env::var("HAAR_TOKEN").ok().filter(|token| !token.is_empty());
         let chosen = choose(&saved, global.url.as_deref(), global.cloud.as_deref(), environment)?;
         Ok(Context {
-            client: Client::new(&chosen.url, chosen.token)?,
+            client: Client::new(&chosen.origin.url, chosen.token)?,
             format: global.output,
             project: global.project,
             cloud: chosen.cloud,
+            origin: chosen.origin,
         })
     }
 
@@ -54,8 +83,8 @@ fn load() -> Result<Credentials, Failure> {
 #[derive(Debug, PartialEq, Eq)]
 struct Chosen {
     cloud: String,
-    url: String,
     token: Option<String>,
+    origin: Origin,
 }
 
 /// An address given by hand wins over a saved cloud's. A saved token goes only to its own cloud's address.
@@ -66,19 +95,14 @@ fn choose(
     token: Option<String>,
 ) -> Result<Chosen, Failure> {
     let name = cloud.unwrap_or(DEFAULT_CLOUD);
-    let named = saved.clouds.get(name);
+    let named = saved.clouds.get_key_value(name);
     if let Some(url) = url {
-        let same = |cloud: &SavedCloud| cloud.url.trim_end_matches('/') == url.trim_end_matches('/');
-        let mut known = named.into_iter().chain(saved.clouds.values());
-        let token = token.or_else(|| known.find(|cloud| same(cloud)).map(|cloud| cloud.token.clone()));
-        return Ok(Chosen { cloud: name.to_owned(), url: url.to_owned(), token });
+        let same = |known: &SavedCloud| known.url.trim_end_matches('/') == url.trim_end_matches('/');
+        let mut known = named.into_iter().chain(&saved.clouds);
+        return Ok(chosen(name, url, true, token, known.find(|(_, known)| same(known))));
     }
     match (named, cloud) {
-        (Some(named), _) => Ok(Chosen {
-            cloud: name.to_owned(),
-            url: named.url.clone(),
-            token: token.or_else(|| Some(named.token.clone())),
-        }),
+        (Some((_, cloud)), _) => Ok(chosen(name, &cloud.url, false, token, named)),
         (None, Some(_)) => {
             let names: Vec<&str> = saved.clouds.keys().map(String::as_str).collect();
             let known = if names.is_empty() { "none is saved".to_owned() } else { names.join(", ") };
@@ -91,13 +115,38 @@ fn choose(
     }
 }
 
+/// A token given by hand wins over that of the saved cloud at this address.
+fn chosen(
+    name: &str,
+    url: &str,
+    is_said: bool,
+    token: Option<String>,
+    saved: Option<(&String, &SavedCloud)>,
+) -> Chosen {
+    let from = match (&token, saved) {
+        (Some(_), _) => TokenFrom::Environment,
+        (None, Some((name, _))) => TokenFrom::Saved(name.clone()),
+        (None, None) => TokenFrom::Nowhere,
+    };
+    let data = saved.and_then(|(_, cloud)| cloud.data.clone());
+    Chosen {
+        cloud: name.to_owned(),
+        token: token.or_else(|| saved.map(|(_, cloud)| cloud.token.clone())),
+        origin: Origin { url: url.to_owned(), is_said, token: from, data },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn saved() -> Credentials {
-        let cloud =
-            |url: &str, token: &str| SavedCloud { url: url.to_owned(), token: token.to_owned(), id: None };
+        let cloud = |url: &str, token: &str| SavedCloud {
+            url: url.to_owned(),
+            token: token.to_owned(),
+            id: None,
+            data: None,
+        };
         let clouds = [
             ("default".to_owned(), cloud("http://here:1", "here")),
             ("lab".to_owned(), cloud("http://lab:2", "lab")),
@@ -107,7 +156,7 @@ mod tests {
 
     fn chosen(url: Option<&str>, cloud: Option<&str>, token: Option<&str>) -> (String, Option<String>) {
         let chosen = choose(&saved(), url, cloud, token.map(str::to_owned)).unwrap();
-        (chosen.url, chosen.token)
+        (chosen.origin.url, chosen.token)
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! url = "http://127.0.0.1:8600"
 //! token = "…"
 //! id = "3f2b8c14-…"
+//! data = "/var/lib/haar"
 //! ```
 //! The id tells clouds apart that were at one address one after the other.
 
@@ -39,6 +40,9 @@ pub(crate) struct SavedCloud {
     /// Which cloud it is; whoever saved it did not say so when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
+    /// Its data folder on this machine, where `haar up` saved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for SavedCloud {
@@ -141,8 +145,12 @@ mod tests {
         assert_eq!(Credentials::load(&path).unwrap(), Credentials::default());
 
         let mut credentials = Credentials::default();
-        let cloud =
-            SavedCloud { url: "http://127.0.0.1:8600".to_owned(), token: "secret".to_owned(), id: None };
+        let cloud = SavedCloud {
+            url: "http://127.0.0.1:8600".to_owned(),
+            token: "secret".to_owned(),
+            id: None,
+            data: None,
+        };
         credentials.clouds.insert(DEFAULT_CLOUD.to_owned(), cloud.clone());
         credentials.save(&path).unwrap();
         assert_eq!(Credentials::load(&path).unwrap(), credentials);

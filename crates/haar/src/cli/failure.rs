@@ -23,6 +23,10 @@ pub(crate) enum Failure {
     Local(String, Box<dyn Error + Send + Sync>),
     /// It was done, and what it found is bad; everything was said already.
     Said,
+    /// One of these, and lines about what to do.
+    Advised(Box<Failure>, Vec<String>),
+    /// A program that was run in our stead ended with this code, and said why.
+    Ended(u8),
 }
 
 /// Ends the process over words that cannot be meant, or that asked for help. Help goes to stdout as it is; what is
@@ -77,7 +81,7 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         match (self, format) {
-            (Failure::Said, _) => {}
+            (Failure::Said | Failure::Ended(_), _) => {}
             (_, Format::Json) => {
                 let json = serde_json::to_string_pretty(&self.problem());
                 eprintln!("{}", json.unwrap_or_else(|error| error.to_string()));
@@ -91,6 +95,8 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
+            Failure::Ended(code) => *code,
+            Failure::Advised(failure, _) => failure.code(),
             Failure::Job(_) | Failure::Local(..) | Failure::Said => 1,
             Failure::Client(error) => match error {
                 ClientError::Problem(problem) => exit_code(problem),
@@ -108,7 +114,11 @@ impl Failure {
             Failure::Client(error) => format!("error: {}\n", chain(error)),
             Failure::Local(tried, error) => format!("error: {tried}: {}\n", chain(error.as_ref())),
             Failure::Usage(text) => format!("error: {text}\n"),
-            Failure::Said => String::new(),
+            Failure::Advised(failure, advice) => {
+                let lines = advice.iter().map(|line| format!("   {line}\n"));
+                lines.fold(failure.text(), |text, line| text + &line)
+            }
+            Failure::Said | Failure::Ended(_) => String::new(),
         }
     }
 
@@ -125,7 +135,8 @@ impl Failure {
             Failure::Client(error) => local("client", chain(error)),
             Failure::Usage(text) => local("usage", text.clone()),
             Failure::Local(tried, error) => local("local", format!("{tried}: {}", chain(error.as_ref()))),
-            Failure::Said => local("failed", String::new()),
+            Failure::Advised(failure, _) => failure.problem(),
+            Failure::Said | Failure::Ended(_) => local("failed", String::new()),
         }
     }
 }

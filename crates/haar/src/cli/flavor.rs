@@ -179,7 +179,13 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     };
     let call = context.client.request::<t::FlavorSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &line(&answered.value, "changed"))
+    let after = &answered.value;
+    let said = if after.revision == read.value.revision {
+        noun::changed::<Flavors>(&after.name, read.value.revision, after.revision)
+    } else {
+        line(after, "changed")
+    };
+    noun::said(context, &answered, &said)
 }
 
 fn line(view: &FlavorView, done: &str) -> String {

@@ -122,6 +122,44 @@ pub(crate) struct SetWords {
     /// Take it out of its firewall group
     #[arg(long)]
     no_fwgroup: bool,
+    #[command(flatten)]
+    fixed: FixedWords,
+}
+
+/// What a guest has for life: taken so that it can be said, for a tip about the nearest option would mislead.
+#[derive(Debug, clap::Args)]
+struct FixedWords {
+    #[arg(long, hide = true)]
+    flavor: Option<String>,
+    #[arg(long, hide = true)]
+    image: Option<String>,
+    #[arg(long, hide = true)]
+    network: Option<String>,
+    #[arg(long, hide = true)]
+    address: Option<String>,
+    #[arg(long, hide = true)]
+    hypervisor: Option<String>,
+}
+
+impl FixedWords {
+    /// Refuses the first of them that was given.
+    fn refuse(&self, guest: &str) -> Result<(), Failure> {
+        let all = [
+            ("flavor", &self.flavor),
+            ("image", &self.image),
+            ("network", &self.network),
+            ("address", &self.address),
+            ("hypervisor", &self.hypervisor),
+        ];
+        let Some((what, value)) = all.iter().find_map(|(what, given)| Some((what, (*given).as_ref()?)))
+        else {
+            return Ok(());
+        };
+        Err(Failure::Usage(format!(
+            "a guest's {what} is fixed when it is made, so {guest} keeps its own; make another guest:  \
+             haar guest create NAME --{what} {value}"
+        )))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -267,6 +305,7 @@ async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
+    words.fixed.refuse(&words.guest)?;
     let read = noun::read::<Guests, t::GuestShow>(context, &words.guest).await?;
     let fwgroup = match (noun::resolve_if::<FwGroups>(context, words.fwgroup).await?, words.no_fwgroup) {
         (Some(group), _) => Some(Some(Ref(group))),
@@ -281,7 +320,8 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     };
     let call = context.client.request::<t::GuestSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &format!("guest {} changed", answered.value.name))
+    let after = &answered.value;
+    noun::said(context, &answered, &noun::changed::<Guests>(&after.name, read.value.revision, after.revision))
 }
 
 fn no_wait(context: &Context) -> RefWaitQuery {

@@ -263,7 +263,9 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     };
     let call = context.client.request::<t::HypervisorSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &format!("hypervisor {} changed", answered.value.name))
+    let after = &answered.value;
+    let line = noun::changed::<Hypervisors>(&after.name, read.value.revision, after.revision);
+    noun::said(context, &answered, &line)
 }
 
 /// Ids of subnets, and the bridges they are on.

@@ -178,5 +178,6 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let patch = ImagePatch { name: words.name, metadata: words.labels.applied_to(&read.value.metadata) };
     let call = context.client.request::<t::ImageSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &format!("image {} changed", answered.value.name))
+    let after = &answered.value;
+    noun::said(context, &answered, &noun::changed::<Images>(&after.name, read.value.revision, after.revision))
 }

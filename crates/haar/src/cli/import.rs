@@ -63,9 +63,17 @@ pub(crate) async fn run(context: &Context, words: Words) -> Result<(), Failure> 
 /// The format a name's ending tells.
 fn format_of(source: &str) -> Result<ImageFormat, Failure> {
     let path = source.split(['?', '#']).next().unwrap_or(source);
-    match Path::new(path).extension().and_then(|ending| ending.to_str()).map(str::to_lowercase).as_deref() {
+    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).map(str::to_lowercase);
+    match ending.as_deref() {
         Some("qcow2") => Ok(ImageFormat::Qcow2),
         Some("raw") => Ok(ImageFormat::Raw),
+        // What qemu-img calls them is not always their ending.
+        Some(other @ ("vmdk" | "vdi" | "vhdx" | "vhd")) => Err(Failure::Usage(format!(
+            "{source} is called {other}, which Haar does not take; make it qcow2 and import that:  \
+             qemu-img convert -f {} -O qcow2 {source} {}.qcow2",
+            if other == "vhd" { "vpc" } else { other },
+            Path::new(path).with_extension("").display()
+        ))),
         _ => Err(Failure::Usage(format!(
             "the name of {source} does not tell its format; say --format qcow2 or --format raw \
              (`qemu-img info` shows which)"

@@ -35,7 +35,11 @@ pub(crate) async fn save(global: &Global, _: &Words) -> Result<(), Failure> {
     let path = credentials::path().map_err(unusable)?;
     let mut saved = Credentials::load(&path).map_err(unusable)?;
     let id = Some(who.cloud.to_string());
-    saved.clouds.insert(name.clone(), SavedCloud { url: url.trim_end_matches('/').to_owned(), token, id });
+    // Another token for the same cloud does not move it.
+    let data = saved.clouds.get(&name).filter(|known| known.id == id).and_then(|known| known.data.clone());
+    saved
+        .clouds
+        .insert(name.clone(), SavedCloud { url: url.trim_end_matches('/').to_owned(), token, id, data });
     saved.save(&path).map_err(unusable)?;
     if global.output == Format::Json {
         return output::json_bytes(&answered.body);

@@ -4,6 +4,7 @@
 //! caller can act on: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 not allowed, 6 unreachable.
 //! Deliberately absent: anything that is not a request to the API, but for saving credentials.
 
+mod advice;
 pub(crate) mod completion;
 mod config;
 mod console;
@@ -169,22 +170,27 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         _ => {}
     }
     let context = Context::connect(global)?;
-    match cli.command {
-        Command::Guest(verb) => Box::pin(guest::run(&context, verb)).await,
-        Command::Ssh(words) => ssh::run(&context, &words).await,
-        Command::Image(verb) => Box::pin(image::run(&context, verb)).await,
-        Command::Flavor(verb) => flavor::run(&context, verb).await,
-        Command::Network(verb) => network::run(&context, verb).await,
-        Command::Subnet(verb) => subnet::run(&context, verb).await,
-        Command::Fwgroup(verb) => fwgroup::run(&context, verb).await,
-        Command::Hypervisor(verb) => hypervisor::run(&context, verb).await,
-        Command::Job(verb) => job::run(&context, verb).await,
-        Command::Status => status::status(&context).await,
-        Command::Capacity => status::capacity(&context).await,
-        Command::Check => status::check(&context).await,
-        Command::Events(words) => events::run(&context, &words).await,
-        Command::Config(verb) => config::run(&context, verb).await,
-        Command::Token(verb) => token::run(&context, verb).await,
+    let done = carry_out(&context, cli.command).await;
+    done.map_err(|failure| advice::with_next_step(failure, &context.origin))
+}
+
+async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Guest(verb) => Box::pin(guest::run(context, verb)).await,
+        Command::Ssh(words) => ssh::run(context, &words).await,
+        Command::Image(verb) => Box::pin(image::run(context, verb)).await,
+        Command::Flavor(verb) => flavor::run(context, verb).await,
+        Command::Network(verb) => network::run(context, verb).await,
+        Command::Subnet(verb) => subnet::run(context, verb).await,
+        Command::Fwgroup(verb) => fwgroup::run(context, verb).await,
+        Command::Hypervisor(verb) => hypervisor::run(context, verb).await,
+        Command::Job(verb) => job::run(context, verb).await,
+        Command::Status => status::status(context).await,
+        Command::Capacity => status::capacity(context).await,
+        Command::Check => status::check(context).await,
+        Command::Events(words) => events::run(context, &words).await,
+        Command::Config(verb) => config::run(context, verb).await,
+        Command::Token(verb) => token::run(context, verb).await,
         Command::Login(_) | Command::Completion(_) => Ok(()),
     }
 }

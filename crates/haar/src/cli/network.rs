@@ -1,7 +1,8 @@
 //! `haar network`: what guests are plugged into.
 
 use haar_api::table as t;
-use haar_api::v1::{NetworkCreate, NetworkPatch, NetworkReach, NetworkView, Time};
+use haar_api::v1::{NetworkCreate, NetworkPatch, NetworkReach, NetworkView, SubnetListQuery, Time};
+use ipnet::IpNet;
 use uuid::Uuid;
 
 use super::context::Context;
@@ -9,12 +10,16 @@ use super::failure::Failure;
 use super::labels::{self, Label, LabelChanges};
 use super::noun::{self, ListWords, Noun};
 use super::output;
+use super::subnet::{self, Subnets};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Make a network
     #[command(
-        after_help = "Examples:\n  haar network create lab --nat\n  haar subnet create lab --network lab --cidr 10.78.0.0/24 --gateway 10.78.0.1"
+        after_help = "Guests of one network reach each other, and nothing passes between two networks of a cloud. With --nat they\n\
+                      reach the outside too, which cannot begin talks with them; the hypervisor itself reaches the guests of\n\
+                      every network whose subnet has a gateway.\n\n\
+                      Examples:\n  haar network create lab --nat\n  haar subnet create lab --network lab --cidr 10.78.0.0/24"
     )]
     Create(CreateWords),
     /// List networks
@@ -168,11 +173,22 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         reach: words.reach.into(),
     };
     let answered = context.client.request::<t::NetworkPost>(&[]).send(&body).await?;
-    let name = &answered.value.name;
-    let line = format!(
-        "network {name} made; give it addresses:  haar subnet create {name} --network {name} --cidr …"
-    );
+    let line = format!("network {} made; {}", answered.value.name, next(context, &answered.value).await);
     noun::said(context, &answered, &line)
+}
+
+/// What to type next: a range that no subnet has, and no route of this machine, which may be a hypervisor.
+async fn next(context: &Context, network: &NetworkView) -> String {
+    let name = &network.name;
+    // The hint is worth less than the network: a list that cannot be had keeps nothing from being chosen.
+    let known = noun::pages::<Subnets>(context, SubnetListQuery::default()).await;
+    let taken: Vec<IpNet> =
+        known.into_iter().flat_map(|(all, _)| all).map(|other| other.cidr.net()).collect();
+    let Some(range) = crate::modes::free_range(&taken) else {
+        return "give it addresses with  haar subnet create".to_owned();
+    };
+    let project = context.project.as_ref().map(|project| format!(" --project {project}")).unwrap_or_default();
+    format!("give it addresses:  haar subnet create {name} --network {name} --cidr {range}{project}")
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
@@ -185,5 +201,21 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     };
     let call = context.client.request::<t::NetworkSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &format!("network {} changed", answered.value.name))
+    let (before, after) = (&read.value, &answered.value);
+    noun::said(context, &answered, &noun::changed::<Networks>(&after.name, before.revision, after.revision))?;
+    if after.nat && !before.nat && !context.is_json() {
+        say_who_has_no_gateway(context, after).await?;
+    }
+    Ok(())
+}
+
+/// NAT without a gateway is none: says which subnets have none, and how they get one.
+async fn say_who_has_no_gateway(context: &Context, network: &NetworkView) -> Result<(), Failure> {
+    let query = SubnetListQuery { network: Some(network.id.to_string()), ..SubnetListQuery::default() };
+    for subnet in noun::pages::<Subnets>(context, query).await?.0 {
+        if subnet.gateway.is_none() {
+            eprintln!("  ! {}", subnet::no_gateway(&subnet));
+        }
+    }
+    Ok(())
 }

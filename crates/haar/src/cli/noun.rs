@@ -137,6 +137,15 @@ pub(crate) fn said<T>(context: &Context, answered: &Answered<T>, line: &str) -> 
     Ok(())
 }
 
+/// What a change came to, by the revisions before and after it.
+pub(crate) fn changed<N: Noun>(name: &impl std::fmt::Display, before: u64, after: u64) -> String {
+    if before == after {
+        format!("{} {name} is so already; nothing to change", N::WORD)
+    } else {
+        format!("{} {name} changed", N::WORD)
+    }
+}
+
 /// The query of a path that names one thing.
 pub(crate) fn in_project(context: &Context) -> RefQuery {
     RefQuery { project: context.project.clone() }

@@ -9,6 +9,22 @@ use serde_json::Value;
 
 use super::failure::Failure;
 
+/// The words of a mode about its answer.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct FormatWords {
+    /// Lines for people, or one JSON document
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "table|json"
+    )]
+    pub(crate) output: Format,
+}
+
 /// How the answer is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -142,7 +158,7 @@ pub(crate) fn mib(amount: u64) -> String {
     MiB(amount).to_string()
 }
 
-/// Bytes for a person, in MiB or GiB with one decimal.
+/// Bytes for a person, in MiB, GiB or TiB with one decimal.
 pub(crate) fn bytes(amount: u64) -> String {
     let tenths = |unit: u64| {
         let tenths = u128::from(amount) * 10 / u128::from(unit);
@@ -151,7 +167,8 @@ pub(crate) fn bytes(amount: u64) -> String {
     match amount {
         0..1_048_576 => format!("{} KiB", amount.div_ceil(1024)),
         1_048_576..1_073_741_824 => format!("{} MiB", tenths(1 << 20)),
-        _ => format!("{} GiB", tenths(1 << 30)),
+        1_073_741_824..1_099_511_627_776 => format!("{} GiB", tenths(1 << 30)),
+        _ => format!("{} TiB", tenths(1 << 40)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `2g`, `512m`, `10GiB`, `1T`; a plain number is MiB.
+//! Sizes as people write them: `2g`, `512m`, `10GiB`, `1T`. A plain number is refused: one may mean GiB, and another MiB.
 
 /// Mebibytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -6,17 +6,26 @@ pub(crate) struct Size(pub(crate) u64);
 
 /// Why a text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no size; write it as 512m, 2g, 1.5g, 10GiB or 1T (a plain number is MiB)")]
-pub(crate) struct BadSize(String);
+pub(crate) enum BadSize {
+    /// It is not written as one.
+    #[error("`{0}` is no size; write it as 512m, 2g, 1.5g, 10GiB or 1T")]
+    Unreadable(String),
+    /// It may mean anything.
+    #[error("`{0}` has no unit; write {0}G for GiB or {0}M for MiB")]
+    NoUnit(String),
+}
 
 impl std::str::FromStr for Size {
     type Err = BadSize;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || BadSize(text.to_owned());
+        let bad = || BadSize::Unreadable(text.to_owned());
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
         let mib_per_unit: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-            "" | "m" | "mib" | "mb" => 1,
+            "" if !number.is_empty() && number.parse::<f64>().is_ok() => {
+                return Err(BadSize::NoUnit(text.trim().to_owned()));
+            }
+            "m" | "mib" | "mb" => 1,
             "g" | "gib" | "gb" => 1 << 10,
             "t" | "tib" | "tb" => 1 << 20,
             _ => return Err(bad()),
@@ -43,10 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_has_a_unit_or_is_in_mib() {
+    fn a_size_has_a_unit() {
         let mib = |text: &str| text.parse::<Size>().map(|size| size.0);
         for (text, expected) in [
-            ("1024", 1024),
             ("512m", 512),
             ("2g", 2048),
             ("2G", 2048),
@@ -58,8 +66,25 @@ mod tests {
         ] {
             assert_eq!(mib(text), Ok(expected), "{text}");
         }
-        for bad in ["", "g", "2x", "-1g", ".5g", "1.g", "1.2345g", "1.5m", "99999999999999999999", "2 g b"] {
-            assert!(mib(bad).is_err(), "{bad}");
+        for bad in [
+            "",
+            "g",
+            ".",
+            "2x",
+            "-1",
+            "-1g",
+            ".5g",
+            "1.g",
+            "1.2345g",
+            "1.5m",
+            "99999999999999999999t",
+            "2 g b",
+        ] {
+            assert_eq!(mib(bad), Err(BadSize::Unreadable(bad.to_owned())), "{bad}");
+        }
+        for bare in ["10", "1024", "1.5"] {
+            let said = mib(bare).unwrap_err().to_string();
+            assert!(said.contains(&format!("{bare}G")) && said.contains(&format!("{bare}M")), "{said}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::output;
 pub(crate) enum Verb {
     /// Make a subnet
     #[command(
-        after_help = "Examples:\n  haar subnet create lab --network lab --cidr 10.78.0.0/24 --gateway 10.78.0.1\n  haar subnet create six --network lab --cidr fd00:78::/64 --gateway fd00:78::1 --start fd00:78::100"
+        after_help = "Examples:\n  haar subnet create lab --network lab --cidr 10.78.0.0/24\n  haar subnet create six --network lab --cidr fd00:78::/64 --gateway fd00:78::1 --start fd00:78::100"
     )]
     Create(CreateWords),
     /// List subnets
@@ -65,7 +65,8 @@ pub(crate) struct CreateWords {
     /// The range as a whole
     #[arg(long)]
     cidr: String,
-    /// The router's address: the bridge's own on each hypervisor
+    /// The router's address: the bridge's own on each hypervisor; when left out, the range's first in a network
+    /// with NAT, else none
     #[arg(long)]
     gateway: Option<String>,
     /// First address handed out; the range's first when left out
@@ -184,6 +185,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
     let network = noun::resolve::<Networks>(context, &words.network).await?;
+    let is_chosen = words.gateway.is_none();
     let body = SubnetCreate {
         name: words.name,
         project: context.project.clone(),
@@ -196,10 +198,30 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
         dns: words.dns,
     };
     let answered = context.client.request::<t::SubnetPost>(&[]).send(&body).await?;
-    let view = &answered.value;
-    let line =
-        format!("subnet {} made: {} to {} in network {}", view.name, view.start, view.end, view.network_name);
-    noun::said(context, &answered, &line)
+    noun::said(context, &answered, &made(&answered.value, is_chosen))
+}
+
+fn made(view: &SubnetView, is_chosen: bool) -> String {
+    let gateway = match (view.gateway, is_chosen) {
+        (Some(gateway), true) => format!("gateway {gateway} (chosen, since the network has NAT)"),
+        (Some(gateway), false) => format!("gateway {gateway}"),
+        (None, _) => {
+            "no gateway: its guests reach each other, not the hypervisor and not the outside".to_owned()
+        }
+    };
+    format!(
+        "subnet {} made: {} to {} in network {}, {gateway}",
+        view.name, view.start, view.end, view.network_name
+    )
+}
+
+/// What a subnet without a gateway means where one is needed, and what to type.
+pub(crate) fn no_gateway(view: &SubnetView) -> String {
+    let (name, first) = (&view.name, view.start);
+    format!(
+        "subnet {name} has no gateway, so its guests reach each other only; give it a free address as one:  \
+         haar subnet set {name} --gateway {first}"
+    )
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
@@ -219,5 +241,16 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     };
     let call = context.client.request::<t::SubnetSet>(&[&read.value.id.to_string()]);
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
-    noun::said(context, &answered, &format!("subnet {} changed", answered.value.name))
+    let (before, after) = (&read.value, &answered.value);
+    noun::said(context, &answered, &noun::changed::<Subnets>(&after.name, before.revision, after.revision))?;
+    if let Some(gateway) = after.gateway
+        && before.gateway != after.gateway
+        && after.addresses_used > 0
+        && !context.is_json()
+    {
+        eprintln!(
+            "  guests made before do not know it: inside each,  ip route replace default via {gateway}  or make them anew"
+        );
+    }
+    Ok(())
 }

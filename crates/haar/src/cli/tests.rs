@@ -97,9 +97,12 @@ fn words_that_cannot_be_meant_are_refused() {
     ] {
         assert!(Cli::try_parse_from(words.split(' ')).is_err(), "{words}");
     }
-    for words in
-        ["haar guest list --on lab2 -o json", "haar ssh web -- uptime -p", "haar job wait 7f3a --wait 5"]
-    {
+    for words in [
+        "haar guest list --on lab2 -o json",
+        "haar ssh web -- uptime -p",
+        "haar ssh root@web -i k uptime -o json -p",
+        "haar job wait 7f3a --wait 5",
+    ] {
         assert!(Cli::try_parse_from(words.split(' ')).is_ok(), "{words}");
     }
 }
@@ -211,6 +214,8 @@ fn amounts_read_as_people_say_them() {
     assert_eq!(output::span(185_000), "3 min 5 s");
     assert_eq!(output::bytes(421_527_552), "402.0 MiB");
     assert_eq!(output::bytes(2 << 30), "2.0 GiB");
+    assert_eq!(output::bytes((1 << 40) - (1 << 30)), "1023.0 GiB");
+    assert_eq!(output::bytes(3 << 39), "1.5 TiB");
     assert_eq!(output::short_hash(&"5f3c".repeat(16)), "5f3c…5f3c");
     assert_eq!(output::bar(74, 100), "██████████████░░░░░░  74 %");
 }

@@ -9,29 +9,20 @@ use serde::Serialize;
 use super::folder::Folder;
 use super::machine::{self, Check, Libvirt, Mark};
 use super::process;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, Format, FormatWords};
 
 /// Looks at this machine: what guests need, what is there, what to do. Changes nothing.
 #[derive(Debug, Parser)]
 #[command(version, after_help = "Exits with 1 when guests cannot run here.")]
 struct Words {
-    /// The data folder
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/haar")]
-    data: PathBuf,
+    /// The data folder; that of the saved cloud unless said, else /var/lib/haar
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// The program haar-libvirt; looked for beside this one unless said
     #[arg(long, value_name = "FILE", env = "HAAR_LIBVIRT", hide_env_values = true)]
     libvirt_program: Option<PathBuf>,
-    /// Lines for people, or one JSON document
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true,
-        value_name = "table|json"
-    )]
-    output: Format,
+    #[command(flatten)]
+    format: FormatWords,
 }
 
 /// What was found.
@@ -52,9 +43,10 @@ pub(super) fn grammar() -> clap::Command {
 
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("doctor", words);
-    let folder = match Folder::at(&words.data) {
+    let data = words.data.or_else(super::saved_data).unwrap_or_else(|| super::USUAL_DATA.into());
+    let folder = match Folder::at(&data) {
         Ok(folder) => folder,
-        Err(error) => return process::failed(words.output, &error),
+        Err(error) => return process::failed(words.format.output, &error),
     };
     let (cloud, process) = state(&folder);
     let findings = Findings {
@@ -64,7 +56,7 @@ pub(super) fn main(words: &[String]) -> ExitCode {
         cloud,
         process,
     };
-    match words.output {
+    match words.format.output {
         Format::Table => findings.print(),
         Format::Json => output::json_of(&findings),
     }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::folder::Folder;
 use super::process::{self, NeedsRoot};
 use super::{data_words, machine, up};
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, Format, FormatWords};
 
 /// How long everybody together may take to end.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,17 +39,8 @@ struct Words {
     /// Yes, remove it
     #[arg(long)]
     yes: bool,
-    /// Lines for people, or one JSON document
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true,
-        value_name = "table|json"
-    )]
-    output: Format,
+    #[command(flatten)]
+    format: FormatWords,
 }
 
 /// What came of it.
@@ -68,7 +59,7 @@ pub(super) fn grammar() -> clap::Command {
 
 pub(super) fn main(words: &[String]) -> ExitCode {
     let words: Words = process::words("down", words);
-    process::run_as(words.output, run(words))
+    process::run_as(words.format.output, run(words))
 }
 
 async fn run(words: Words) -> anyhow::Result<ExitCode> {
@@ -76,7 +67,7 @@ async fn run(words: Words) -> anyhow::Result<ExitCode> {
     let was_up = stop(&folder, words.purge).await?;
     let left = if words.purge { purge(&folder).await? } else { Vec::new() };
     let outcome = Outcome { data: folder.0, was_up, purged: words.purge, left };
-    match words.output {
+    match words.format.output {
         Format::Table => outcome.print(),
         Format::Json => output::json_of(&outcome),
     }
@@ -89,7 +80,13 @@ impl Outcome {
         match (self.purged, self.was_up) {
             (true, _) => println!("  everything of the cloud in {data} is gone"),
             (false, true) => println!("  down; guests run on. Up again: haar up{}", data_words(&self.data)),
-            (false, false) => println!("  no cloud is up in {data}"),
+            (false, false) => {
+                println!("  no cloud is up in {data}");
+                // Which cloud is stopped is never guessed; where it is may be told.
+                if let Some(saved) = super::saved_data().filter(|saved| *saved != self.data) {
+                    println!("  the saved cloud is in {}: haar down{}", saved.display(), data_words(&saved));
+                }
+            }
         }
         for line in &self.left {
             println!("  stays: {line}");

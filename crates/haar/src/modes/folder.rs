@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::unistd::Pid;
 
+use super::process::AlreadyUp;
+
 /// The layout this release writes and reads.
 const LAYOUT: u32 = 1;
 /// How long the processes of a `haar up` that was killed may take to end by themselves.
@@ -99,7 +101,7 @@ impl Folder {
         let lock = open.with_context(|| format!("cannot open {}", path.display()))?;
         match lock.try_lock() {
             Ok(()) => Ok(Taken { lock }),
-            Err(TryLockError::WouldBlock) => bail!("{}", self.in_use()),
+            Err(TryLockError::WouldBlock) => Err(self.in_use().into()),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
             }
@@ -107,12 +109,12 @@ impl Folder {
     }
 
     /// What to tell whoever wants a folder that is taken.
-    pub(super) fn in_use(&self) -> String {
+    pub(super) fn in_use(&self) -> AlreadyUp {
         let holder = self.holder().map(|pid| format!(" (process {pid})")).unwrap_or_default();
         let data = self.0.display();
-        format!(
+        AlreadyUp(format!(
             "a cloud is up in {data} already{holder}; see `haar status`, or stop it: haar down --data {data}"
-        )
+        ))
     }
 
     /// Whether somebody has it.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use haar_core::address::Cidr;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 /// Where libvirtd answers.
@@ -223,9 +223,11 @@ fn nftables() -> Check {
     }
 }
 
-/// The first range for a network of our own that no route of this host overlaps.
-pub(super) fn free_range() -> Option<Cidr> {
-    let routes = routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
+/// The first range for a network of our own that meets none of these, and no route of this host.
+pub(super) fn free_range(taken: &[IpNet]) -> Option<Cidr> {
+    let mut routes = routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
+    let only_v4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
+    routes.extend(taken.iter().filter_map(only_v4));
     first_free(&routes)
 }
 

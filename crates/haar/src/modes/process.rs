@@ -11,8 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::failure;
 use crate::cli::output::Format;
 
+/// Exit code of what is refused as things are.
+const REFUSED: u8 = 3;
 /// Exit code of what only another user may do.
 const NOT_ALLOWED: u8 = 5;
+
+/// A cloud is up in the folder already: what to say of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct AlreadyUp(pub(super) String);
 
 /// What only root may do, and the command that does it.
 #[derive(Debug, thiserror::Error)]
@@ -57,19 +64,24 @@ pub(super) fn run_as(format: Format, mode: impl Future<Output = anyhow::Result<E
     code
 }
 
-/// Says why a mode failed and gives the exit code: 5 where only root may, else 1.
+/// Says why a mode failed and gives the exit code: 5 where only root may, 3 where a cloud is up already, else 1.
 pub(super) fn failed(format: Format, error: &anyhow::Error) -> ExitCode {
-    let needs_root = error.downcast_ref::<NeedsRoot>().is_some();
+    let (code, exit) = if error.is::<NeedsRoot>() {
+        ("needs_root", ExitCode::from(NOT_ALLOWED))
+    } else if error.is::<AlreadyUp>() {
+        ("already_up", ExitCode::from(REFUSED))
+    } else {
+        ("local", ExitCode::FAILURE)
+    };
     let message = format!("{error:#}");
     match format {
         Format::Table => eprintln!("error: {message}"),
         Format::Json => {
-            let code = if needs_root { "needs_root" } else { "local" };
             let problem = Problem { code: code.to_owned(), message, ..Problem::default() };
             eprintln!("{}", serde_json::to_string_pretty(&problem).unwrap_or_else(|error| error.to_string()));
         }
     }
-    if needs_root { ExitCode::from(NOT_ALLOWED) } else { ExitCode::FAILURE }
+    exit
 }
 
 /// Resolves at the first SIGTERM or SIGINT, and for a supervised program when its standard input closes.

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod cloud;
+#[path = "../left_out/mod.rs"]
+mod left_out;
 mod modes;
+mod newcomer;
 mod words;
 
 use cloud::{Agent, Cloud, Luck, haar};
@@ -160,8 +163,10 @@ async fn exit_codes_tell_who_must_act() {
     assert_eq!(cloud.haar("guest show nobody").await.code, 4);
     assert_eq!(cloud.haar("guest create web --image nobody").await.code, 4);
     assert_eq!(cloud.haar("guest create Web --image x").await.code, 3);
-    assert_eq!(cloud.haar("flavor create tiny --cpu 1 --memory 1 --disk 1g").await.code, 3);
+    assert_eq!(cloud.haar("flavor create tiny --cpu 1 --memory 1m --disk 1g").await.code, 3);
     assert_eq!(cloud.haar("flavor create").await.code, 2);
+    let said = cloud.haar("flavor create big --cpu 1 --memory 1g --disk 10").await;
+    assert!(said.code == 2 && said.err.contains("10G"), "{said:?}");
     let stranger = [("HAAR_URL", cloud.url.as_str()), ("HAAR_TOKEN", "wrong")];
     assert_eq!(haar(&home, &stranger, &["guest", "list"], "").await.code, 5);
     assert_eq!(haar(&home, &[], &["guest", "list"], "").await.code, 2);

@@ -87,3 +87,31 @@ fn words_that_cannot_be_meant_are_told_as_json_when_json_is_asked_for() {
     let said = run(program, &["guest", "create"]);
     assert!(String::from_utf8_lossy(&said.stderr).starts_with("error: "));
 }
+
+#[test]
+fn a_second_up_on_a_folder_is_refused_and_the_first_keeps_it() {
+    let test = "haar a_second_up_on_a_folder_is_refused_and_the_first_keeps_it";
+    if !nix::unistd::geteuid().is_root() {
+        return crate::left_out::left_out(test, "only root may start a cloud");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    // The first one, as far as the second can tell.
+    let lock = std::fs::File::create(folder.path().join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    std::fs::write(folder.path().join("LOCK"), format!("{}\n", std::process::id())).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_haar"));
+    let said = run(program, &["up", "--data", data]);
+    let words = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(said.status.code(), Some(3), "{words}");
+    assert!(said.stdout.is_empty() && words.lines().count() == 1, "{said:?}");
+    for part in [&format!("process {}", std::process::id()), &format!("haar down --data {data}")] {
+        assert!(words.contains(part), "{part} is missing in {words}");
+    }
+    let said = run(program, &["up", "--data", data, "-o", "json"]);
+    let problem: Value = serde_json::from_slice(&said.stderr).unwrap();
+    assert_eq!(problem["code"], "already_up");
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["LOCK"], "nothing else was made");
+}

@@ -16,7 +16,7 @@ use haar_api::v1::HypervisorView;
 use super::{Told, Up, Words, enrol, print, saved};
 use crate::modes::folder::Folder;
 use crate::modes::machine::{self, Check};
-use crate::modes::process;
+use crate::modes::process::{self, AlreadyUp};
 
 /// How long the controller may take to be ready: it checks every page of its store first.
 pub(super) const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,8 @@ pub(super) fn main(words: Words) -> ExitCode {
         let folder = Folder(words.data.clone());
         let outcome = live(&words, &folder, |up| tell(&Told::Up(up))).await;
         if let Err(error) = &outcome {
-            tell(&Told::Failed(format!("{error:#}")));
+            let why = format!("{error:#}");
+            tell(&if error.is::<AlreadyUp>() { Told::AlreadyUp(why) } else { Told::Failed(why) });
         }
         outcome
     })
@@ -49,9 +50,9 @@ pub(super) fn main_in_foreground(
 ) -> ExitCode {
     process::log();
     process::run_as(
-        words.output,
+        words.format.output,
         live(words, folder, |up| {
-            print(words.output, &up.beside(checks), begun);
+            print(words.format.output, &up.beside(checks), begun);
             // Outside systemd there is nobody to tell.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         }),
@@ -98,7 +99,13 @@ async fn start_rest(words: &Words, folder: &Folder) -> anyhow::Result<(Supervise
     let token = controller_ready(&url, folder).await?;
     let client = Client::new(&url, Some(token.clone()))?;
     let enrolled = enrol::enrol(&client, words, folder, &url).await?;
-    let cloud = saved::ToSave { name: &words.save_as, url: &url, token: &token, cloud: &enrolled.cloud };
+    let cloud = saved::ToSave {
+        name: &words.save_as,
+        url: &url,
+        token: &token,
+        cloud: &enrolled.cloud,
+        data: &folder.0,
+    };
     let (saved, mut warnings) = saved::save(cloud);
     let agent = Supervised::start(agent(folder)?);
     match agent_ready(&client, &enrolled.hypervisor, folder).await {

@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::machine::{self, Check, Libvirt, Mark};
-use super::process::{self, NeedsRoot};
-use crate::cli::output::{self, Format};
+use super::process::{self, AlreadyUp, NeedsRoot};
+use crate::cli::output::{self, Format, FormatWords};
 
 /// A whole cloud on this machine: checks it, starts what is needed, and goes into the background when ready.
 #[derive(Debug, Clone, Parser)]
@@ -59,17 +59,8 @@ struct Words {
     /// Stay in the foreground, for systemd and the like
     #[arg(long)]
     foreground: bool,
-    /// Lines for people, or one JSON document
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value_t,
-        hide_default_value = true,
-        hide_possible_values = true,
-        value_name = "table|json"
-    )]
-    output: Format,
+    #[command(flatten)]
+    format: FormatWords,
     /// Tell the process that started this one how it went, by one line of JSON on standard output
     #[arg(long, hide = true, requires = "foreground")]
     told: bool,
@@ -81,6 +72,8 @@ struct Words {
 enum Told {
     Up(Up),
     Failed(String),
+    /// Another start was faster.
+    AlreadyUp(String),
 }
 
 /// A cloud that is up.
@@ -119,7 +112,7 @@ pub(super) fn main(words: &[String]) -> ExitCode {
     if words.told {
         return daemon::main(words);
     }
-    let format = words.output;
+    let format = words.format.output;
     let up = match prepare(words) {
         Ok((words, folder, checks)) if words.foreground => {
             return daemon::main_in_foreground(&words, &folder, checks, begun);
@@ -143,14 +136,14 @@ fn prepare(mut words: Words) -> anyhow::Result<(Words, Folder, Vec<Check>)> {
         return Err(NeedsRoot { what: "starting a cloud, with bridges, disks and libvirt,", command }.into());
     }
     let say = |line: &str| {
-        if words.output == Format::Table {
+        if words.format.output == Format::Table {
             println!("{line}");
         }
     };
     let folder = Folder::at(&words.data)?;
     words.data.clone_from(&folder.0);
     if folder.is_taken().context("it cannot be told whether a cloud is up")? {
-        bail!("{}", folder.in_use());
+        return Err(folder.in_use().into());
     }
     if folder.wait_for_the_former()? {
         say("  waited for the processes of a killed `haar up` to end");
@@ -184,7 +177,7 @@ fn choose_network(words: &Words) -> anyhow::Result<(Cidr, Check)> {
     if let Some(range) = words.network {
         return Ok(line(range, ""));
     }
-    let range = machine::free_range()
+    let range = machine::free_range(&[])
         .context("every usual range for a network is routed on this host; choose one: --network CIDR")?;
     Ok(line(range, "chosen because no route overlaps it"))
 }
@@ -219,6 +212,7 @@ fn in_background(words: &Words, folder: &Folder) -> anyhow::Result<Up> {
     match serde_json::from_str(&line) {
         Ok(Told::Up(up)) => Ok(up),
         Ok(Told::Failed(why)) => bail!("{why}"),
+        Ok(Told::AlreadyUp(why)) => Err(AlreadyUp(why).into()),
         Err(_) => bail!("it ended without a word; the end of its log:\n{}", folder.log_end("up.log", 5)),
     }
 }

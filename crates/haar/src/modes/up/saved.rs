@@ -54,6 +54,8 @@ pub(super) struct ToSave<'a> {
     pub(super) token: &'a str,
     /// The cloud's id.
     pub(super) cloud: &'a str,
+    /// Its data folder.
+    pub(super) data: &'a Path,
 }
 
 /// Saves the cloud. Gives where, the caller's own file last, and what was in the way elsewhere.
@@ -104,6 +106,7 @@ fn save_in(place: &Place, cloud: ToSave<'_>) -> anyhow::Result<String> {
         url: cloud.url.to_owned(),
         token: cloud.token.to_owned(),
         id: Some(cloud.cloud.to_owned()),
+        data: Some(cloud.data.to_owned()),
     };
     all.clouds.insert(named.clone(), fresh);
     let made = missing_folders(&place.path);
@@ -157,7 +160,7 @@ mod tests {
     const OWN: &str = "7a1d2b90-5d0e-4a57-9a43-6f1f3f2b8c14";
 
     fn cloud<'a>(url: &'a str, token: &'a str, cloud: &'a str) -> ToSave<'a> {
-        ToSave { name: "default", url, token, cloud }
+        ToSave { name: "default", url, token, cloud, data: Path::new("/srv/haar") }
     }
 
     #[test]
@@ -173,6 +176,7 @@ mod tests {
             ("http://a:2", "two")
         );
         assert_eq!(all.clouds["haar-3f2b8c14"].token, "three");
+        assert_eq!(all.clouds["default"].data.as_deref(), Some(Path::new("/srv/haar")));
 
         forget_in(&place, DEMO).unwrap();
         let all = Credentials::load(&place.path).unwrap();

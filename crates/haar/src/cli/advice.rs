@@ -1,0 +1,78 @@
+//! What to do about a failure that the controller cannot know about: nobody answers, or the token is not taken.
+//!
+//! Deliberately absent: what the controller's own no says; its message ends with the next step.
+
+use std::net::SocketAddr;
+
+use haar_api::client::ClientError;
+
+use super::context::{Origin, TokenFrom};
+use super::credentials;
+use super::failure::Failure;
+
+/// The failure, with the next step where there is one.
+pub(crate) fn with_next_step(failure: Failure, origin: &Origin) -> Failure {
+    let advice = match &failure {
+        Failure::Client(ClientError::Unreachable { .. }) => unreachable(origin),
+        Failure::Client(ClientError::Problem(problem)) if problem.status == 401 => unauthorized(origin),
+        _ => return failure,
+    };
+    Failure::Advised(Box::new(failure), advice)
+}
+
+/// Which address was asked, why that one, and how a cloud gets there.
+fn unreachable(origin: &Origin) -> Vec<String> {
+    let url = &origin.url;
+    let asked = match (origin.is_said, &origin.token) {
+        (false, TokenFrom::Saved(name)) => format!("{url} is the address of the saved cloud `{name}`"),
+        (false, _) => format!("{url} is the saved cloud's address"),
+        (true, _) => format!("{url} was said with --url or HAAR_URL"),
+    };
+    let listens = url.strip_prefix("http://").and_then(|listen| listen.parse::<SocketAddr>().ok());
+    let start = match (&origin.data, listens) {
+        (Some(data), Some(listen)) => {
+            let listen = if listen.port() == 8600 { String::new() } else { format!(" --listen {listen}") };
+            format!("start it:  sudo haar up{}{listen}", crate::modes::data_words(data))
+        }
+        _ => "start it on its machine:  sudo haar up".to_owned(),
+    };
+    vec![asked, format!("{start}   or ask another one:  --url http://HOST:PORT")]
+}
+
+/// Which token was sent, and how to get one.
+fn unauthorized(origin: &Origin) -> Vec<String> {
+    let file =
+        credentials::path().map_or_else(|_| "credentials.toml".to_owned(), |path| path.display().to_string());
+    let sent = match &origin.token {
+        TokenFrom::Environment => "the token is that of HAAR_TOKEN".to_owned(),
+        TokenFrom::Saved(name) => format!("the token is that of cloud `{name}` in {file}"),
+        TokenFrom::Nowhere => format!("no token was sent: {file} has none for {}", origin.url),
+    };
+    let data = origin.data.as_deref().map_or("/var/lib/haar".to_owned(), |data| data.display().to_string());
+    vec![
+        sent,
+        "an admin makes you one:  haar token create NAME --role admin".to_owned(),
+        format!("root of the controller's machine has one in {data}/admin.token"),
+        format!("save it:  haar login --url {} < TOKENFILE", origin.url),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(url: &str, data: Option<&str>) -> Origin {
+        let token = TokenFrom::Saved("default".to_owned());
+        Origin { url: url.to_owned(), is_said: false, token, data: data.map(Into::into) }
+    }
+
+    #[test]
+    fn a_cloud_of_this_machine_is_started_with_the_words_it_was_started_with() {
+        let words = |url, data| unreachable(&origin(url, data)).join("\n");
+        let usual = words("http://127.0.0.1:8600", Some("/var/lib/haar"));
+        assert!(usual.contains("sudo haar up   or"), "{usual}");
+        let other = words("http://127.0.0.1:8700", Some("/srv/haar"));
+        assert!(other.contains("sudo haar up --data /srv/haar --listen 127.0.0.1:8700   or"), "{other}");
+        assert!(words("http://lab:8600", None).contains("on its machine"));
+    }
+}
