@@ -3,7 +3,7 @@
 //! Everything a rule must not forget is done in one place when the draft is finished: waking hypervisors
 //! and waiting clients, dropping blobs nobody refers to any more, and forgetting old jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::change::{Change, Decision, Effect, Record};
 use super::command::{Answer, Env, Outcome};
 use crate::fence::{Fence, Revision};
 use crate::guest::Guest;
-use crate::id::{GuestId, HypervisorId, JobId, Kind};
+use crate::id::{GuestId, HypervisorId, JobId, Kind, NetworkId};
 use crate::job::Job;
 use crate::name::Name;
 use crate::refusal::Refusal;
@@ -210,6 +210,13 @@ impl<'a> Draft<'a> {
                         wake(Effect::WakeHypervisor(place.hypervisor));
                     }
                 }
+                Change::Put(Record::Network(network)) => {
+                    self.hosts_of(network.id).into_iter().map(Effect::WakeHypervisor).for_each(&mut wake);
+                }
+                Change::Put(Record::Subnet(subnet)) => {
+                    let hosts = self.hosts_of(subnet.spec.network);
+                    hosts.into_iter().map(Effect::WakeHypervisor).for_each(&mut wake);
+                }
                 Change::Put(Record::Job(job)) => wake(Effect::WakeJob(job.id)),
                 _ => {}
             }
@@ -221,6 +228,13 @@ impl<'a> Draft<'a> {
             }
         }
         effects
+    }
+
+    /// The hypervisors with guests of a network: its bridges, gateways and NAT are among their orders.
+    fn hosts_of(&self, network: NetworkId) -> BTreeSet<HypervisorId> {
+        let guests = self.fleet.index.of_network.get(&network).into_iter().flatten();
+        let places = guests.filter_map(|id| self.fleet.guests.get(id)?.place);
+        places.map(|place| place.hypervisor).collect()
     }
 }
 

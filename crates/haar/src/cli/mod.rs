@@ -156,7 +156,7 @@ pub(crate) fn command() -> clap::Command {
 fn command_beside(modes: &str) -> clap::Command {
     let footer = format!(
         "{modes}First steps:\n  haar image import debian-12 ./debian-12-genericcloud-amd64.qcow2\n  \
-         haar guest create web --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub\n  haar ssh web\n\n\
+         haar guest create web --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub\n  haar ssh debian@web\n\n\
          Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 not allowed, 6 unreachable"
     );
     Cli::command().after_help(footer)

@@ -52,6 +52,26 @@ fn from_nothing_to_a_guest_and_back() {
 }
 
 #[test]
+fn a_subnet_that_gets_its_gateway_later_is_reached_at_once() {
+    let Some(cloud) = Cloud::with_image("a_subnet_that_gets_its_gateway_later_is_reached_at_once") else {
+        return;
+    };
+    let said = cloud.haar(&["network", "create", "quiet"]);
+    let hint: Vec<&str> = said.trim_end().rsplit_once("  haar ").unwrap().1.split(' ').collect();
+    cloud.haar(&hint);
+    let (code, said) = cloud.create("web", &["--network", "quiet"]);
+    assert_eq!(code, 0, "{said}");
+    let address = cloud.field("web", "ip");
+    until("the guest's own words on its console", || {
+        cloud.haar(&["guest", "log", "web"]).contains("haar-guest: ready").then_some(())
+    });
+    assert!(!answers_ping(&address), "nobody is there to ask");
+    let gateway = address.strip_suffix(".1").map(|network| format!("{network}.254")).unwrap();
+    cloud.haar(&["subnet", "set", "quiet", "--gateway", &gateway]);
+    until("an answer to a ping", || answers_ping(&address).then_some(()));
+}
+
+#[test]
 fn whoever_is_killed_in_the_middle_of_a_create_nothing_is_left_half_done() {
     let Some(cloud) =
         Cloud::with_image("whoever_is_killed_in_the_middle_of_a_create_nothing_is_left_half_done")

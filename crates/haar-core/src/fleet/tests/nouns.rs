@@ -195,7 +195,8 @@ fn a_subnet_keeps_the_addresses_in_use_and_its_network() {
     let gateway = SubnetSpec { gateway: Some("10.0.0.10".parse().unwrap()), ..spec() };
     assert_eq!(cloud.no(set(gateway)).code(), "address_unavailable");
     let narrow = SubnetSpec { end: "10.0.0.12".parse().unwrap(), ..spec() };
-    cloud.yes(set(narrow));
+    let decision = cloud.yes(set(narrow));
+    assert!(decision.effects.contains(&Effect::WakeHypervisor(host(1))), "its bridge changes at once");
     assert_eq!(cloud.fleet.addresses(SUBNET).total, 3);
     assert_eq!(cloud.fleet.desired_revision(host(1)), cloud.fleet.fence().revision);
     let elsewhere = SubnetSpec { network: NetworkId(Uuid::nil()), ..spec() };
