@@ -148,7 +148,9 @@ fn chain(error: &dyn Error) -> String {
     while let Some(cause) = source {
         let words = cause.to_string();
         if !text.contains(&words) {
-            text = format!("{text}: {words}");
+            // A question is answered, not continued.
+            let joint = if text.ends_with('?') { " " } else { ": " };
+            text = format!("{text}{joint}{words}");
         }
         source = cause.source();
     }

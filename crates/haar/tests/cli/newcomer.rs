@@ -167,6 +167,7 @@ async fn a_no_that_the_person_can_mend_ends_with_how() {
     cloud.stop().await;
     let said = ask(&[]).await;
     assert_eq!(said.code, 6, "{said:?}");
+    assert!(!said.err.contains("?:"), "{said:?}");
     let listen = url.strip_prefix("http://").unwrap();
     for part in ["the saved cloud `default`", &format!("sudo haar up --data /srv/mist --listen {listen}")] {
         assert!(said.err.contains(part), "{part} is missing in {said:?}");
