@@ -14,9 +14,6 @@ use virt::connect::Connect;
 use virt::error::{Error, ErrorDomain, ErrorNumber};
 use virt::event;
 
-/// Calls to libvirtd that may be under way at once.
-const SLOTS: usize = 8;
-
 /// libvirtd is asked for a sign of life this often (seconds), and given up after so many silences.
 const KEEP_ALIVE: (i32, u32) = (5, 4);
 
@@ -43,9 +40,9 @@ pub(crate) fn start_event_loop() -> Result<(), Error> {
 }
 
 impl Pool {
-    /// A pool for this URI; connects when first asked.
-    pub(crate) fn new(uri: &str) -> Self {
-        Pool { uri: uri.into(), idle: Arc::default(), slots: Arc::new(Semaphore::new(SLOTS)) }
+    /// A pool for this URI with at most `most` calls at once; connects when first asked.
+    pub(crate) fn new(uri: &str, most: usize) -> Self {
+        Pool { uri: uri.into(), idle: Arc::default(), slots: Arc::new(Semaphore::new(most)) }
     }
 
     /// The pool speaks to libvirt's test driver, which lives inside this process.
@@ -155,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_libvirtd_is_unavailable_and_says_how_to_start_it() {
-        let pool = Pool::new("qemu+unix:///system?socket=/nonexistent/libvirt-sock");
+        let pool = Pool::new("qemu+unix:///system?socket=/nonexistent/libvirt-sock", 1);
         let fault = pool.run(LIMIT, (), |_| Ok(())).await.unwrap_err();
         assert_eq!(fault.code, FaultCode::Unavailable);
         assert!(fault.message.contains("libvirtd -d"), "{fault}");
@@ -163,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_over_its_limit_answers_and_keeps_its_hold_until_it_ends() {
-        let pool = Pool::new("test:///default");
+        let pool = Pool::new("test:///default", 1);
         let (end, wait) = std::sync::mpsc::channel::<()>();
         let hold = Arc::new(());
         let held = Arc::clone(&hold);
@@ -180,11 +177,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn v9_a_hung_call_starves_nobody_for_longer_than_the_limit() {
+        let pool = Pool::new("test:///default", 1);
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let hung = pool.run(Duration::from_millis(50), (), move |_| Ok(wait.recv().is_ok())).await;
+        assert_eq!(hung.unwrap_err().code, FaultCode::Unavailable);
+        // The only slot is still held; whoever wants it is told so in time.
+        let waited = pool.run(Duration::from_millis(50), (), |_| Ok(())).await.unwrap_err();
+        assert!(waited.message.contains("did not answer"), "{waited}");
+        end.send(()).unwrap();
+        assert_eq!(pool.run(LIMIT, (), |_| Ok(7)).await, Ok(7), "and the slot comes back");
+    }
+
+    #[tokio::test]
     async fn a_panic_in_a_call_costs_only_that_call() {
-        let pool = Pool::new("test:///default");
+        let pool = Pool::new("test:///default", 1);
         let broken = pool.run::<(), _, _>(LIMIT, (), |_| panic!("boom")).await.unwrap_err();
         assert_eq!(broken.code, FaultCode::Failed);
         assert_eq!(pool.run(LIMIT, (), |_| Ok(1)).await, Ok(1));
-        assert_eq!(pool.slots.available_permits(), SLOTS);
+        assert_eq!(pool.slots.available_permits(), 1);
     }
 }

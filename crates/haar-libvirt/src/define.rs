@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
+use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest, Nic};
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
@@ -13,11 +13,13 @@ use virt_sys as sys;
 
 use crate::connection::fault;
 use crate::domain::{self, Found};
+use crate::filter::{self, Filtered};
+use crate::network::{self, Ensured};
 use crate::owner::{self, Match};
 use crate::power;
+use crate::request;
 use crate::service::Host;
-use crate::xml::{self, Target};
-use crate::{network, request};
+use crate::xml::{self, Switch, Target};
 
 /// Defines the domain, not started. Asked again for the same life it defines anew what does not run, so
 /// that a changed size or nic takes hold at the next start, and leaves alone what runs.
@@ -25,20 +27,32 @@ use crate::{network, request};
 /// # Errors
 /// `conflict` for another's domain, `lost` or `not_found` for a missing disk, `invalid`, libvirt's.
 pub(crate) fn create_guest(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
-    let guest = filled(request::named(asked)?);
-    if guest.haar.is_none() {
-        for nic in &guest.nics {
-            network::ensure(connection, nic)?;
+    let guest = filled(request::named(asked)?)?;
+    if guest.haar.is_some() {
+        return define(connection, host, guest);
+    }
+    let mut made = Vec::new();
+    let outcome =
+        networks(connection, host, &guest, &mut made).and_then(|()| define(connection, host, guest));
+    if outcome.is_err() {
+        // Undone in reverse; the caller is told of the first failure, not of these.
+        for name in made.iter().rev() {
+            if let Err(error) = network::remove(connection, name) {
+                tracing::warn!(network = name, %error, "a network of a guest that could not be made stays");
+            }
         }
     }
-    let state = guest.state.clone();
-    let ours = guest.haar.is_some();
-    let mut answer = define(connection, host, guest)?;
-    if !ours {
-        // A caller of the seed's kind finds the state as it sent it.
-        answer.state = state;
+    outcome
+}
+
+/// Makes the networks of a foreign caller's nics; those that were not there before are added to `made`.
+fn networks(connection: &Connect, host: &Host, guest: &Guest, made: &mut Vec<String>) -> Result<(), Fault> {
+    for nic in &guest.nics {
+        if network::ensure(connection, nic, host.switch_of(&nic.network))? == Ensured::Made {
+            made.push(nic.mac.clone());
+        }
     }
-    Ok(answer)
+    Ok(())
 }
 
 /// Defines the domain and starts it.
@@ -46,7 +60,7 @@ pub(crate) fn create_guest(connection: &Connect, host: &Host, asked: &GuestReque
 /// # Errors
 /// As [`create_guest`] and [`power::run`].
 pub(crate) fn create(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
-    let guest = filled(request::named(asked)?);
+    let guest = filled(request::named(asked)?)?;
     let guest = define(connection, host, guest)?;
     power::run(connection, host, &GuestRequest { guest: Some(guest), ..GuestRequest::default() })
 }
@@ -80,15 +94,16 @@ pub(crate) fn delete(connection: &Connect, host: &Host, asked: &GuestRequest) ->
 }
 
 /// The defaults that the seed fills in: type, and each disk's bus and place.
-fn filled(mut guest: Guest) -> Guest {
+fn filled(mut guest: Guest) -> Result<Guest, Fault> {
     if guest.kind.is_empty() {
         guest.kind = "kvm".into();
     }
-    for (index, disk) in guest.disks.iter_mut().enumerate() {
-        disk.bus = "virtio".into();
-        disk.device = xml::disk_device(index);
+    let places = xml::disk_places(&guest.disks)?;
+    for (disk, (bus, device)) in guest.disks.iter_mut().zip(places) {
+        disk.bus = bus.into();
+        disk.device = device;
     }
-    guest
+    Ok(guest)
 }
 
 fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Fault> {
@@ -110,11 +125,27 @@ fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Faul
         arch: std::env::consts::ARCH,
         uuid: found.map(|found| found.described.uuid).or_else(|| request::uuid(&guest.id)),
         console: host.folders.console(&guest.id)?,
+        filtered: filtered(connection, host, &guest),
     };
     let xml = xml::domain(&guest, &target)?;
     let defined = Domain::define_xml(connection, &xml).map_err(|e| fault("define the domain", &e))?;
     let vanished = || Fault::new(FaultCode::Failed, "the domain vanished as it was defined: ask again");
     Ok(Found::read(defined)?.ok_or_else(vanished)?.answer(guest))
+}
+
+/// Of each nic, whether it can be held to its addresses. Where it cannot, the guest runs all the same.
+fn filtered(connection: &Connect, host: &Host, guest: &Guest) -> Vec<Filtered> {
+    let works = host.unfiltered.is_none()
+        && !guest.nics.is_empty()
+        && filter::ensure(connection)
+            .inspect_err(|error| tracing::warn!(guest = guest.id, %error, "its frames are not filtered"))
+            .is_ok();
+    let of = |nic: &Nic| {
+        // Frames on an Open vSwitch pass no ebtables, and those of a trunk are meant to be tagged.
+        let is_bridged = guest.haar.is_some() || host.switch_of(&nic.network) == Switch::Bridge;
+        if works && is_bridged { Filtered::Yes } else { Filtered::No }
+    };
+    guest.nics.iter().map(of).collect()
 }
 
 /// What the guest asks to run under; the seed's callers say it by their `type`.

@@ -2,7 +2,7 @@
 //!
 //! A program of its own because it links libvirt, whose libraries a host without guests does not have.
 //! Promised: every method is "make it so"; text that becomes XML is escaped; another's domain is left alone.
-//! Deliberately absent: disks, seeds, bridges and rules (other sub-agents and the agent make them), restart
+//! Deliberately absent: disks, seeds, bridges and firewall rules (other sub-agents and the agent make them), restart
 //! policy (the node's brain has it), migration.
 //!
 //! How it hangs together, top to bottom: `service` names the methods; `define`, `power` and `metrics` carry them out;
@@ -16,6 +16,7 @@ mod define;
 mod describe;
 mod domain;
 mod ffi;
+mod filter;
 mod metrics;
 mod network;
 mod owner;
@@ -57,9 +58,22 @@ struct Args {
     /// Folder for the guests' console logs, in its subfolder `console`.
     #[arg(long, default_value = "/var/lib/haar/log")]
     log_dir: PathBuf,
+    /// What the bridges are that callers without `haar` name: looked at when left out.
+    #[arg(long, value_enum)]
+    switch: Option<Switch>,
+    /// Calls to libvirtd that may be under way at once.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
     /// End when standard input closes: whoever started it is gone then.
     #[arg(long)]
     supervised: bool,
+}
+
+/// A kind of bridge.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Switch {
+    Openvswitch,
+    Bridge,
 }
 
 fn main() -> ExitCode {
@@ -87,7 +101,7 @@ fn main() -> ExitCode {
 async fn serve(args: Args) -> Result<(), String> {
     connection::start_event_loop()
         .map_err(|error| format!("libvirt's event loop does not start: {error}"))?;
-    let pool = connection::Pool::new(&args.uri);
+    let pool = connection::Pool::new(&args.uri, usize::from(args.connections));
     let host = service::Host {
         probe: accel::Probe::take(pool.is_test_driver()),
         folders: console::Folders {
@@ -95,7 +109,19 @@ async fn serve(args: Args) -> Result<(), String> {
             logs: args.log_dir.join("console"),
         },
         qemu: std::sync::OnceLock::new(),
+        unfiltered: if pool.is_test_driver() {
+            Some("there are no frames".into())
+        } else {
+            filter::missing()
+        },
+        switch: args.switch.map(|switch| match switch {
+            Switch::Openvswitch => xml::Switch::OpenVswitch,
+            Switch::Bridge => xml::Switch::Bridge,
+        }),
     };
+    if let Some(reason) = host.unfiltered.as_ref().filter(|_| !pool.is_test_driver()) {
+        tracing::warn!(reason, "guests are not held to their MAC and addresses: they can pose as others");
+    }
     let (accel, reason) = host.probe.auto();
     let listen = match (args.socket, args.port) {
         (Some(path), _) => kit::Listen::Unix(path),

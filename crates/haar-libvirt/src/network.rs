@@ -7,18 +7,34 @@ use virt::error::ErrorNumber;
 use virt::network::Network;
 
 use crate::connection::fault;
-use crate::xml;
+use crate::xml::{self, Switch};
 
-/// Makes the nic's network, or leaves it when it is there; it is active and starts with libvirtd.
+/// Whether a network was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ensured {
+    Made,
+    Found,
+}
+
+/// Makes the nic's network, or leaves it when it is there; it is active and starts with libvirtd. A network that was
+/// defined here and cannot be started is removed again.
 ///
 /// # Errors
 /// `invalid` when MAC or bridge is missing or malformed; libvirt's otherwise.
-pub(crate) fn ensure(connection: &Connect, nic: &Nic) -> Result<(), Fault> {
-    let xml = xml::network(nic)?;
-    let network = match find(connection, &nic.mac)? {
-        Some(network) => network,
-        None => Network::define_xml(connection, &xml).map_err(|e| fault("define the network", &e))?,
-    };
+pub(crate) fn ensure(connection: &Connect, nic: &Nic, switch: Switch) -> Result<Ensured, Fault> {
+    let xml = xml::network(nic, switch)?;
+    if let Some(network) = find(connection, &nic.mac)? {
+        return activate(&network).map(|()| Ensured::Found);
+    }
+    let network = Network::define_xml(connection, &xml).map_err(|e| fault("define the network", &e))?;
+    activate(&network).inspect_err(|_| {
+        // The reason is told; that something is left then is the lesser evil.
+        let _ = network.undefine();
+    })?;
+    Ok(Ensured::Made)
+}
+
+fn activate(network: &Network) -> Result<(), Fault> {
     if !network.get_autostart().map_err(|e| fault("read the network", &e))? {
         network.set_autostart(true).map_err(|e| fault("set the network's autostart", &e))?;
     }

@@ -3,13 +3,16 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use haar_api::rpc::{Fault, Guest, GuestListResponse, GuestRequest, GuestResponse, HostResponse, Nothing};
+use haar_api::rpc::{
+    Fault, FaultCode, Guest, GuestListResponse, GuestRequest, GuestResponse, HostResponse, Nothing,
+};
 use haar_subagents::kit;
 use virt::connect::Connect;
 
 use crate::accel::Probe;
 use crate::connection::{Pool, fault};
 use crate::console::Folders;
+use crate::xml::Switch;
 use crate::{define, domain, metrics, power};
 
 /// How long a question may take.
@@ -26,6 +29,18 @@ pub(crate) struct Host {
     /// QEMU's version once known: asking makes libvirtd start a QEMU on some hosts, which takes seconds.
     /// A QEMU that is replaced while this program runs is seen after its next start.
     pub(crate) qemu: OnceLock<String>,
+    /// Why guests' frames are not filtered here, if so.
+    pub(crate) unfiltered: Option<String>,
+    /// What the bridges of foreign callers are; absent, each is looked at.
+    pub(crate) switch: Option<Switch>,
+}
+
+impl Host {
+    /// What the bridge of that name is. One that is not there (yet) is taken for an Open vSwitch, as the seed's are.
+    pub(crate) fn switch_of(&self, bridge: &str) -> Switch {
+        let is_linux = || std::fs::exists(format!("/sys/class/net/{bridge}/bridge")).unwrap_or(false);
+        self.switch.unwrap_or_else(|| if is_linux() { Switch::Bridge } else { Switch::OpenVswitch })
+    }
 }
 
 type Action = fn(&Connect, &Host, &GuestRequest) -> Result<Guest, Fault>;
@@ -65,7 +80,7 @@ pub(crate) fn server(pool: Pool, host: Host) -> kit::Server {
             let (pool, host, turns) = (pool.clone(), Arc::clone(&host), turns.clone());
             async move {
                 let id = request.guest.as_ref().map_or("", |guest| &guest.id);
-                let turn = turns.turn(id).await;
+                let turn = in_turn(&turns, id, limit).await?;
                 let guest =
                     pool.run(limit, turn, move |connection| action(connection, &host, &request)).await?;
                 Ok(GuestResponse { guest: Some(guest), ..GuestResponse::default() })
@@ -90,6 +105,15 @@ pub(crate) fn server(pool: Pool, host: Host) -> kit::Server {
         async move { pool.run(CHANGE, (), move |connection| describe(connection, &host)).await }
     });
     server
+}
+
+/// Waits for the guest's turn, but not for ever: a call that hangs in libvirtd keeps it.
+async fn in_turn(turns: &kit::PerGuest, id: &str, limit: Duration) -> Result<kit::Turn, Fault> {
+    tokio::time::timeout(limit, turns.turn(id)).await.map_err(|_| {
+        let message =
+            format!("an earlier call for the guest {id:?} has not ended within {} s", limit.as_secs());
+        Fault::new(FaultCode::Unavailable, message)
+    })
 }
 
 fn list(connection: &Connect) -> Result<GuestListResponse, Fault> {

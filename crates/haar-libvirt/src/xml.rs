@@ -15,6 +15,7 @@ use haar_api::rpc::{Disk, Fault, FaultCode, Guest, GuestExtra, Nic};
 
 use crate::accel::Accel;
 use crate::console::Console;
+use crate::filter::{self, Filtered};
 use crate::tree::{self, Element};
 
 /// The namespace of what this program keeps in a domain's metadata; it is versioned by its last number.
@@ -22,6 +23,15 @@ pub(crate) const NAMESPACE: &str = "urn:haar:guest:1";
 
 /// MiB of translated code a TCG guest may hold.
 const TCG_CACHE_MIB: &str = "256";
+
+/// What a foreign caller's bridge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    /// An Open vSwitch, as on the seed's hosts.
+    OpenVswitch,
+    /// The kernel's own bridge.
+    Bridge,
+}
 
 /// What the XML needs beside the guest.
 #[derive(Debug, Clone)]
@@ -32,6 +42,8 @@ pub(crate) struct Target {
     /// The domain's UUID; absent, libvirt draws one.
     pub(crate) uuid: Option<String>,
     pub(crate) console: Console,
+    /// Of each nic, in their order, whether it is held to its addresses.
+    pub(crate) filtered: Vec<Filtered>,
 }
 
 impl From<tree::Error> for Fault {
@@ -76,11 +88,17 @@ pub(crate) fn domain(guest: &Guest, target: &Target) -> Result<String, Fault> {
 /// The libvirt network that a foreign caller's nic hangs on, named by its MAC (`mistify-wire` §3.4).
 ///
 /// # Errors
-/// `invalid` when MAC or bridge is missing or malformed.
-pub(crate) fn network(nic: &Nic) -> Result<String, Fault> {
+/// `invalid` when MAC or bridge is missing or malformed, and for VLANs on a Linux bridge.
+pub(crate) fn network(nic: &Nic, switch: Switch) -> Result<String, Fault> {
     check_nic(nic)?;
-    let mut group = Element::new("portgroup").with("name", "vlan-all");
     let tags = nic.vlans.as_deref().unwrap_or_default();
+    if switch == Switch::Bridge && !tags.is_empty() {
+        return Err(invalid(format!(
+            "a nic has VLANs and its network {} is a Linux bridge: libvirt tags frames on an Open vSwitch only",
+            nic.network
+        )));
+    }
+    let mut group = Element::new("portgroup").with("name", "vlan-all");
     // libvirt refuses a vlan element without tags.
     if !tags.is_empty() {
         let mut vlan = Element::new("vlan");
@@ -90,17 +108,40 @@ pub(crate) fn network(nic: &Nic) -> Result<String, Fault> {
         let tags = tags.iter().map(|tag| Element::new("tag").with("id", tag.to_string()));
         group = group.child(vlan.children(tags));
     }
-    let root = Element::new("network")
+    let mut root = Element::new("network")
         .child(Element::new("name").text(&*nic.mac))
         .child(Element::new("forward").with("mode", "bridge"))
-        .child(Element::new("bridge").with("name", &*nic.network))
-        .child(Element::new("virtualport").with("type", "openvswitch"))
-        .child(group);
-    Ok(root.to_xml()?)
+        .child(Element::new("bridge").with("name", &*nic.network));
+    if switch == Switch::OpenVswitch {
+        root = root.child(Element::new("virtualport").with("type", "openvswitch"));
+    }
+    Ok(root.child(group).to_xml()?)
 }
 
-/// The disk's name in the guest: `vda` … `vdz`, `vdaa` and on.
-pub(crate) fn disk_device(index: usize) -> String {
+/// Each disk's bus and its name in the guest: `vda` … `vdz`, `vdaa` and on, or `sda` and on; in their order.
+///
+/// # Errors
+/// `invalid` for a bus that is none of `virtio`, `sata`, `scsi`; an empty one is `virtio`.
+pub(crate) fn disk_places(disks: &[Disk]) -> Result<Vec<(&'static str, String)>, Fault> {
+    let (mut virtio, mut others) = (0, 0);
+    let place = |(index, disk): (usize, &Disk)| {
+        let (bus, initial, count) = match disk.bus.as_str() {
+            "" | "virtio" => ("virtio", 'v', &mut virtio),
+            "sata" => ("sata", 's', &mut others),
+            "scsi" => ("scsi", 's', &mut others),
+            bus => {
+                return Err(invalid(format!(
+                    "disk {index} has the bus {bus:?}: it must be `virtio`, `sata` or `scsi`"
+                )));
+            }
+        };
+        *count += 1;
+        Ok((bus, disk_device(initial, *count - 1)))
+    };
+    disks.iter().enumerate().map(place).collect()
+}
+
+fn disk_device(initial: char, index: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = index + 1;
     while rest > 0 {
@@ -109,7 +150,7 @@ pub(crate) fn disk_device(index: usize) -> String {
         letters.push(char::from(b'a' + u8::try_from(rest % 26).unwrap_or(0)));
         rest /= 26;
     }
-    letters.extend(['d', 'v']);
+    letters.extend(['d', initial]);
     letters.iter().rev().collect()
 }
 
@@ -200,16 +241,27 @@ fn clock(accel: Accel) -> Element {
 
 fn devices(guest: &Guest, target: &Target) -> Result<Element, Fault> {
     let mut devices = Element::new("devices");
-    for (index, disk) in guest.disks.iter().enumerate() {
-        devices = devices.child(disk_element(disk, index, guest.haar.is_some())?);
+    let places = disk_places(&guest.disks)?;
+    for (index, (disk, place)) in guest.disks.iter().zip(&places).enumerate() {
+        devices = devices.child(disk_element(disk, index, place, guest.haar.is_some())?);
     }
     if let Some(extra) = &guest.haar
         && !extra.seed.is_empty()
     {
-        devices = devices.child(seed(&extra.seed, guest.disks.len())?);
+        let before = places.iter().filter(|(bus, _)| *bus == "virtio").count();
+        devices = devices.child(seed(&extra.seed, guest.disks.len(), before)?);
     }
-    for nic in &guest.nics {
-        devices = devices.child(interface(nic, guest.haar.is_some())?);
+    if places.iter().any(|(bus, _)| *bus == "scsi") {
+        // libvirt's own choice is a card that few kernels know.
+        let controller = Element::new("controller").with("type", "scsi").with("model", "virtio-scsi");
+        devices = devices.child(controller);
+    }
+    for (nic, filtered) in guest.nics.iter().zip(&target.filtered) {
+        let interface = interface(nic, guest.haar.is_some())?;
+        devices = devices.child(match filtered {
+            Filtered::Yes => interface.child(filter::reference(nic)),
+            Filtered::No => interface,
+        });
     }
     let channel = Element::new("target").with("type", "virtio").with("name", "org.qemu.guest_agent.0");
     let randomness = Element::new("backend").with("model", "random").text("/dev/urandom");
@@ -226,7 +278,12 @@ fn devices(guest: &Guest, target: &Target) -> Result<Element, Fault> {
         .child(Element::new("rng").with("model", "virtio").child(randomness)))
 }
 
-fn disk_element(disk: &Disk, index: usize, ours: bool) -> Result<Element, Fault> {
+fn disk_element(
+    disk: &Disk,
+    index: usize,
+    place: &(&'static str, String),
+    ours: bool,
+) -> Result<Element, Fault> {
     let format = match (&disk.haar, ours) {
         (Some(extra), _) if matches!(extra.format.as_str(), "qcow2" | "raw") => extra.format.as_str(),
         (Some(extra), _) => {
@@ -242,18 +299,25 @@ fn disk_element(disk: &Disk, index: usize, ours: bool) -> Result<Element, Fault>
         (None, false) => "raw",
     };
     let driver = Element::new("driver").with("discard", "unmap");
-    let mut element = file(&disk.source, index, format, driver)?;
+    let mut element = file(&disk.source, index, format, place, driver)?;
     if index == 0 {
         element = element.child(Element::new("boot").with("order", "1"));
     }
     Ok(element)
 }
 
-fn seed(path: &str, index: usize) -> Result<Element, Fault> {
-    Ok(file(path, index, "raw", Element::new("driver"))?.child(Element::new("readonly")))
+fn seed(path: &str, index: usize, virtio_before: usize) -> Result<Element, Fault> {
+    let place = ("virtio", disk_device('v', virtio_before));
+    Ok(file(path, index, "raw", &place, Element::new("driver"))?.child(Element::new("readonly")))
 }
 
-fn file(path: &str, index: usize, format: &str, driver: Element) -> Result<Element, Fault> {
+fn file(
+    path: &str,
+    index: usize,
+    format: &str,
+    (bus, device): &(&'static str, String),
+    driver: Element,
+) -> Result<Element, Fault> {
     if !path.starts_with('/') {
         return Err(invalid(format!("disk {index} has the source {path:?}: it must be an absolute path")));
     }
@@ -264,7 +328,7 @@ fn file(path: &str, index: usize, format: &str, driver: Element) -> Result<Eleme
         .with("device", "disk")
         .child(driver)
         .child(Element::new("source").with(attribute, path))
-        .child(Element::new("target").with("dev", disk_device(index)).with("bus", "virtio")))
+        .child(Element::new("target").with("dev", device.as_str()).with("bus", *bus)))
 }
 
 fn interface(nic: &Nic, ours: bool) -> Result<Element, Fault> {

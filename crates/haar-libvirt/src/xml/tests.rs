@@ -36,11 +36,13 @@ fn assert_golden(name: &str, schema: &str, actual: &str) {
 }
 
 fn target(accel: Accel) -> Target {
+    // More than any guest here has nics.
+    let filtered = vec![if accel == Accel::Test { Filtered::No } else { Filtered::Yes }; 4];
     let console = Console {
         socket: "/run/haar/console/g.console".into(),
         log: "/var/lib/haar/log/console/g.log".into(),
     };
-    Target { accel, arch: "x86_64", uuid: Some(ID.into()), console }
+    Target { accel, arch: "x86_64", uuid: Some(ID.into()), console, filtered }
 }
 
 fn disk(source: &str, format: &str) -> Disk {
@@ -71,6 +73,7 @@ fn ours() -> Guest {
             network: "hb-1".into(),
             mac: "02:00:00:00:00:01".into(),
             model: "e1000".into(),
+            address: "10.0.0.5,fd00::5".into(),
             ..Nic::default()
         }],
         haar: Some(haar),
@@ -112,17 +115,23 @@ fn hostile() -> Guest {
     guest
 }
 
+fn buses() -> Guest {
+    let disks = ["virtio", "sata", "scsi"].map(|bus| Disk { bus: bus.into(), ..disk("/d", "raw") });
+    Guest { disks: disks.into(), ..ours() }
+}
+
 fn diskless() -> Guest {
     Guest { disks: vec![], nics: vec![], ..ours() }
 }
 
 #[test]
-fn domains_are_as_the_golden_files_and_valid() {
+fn v1_v4_v5_domains_are_as_the_golden_files_and_valid() {
     let cases = [
         ("ours-kvm.xml", ours(), Accel::Kvm),
         ("ours-tcg.xml", ours(), Accel::Tcg),
         ("hostile.xml", hostile(), Accel::Tcg),
         ("diskless.xml", diskless(), Accel::Tcg),
+        ("buses.xml", buses(), Accel::Tcg),
         ("foreign.xml", foreign(), Accel::Kvm),
         ("test-driver.xml", ours(), Accel::Test),
     ];
@@ -133,14 +142,18 @@ fn domains_are_as_the_golden_files_and_valid() {
 
 #[test]
 fn networks_are_as_the_golden_files_and_valid() {
-    for (name, vlans) in [
-        ("network-plain.xml", None),
-        ("network-access.xml", Some(vec![7])),
-        ("network-trunk.xml", Some(vec![7, 8])),
+    use Switch::{Bridge, OpenVswitch};
+    for (name, vlans, switch) in [
+        ("network-plain.xml", None, OpenVswitch),
+        ("network-access.xml", Some(vec![7]), OpenVswitch),
+        ("network-trunk.xml", Some(vec![7, 8]), OpenVswitch),
+        ("network-bridge.xml", None, Bridge),
     ] {
         let nic = Nic { vlans, ..foreign().nics[0].clone() };
-        assert_golden(name, "network", &network(&nic).unwrap());
+        assert_golden(name, "network", &network(&nic, switch).unwrap());
     }
+    let tagged = Nic { vlans: Some(vec![7]), ..foreign().nics[0].clone() };
+    assert_eq!(network(&tagged, Bridge).unwrap_err().code, FaultCode::Invalid);
 }
 
 #[test]
@@ -211,7 +224,12 @@ fn an_incomplete_or_hostile_guest_is_invalid() {
 }
 
 #[test]
-fn disks_past_the_alphabet_have_two_letters() {
-    let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(disk_device).into();
+fn v6_disks_past_the_alphabet_have_two_letters_and_each_bus_its_own_names() {
+    let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(|index| disk_device('v', index)).into();
     assert_eq!(names, ["vda", "vdz", "vdaa", "vdaz", "vdba", "vdzz", "vdaaa"]);
+    let on = |bus: &str| Disk { bus: bus.into(), ..disk("/d", "raw") };
+    let places = disk_places(&["", "sata", "virtio", "scsi"].map(on)).unwrap();
+    let places: Vec<_> = places.iter().map(|(bus, device)| (*bus, device.as_str())).collect();
+    assert_eq!(places, [("virtio", "vda"), ("sata", "sda"), ("virtio", "vdb"), ("scsi", "sdb")]);
+    assert_eq!(disk_places(&[on("ide'/>")]).unwrap_err().code, FaultCode::Invalid);
 }

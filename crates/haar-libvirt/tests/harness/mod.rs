@@ -22,13 +22,18 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the program for this URI and waits until it answers.
     pub(crate) async fn start(uri: &str) -> Agent {
+        Agent::start_with(&["--uri", uri]).await
+    }
+
+    /// Starts the program with these arguments besides and waits until it answers.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Agent {
         // Short, for a unix socket's path has little room; and QEMU's user must get through to the disks.
         let folder = tempfile::Builder::new().prefix("haar-lv").tempdir_in("/tmp").unwrap();
         open_to_all(folder.path());
         let child = Command::new(env!("CARGO_BIN_EXE_haar-libvirt"))
             .arg("--socket")
             .arg(folder.path().join("rpc"))
-            .args(["--uri", uri])
+            .args(arguments)
             .arg("--run-dir")
             .arg(folder.path().join("run"))
             .arg("--log-dir")

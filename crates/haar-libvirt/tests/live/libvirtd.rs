@@ -18,7 +18,8 @@ pub(crate) fn left_out<T>(test: &str, missing: &str) -> Option<T> {
 pub(crate) async fn system(test: &str) -> Option<(OwnLibvirtd, Agent)> {
     let mut libvirtd = OwnLibvirtd::new(test)?;
     libvirtd.order("start");
-    let agent = Agent::start(&libvirtd.uri()).await;
+    // Its bridges are not in the network that the sub-agent can see.
+    let agent = Agent::start_with(&["--uri", &libvirtd.uri(), "--switch", "bridge"]).await;
     until("libvirtd answers", async || agent.list().await.is_ok()).await;
     Some((libvirtd, agent))
 }
@@ -104,6 +105,14 @@ wait
 
     fn socket(&self) -> PathBuf {
         self.folder.path().join("sock/libvirt-sock")
+    }
+
+    /// What virsh says, which must succeed.
+    pub(crate) fn virsh(&self, arguments: &[&str]) -> String {
+        let output =
+            Command::new("virsh").args(["--quiet", "-c", &self.uri()]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) fn uri(&self) -> String {
