@@ -107,7 +107,11 @@ impl Pool {
         }
     }
 
-    fn open(&self) -> Result<Connect, Fault> {
+    /// A connection beside the pool.
+    ///
+    /// # Errors
+    /// `unavailable`, with words how to start libvirtd.
+    pub(crate) fn open(&self) -> Result<Connect, Fault> {
         let connection = Connect::open(Some(&self.uri)).map_err(|error| {
             Fault::new(
                 FaultCode::Unavailable,

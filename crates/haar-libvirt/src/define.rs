@@ -17,9 +17,9 @@ use crate::filter::{self, Filtered};
 use crate::network::{self, Ensured};
 use crate::owner::{self, Match};
 use crate::power;
-use crate::request;
 use crate::service::Host;
 use crate::xml::{self, Switch, Target};
+use crate::{request, screen};
 
 /// Defines the domain, not started. Asked again for the same life it defines anew what does not run, so
 /// that a changed size or nic takes hold at the next start, and leaves alone what runs.
@@ -84,6 +84,7 @@ pub(crate) fn delete(connection: &Connect, host: &Host, asked: &GuestRequest) ->
         }
     }
     host.folders.console(&guest.id)?.remove()?;
+    screen::remove(&host.screens, &guest.id)?;
     if guest.haar.is_none() {
         networks.extend(guest.nics.iter().map(|nic| nic.mac.clone()).filter(|mac| xml::is_mac(mac)));
         for name in &networks {

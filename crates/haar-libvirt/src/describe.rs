@@ -4,7 +4,7 @@ use haar_api::rpc::{Disk, DiskExtra, Guest, GuestExtra, Nic};
 
 use crate::console::Console;
 use crate::tree::{Element, Error};
-use crate::xml::NAMESPACE;
+use crate::xml::{AGENT_CHANNEL, NAMESPACE};
 
 /// What a domain's XML says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub(crate) struct Described {
     pub(crate) written_here: bool,
     /// It has UEFI variables, which undefining must be told to remove.
     pub(crate) has_nvram: bool,
+    /// Something inside has opened the guest agent's channel.
+    pub(crate) has_agent: bool,
+    /// The unix socket of its VNC screen while it runs; else empty.
+    pub(crate) vnc_socket: String,
     /// Names of the libvirt networks its nics hang on.
     pub(crate) networks: Vec<String>,
 }
@@ -63,6 +67,15 @@ impl Described {
             has_nvram: root
                 .find("os")
                 .is_some_and(|os| os.find("nvram").is_some() || !os.attribute("firmware").is_empty()),
+            has_agent: devices.all("channel").filter_map(|channel| channel.find("target")).any(|target| {
+                target.attribute("name") == AGENT_CHANNEL && target.attribute("state") == "connected"
+            }),
+            vnc_socket: devices
+                .all("graphics")
+                .filter(|screen| screen.attribute("type") == "vnc")
+                .map(|screen| screen.attribute_of("listen", "socket").to_owned())
+                .find(|socket| !socket.is_empty())
+                .unwrap_or_default(),
             networks: devices
                 .all("interface")
                 .map(|nic| nic.attribute_of("source", "network").to_owned())

@@ -6,9 +6,11 @@
 
 #![allow(unsafe_code, reason = "libvirt is C, and these calls have no safe wrapper")]
 
-use std::ffi::{CStr, c_int, c_uint};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr;
+use std::sync::Arc;
 
+use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error;
 use virt_sys as sys;
@@ -79,6 +81,126 @@ pub(crate) fn block_stats(domain: &Domain, device: &CStr) -> Result<Counters, Er
     let mut room = Room::new(usize::try_from(count).unwrap_or(0));
     let filled = ask(room.as_mut_ptr(), count)?;
     Ok(room.counters(usize::try_from(filled).unwrap_or(0)))
+}
+
+/// How long the guest's agent may take for one answer, from now on.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn limit_agent(domain: &Domain, seconds: u16) -> Result<(), Error> {
+    // SAFETY: the domain is alive as long as its borrow.
+    let done = unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), c_int::from(seconds), 0) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Has the guest's agent freeze every file system; how many.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn freeze(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: the domain is alive as long as its borrow; no list of mount points is given.
+    let frozen = unsafe { sys::virDomainFSFreeze(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    u32::try_from(frozen).map_err(|_| Error::last_error())
+}
+
+/// Has the guest's agent thaw every file system; how many.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn thaw(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: as in `freeze`.
+    let thawed = unsafe { sys::virDomainFSThaw(domain.as_ptr(), ptr::null_mut(), 0, 0) };
+    u32::try_from(thawed).map_err(|_| Error::last_error())
+}
+
+/// Calls `told` with a domain's name whenever one starts, stops, pauses, goes on, crashes, is defined, removed or
+/// reset; on the thread of the event loop, so it must be quick. Holds as long as the connection is open.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn on_changes(connection: &Connect, told: &Arc<Told>) -> Result<(), Error> {
+    // SAFETY: a callback is handed over with the event's number, as libvirt's own macro does; libvirt calls each with
+    // the arguments of its number.
+    let lifecycle = unsafe {
+        std::mem::transmute::<sys::virConnectDomainEventCallback, sys::virConnectDomainEventGenericCallback>(
+            Some(lifecycle),
+        )
+    };
+    register(connection, sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, told)?;
+    register(connection, sys::VIR_DOMAIN_EVENT_ID_REBOOT, Some(reset), told)
+}
+
+/// What is called with the domain's name and what happened to it.
+pub(crate) type Told = dyn Fn(&str, Happened) + Send + Sync;
+
+/// What happened to a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happened {
+    /// libvirt's number of the kind of lifecycle event.
+    Lifecycle(i32),
+    /// It began again from its firmware, by its own doing or by its reset button.
+    Reset,
+}
+
+fn register(
+    connection: &Connect,
+    event: sys::virDomainEventID,
+    callback: sys::virConnectDomainEventGenericCallback,
+    told: &Arc<Told>,
+) -> Result<(), Error> {
+    let opaque = Box::into_raw(Box::new(Arc::clone(told))).cast::<c_void>();
+    // SAFETY: the connection is alive; what `opaque` points to lives until libvirt calls `free` with it, once.
+    let registered = unsafe {
+        sys::virConnectDomainEventRegisterAny(
+            connection.as_ptr(),
+            ptr::null_mut(),
+            event as c_int,
+            callback,
+            opaque,
+            Some(free),
+        )
+    };
+    if registered < 0 {
+        // SAFETY: libvirt has not taken it, so it is ours to free.
+        unsafe { free(opaque) };
+        return Err(Error::last_error());
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn lifecycle(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    _detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: libvirt calls with a live domain and with what was registered.
+    unsafe { tell(domain, Happened::Lifecycle(event), opaque) };
+    0
+}
+
+unsafe extern "C" fn reset(_: sys::virConnectPtr, domain: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: as in `lifecycle`.
+    unsafe { tell(domain, Happened::Reset, opaque) };
+}
+
+unsafe fn tell(domain: sys::virDomainPtr, happened: Happened, opaque: *mut c_void) {
+    // SAFETY: the caller's promise; the name lives as long as the domain.
+    let (name, told) = unsafe {
+        let name = sys::virDomainGetName(domain);
+        if name.is_null() {
+            return;
+        }
+        (CStr::from_ptr(name).to_string_lossy(), &*opaque.cast::<Arc<Told>>())
+    };
+    // A panic must not cross into C; its hook has told of it.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| told(&name, happened)));
+}
+
+unsafe extern "C" fn free(opaque: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `register`, and freed once.
+    drop(unsafe { Box::from_raw(opaque.cast::<Arc<Told>>()) });
 }
 
 /// Room for libvirt's typed parameters; what libvirt put into it is freed with it.

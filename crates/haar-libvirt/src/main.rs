@@ -5,7 +5,8 @@
 //! Deliberately absent: disks, seeds, bridges and firewall rules (other sub-agents and the agent make them), restart
 //! policy (the node's brain has it), migration.
 //!
-//! How it hangs together, top to bottom: `service` names the methods; `define`, `power` and `metrics` carry them out;
+//! How it hangs together, top to bottom: `service` names the methods; `define`, `power`, `metrics`, `screen`,
+//! `guest_agent` and `events` carry them out;
 //! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
 //! `connection` holds libvirtd.
 
@@ -15,13 +16,16 @@ mod console;
 mod define;
 mod describe;
 mod domain;
+mod events;
 mod ffi;
 mod filter;
+mod guest_agent;
 mod metrics;
 mod network;
 mod owner;
 mod power;
 mod request;
+mod screen;
 mod service;
 mod state;
 mod tree;
@@ -52,7 +56,7 @@ struct Args {
     /// libvirt's URI.
     #[arg(long, default_value = "qemu:///system")]
     uri: String,
-    /// Folder for the guests' console sockets, in its subfolder `console`.
+    /// Folder for the guests' sockets, in its subfolders `console` and `vnc`.
     #[arg(long, default_value = "/run/haar")]
     run_dir: PathBuf,
     /// Folder for the guests' console logs, in its subfolder `console`.
@@ -108,6 +112,7 @@ async fn serve(args: Args) -> Result<(), String> {
             sockets: args.run_dir.join("console"),
             logs: args.log_dir.join("console"),
         },
+        screens: args.run_dir.join("vnc"),
         qemu: std::sync::OnceLock::new(),
         unfiltered: if pool.is_test_driver() {
             Some("there are no frames".into())
@@ -128,9 +133,17 @@ async fn serve(args: Args) -> Result<(), String> {
         (None, port) => kit::Listen::Loopback(port.unwrap_or(0)),
     };
     let ends = ends(args.supervised).map_err(|error| format!("signals cannot be heard: {error}"))?;
-    let bound = service::server(pool, host).bind(&listen).map_err(|error| error.to_string())?;
+    let journal = events::Journal::new();
+    let following = tokio::spawn(journal.clone().follow(pool.clone()));
+    let bound = service::server(pool, host, &journal).bind(&listen).map_err(|error| error.to_string())?;
     tracing::info!(?listen, uri = args.uri, accel = accel.as_str(), reason, "answering");
-    bound.serve(ends).await.map_err(|error| error.to_string())
+    let closing = async {
+        ends.await;
+        journal.close();
+    };
+    let served = bound.serve(closing).await.map_err(|error| error.to_string());
+    following.abort();
+    served
 }
 
 /// Resolves at the first SIGTERM or SIGINT, and for a supervised program when standard input closes.

@@ -9,6 +9,8 @@
 //! | Poweroff | – | end | end | end | end |
 //! | Reboot, Restart | `invalid` | ACPI, reset | ACPI, reset | ACPI, reset | ACPI, reset |
 
+use std::time::Duration;
+
 use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
 use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
@@ -53,6 +55,27 @@ pub(crate) fn shutdown(connection: &Connect, host: &Host, asked: &GuestRequest) 
         unless_inactive(&found, found.domain.shutdown_flags(flags), "shut the domain down")?;
     }
     answer(connection, guest)
+}
+
+/// How long a guest may take to shut down before its plug is pulled: the request's `limit_s`, in seconds; none when it
+/// is only asked.
+///
+/// # Errors
+/// `invalid` for what is no number of seconds up to an hour.
+pub(crate) fn shutdown_limit(asked: &GuestRequest) -> Result<Option<Duration>, Fault> {
+    let Some(text) = asked.args.get("limit_s") else { return Ok(None) };
+    match text.parse() {
+        Ok(seconds @ 1..=3600) => Ok(Some(Duration::from_secs(seconds))),
+        _ => Err(Fault::new(
+            FaultCode::Invalid,
+            format!("limit_s is {text:?}: it must be from 1 to 3600 seconds"),
+        )),
+    }
+}
+
+/// Whether the guest, as answered, has ended.
+pub(crate) fn is_off(guest: &Guest) -> bool {
+    [State::Shutoff, State::Crashed].iter().any(|state| state.as_str() == guest.state)
 }
 
 /// Ends the guest at once, as if by pulling the plug.

@@ -1,5 +1,6 @@
 //! The service `Libvirt`: which method runs which function, for how long at most, one at a time per guest.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use virt::connect::Connect;
 use crate::accel::Probe;
 use crate::connection::{Pool, fault};
 use crate::console::Folders;
+use crate::events::{self, Journal};
 use crate::xml::Switch;
-use crate::{define, domain, metrics, power};
+use crate::{define, domain, guest_agent, metrics, power, screen};
 
 /// How long a question may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -26,6 +28,8 @@ const CHANGE: Duration = Duration::from_secs(90);
 pub(crate) struct Host {
     pub(crate) probe: Probe,
     pub(crate) folders: Folders,
+    /// Folder for links to the guests' screens.
+    pub(crate) screens: PathBuf,
     /// QEMU's version once known: asking makes libvirtd start a QEMU on some hosts, which takes seconds.
     /// A QEMU that is replaced while this program runs is seen after its next start.
     pub(crate) qemu: OnceLock<String>,
@@ -46,19 +50,27 @@ impl Host {
 type Action = fn(&Connect, &Host, &GuestRequest) -> Result<Guest, Fault>;
 
 /// The methods on one guest.
-const METHODS: [(&str, Duration, Action); 11] = [
+const METHODS: [(&str, Duration, Action); 10] = [
     ("Libvirt.CreateGuest", CHANGE, define::create_guest),
     ("Libvirt.Create", CHANGE, define::create),
     ("Libvirt.Delete", CHANGE, define::delete),
     ("Libvirt.Run", CHANGE, power::run),
     ("Libvirt.Reboot", CHANGE, power::reboot),
     ("Libvirt.Restart", CHANGE, power::restart),
-    ("Libvirt.Shutdown", CHANGE, power::shutdown),
     ("Libvirt.Poweroff", CHANGE, power::poweroff),
     ("Libvirt.Suspend", CHANGE, power::suspend),
     ("Libvirt.Resume", CHANGE, power::resume),
     ("Libvirt.Status", LOOK, power::status),
 ];
+
+/// How long the agent inside a guest may take: a failed freeze asks it twice.
+const INSIDE: Duration = Duration::from_secs(2 * guest_agent::LIMIT_S as u64 + 10);
+/// Between two looks whether a guest has shut down.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After this long its button is pressed again.
+const PRESS_AGAIN: Duration = Duration::from_secs(10);
+
+type Ask = fn(&Connect, &GuestRequest) -> Result<guest_agent::Response, Fault>;
 
 type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
 
@@ -70,41 +82,146 @@ const METRICS: [(&str, Measure); 3] = [
 ];
 
 /// The server with every method of `Libvirt`.
-pub(crate) fn server(pool: Pool, host: Host) -> kit::Server {
+pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     let mut server = kit::Server::new();
-    let host = Arc::new(host);
-    let turns = kit::per_guest();
+    let hands = Hands { pool, host: Arc::new(host), turns: kit::per_guest() };
     for (name, limit, action) in METHODS {
-        let (pool, host, turns) = (pool.clone(), Arc::clone(&host), turns.clone());
+        let hands = hands.clone();
         server.method(name, move |request: GuestRequest| {
-            let (pool, host, turns) = (pool.clone(), Arc::clone(&host), turns.clone());
-            async move {
-                let id = request.guest.as_ref().map_or("", |guest| &guest.id);
-                let turn = in_turn(&turns, id, limit).await?;
-                let guest =
-                    pool.run(limit, turn, move |connection| action(connection, &host, &request)).await?;
-                Ok(GuestResponse { guest: Some(guest), ..GuestResponse::default() })
-            }
+            let hands = hands.clone();
+            async move { hands.act(limit, action, request).await.map(answer) }
         });
     }
     for (name, measure) in METRICS {
-        let pool = pool.clone();
+        let pool = hands.pool.clone();
         // They take no turn: a guest is measured while it is worked on.
         server.method(name, move |request: metrics::Request| {
             let pool = pool.clone();
             async move { pool.run(LOOK, (), move |connection| measure(connection, &request)).await }
         });
     }
+    let shutting = hands.clone();
+    server.method("Libvirt.Shutdown", move |request: GuestRequest| {
+        let hands = shutting.clone();
+        async move { hands.shut_down(request).await.map(answer) }
+    });
+    inside(&mut server, &hands);
+    let (pool, host) = (hands.pool.clone(), hands.host);
     let listing = pool.clone();
     server.method("Libvirt.List", move |_: Nothing| {
         let pool = listing.clone();
         async move { pool.run(LOOK, (), list).await }
+    });
+    let journal = journal.clone();
+    server.method("Libvirt.Changes", move |request: events::Request| {
+        let journal = journal.clone();
+        async move { Ok(journal.changes(&request).await) }
     });
     server.method("Libvirt.Host", move |_: Nothing| {
         let (pool, host) = (pool.clone(), Arc::clone(&host));
         async move { pool.run(CHANGE, (), move |connection| describe(connection, &host)).await }
     });
     server
+}
+
+/// The methods that reach into a running guest: its agent and its screen.
+fn inside(server: &mut kit::Server, hands: &Hands) {
+    let asks: [(&str, Ask); 3] = [
+        ("Libvirt.Ping", guest_agent::ping),
+        ("Libvirt.Freeze", guest_agent::freeze),
+        ("Libvirt.Thaw", guest_agent::thaw),
+    ];
+    for (name, ask) in asks {
+        let hands = hands.clone();
+        server.method(name, move |request: GuestRequest| {
+            let hands = hands.clone();
+            async move { hands.ask_inside(name, ask, request).await }
+        });
+    }
+    let hands = hands.clone();
+    server.method("Libvirt.Vnc", move |request: GuestRequest| {
+        let (pool, host) = (hands.pool.clone(), Arc::clone(&hands.host));
+        async move { pool.run(LOOK, (), move |connection| screen::vnc(connection, &host, &request)).await }
+    });
+}
+
+fn answer(guest: Guest) -> GuestResponse {
+    GuestResponse { guest: Some(guest), ..GuestResponse::default() }
+}
+
+/// What every method has at hand.
+#[derive(Clone)]
+struct Hands {
+    pool: Pool,
+    host: Arc<Host>,
+    turns: kit::PerGuest,
+}
+
+impl Hands {
+    /// Carries out an action in the guest's turn.
+    async fn act(&self, limit: Duration, action: Action, request: GuestRequest) -> Result<Guest, Fault> {
+        let id = request.guest.as_ref().map_or("", |guest| &guest.id);
+        let turn = in_turn(&self.turns, id, limit).await?;
+        let host = Arc::clone(&self.host);
+        self.pool.run(limit, turn, move |connection| action(connection, &host, &request)).await
+    }
+
+    /// Asks the guest to shut down. With `limit_s` among the arguments the answer waits until it has, and after so
+    /// many seconds the plug is pulled; others may act on the guest meanwhile.
+    async fn shut_down(&self, request: GuestRequest) -> Result<Guest, Fault> {
+        let limit = power::shutdown_limit(&request)?;
+        let mut guest = self.act(CHANGE, power::shutdown, request.clone()).await?;
+        let Some(limit) = limit else { return Ok(guest) };
+        let began = tokio::time::Instant::now();
+        let mut pressed = began;
+        while !power::is_off(&guest) {
+            if began.elapsed() >= limit {
+                tracing::warn!(
+                    guest = guest.id,
+                    limit_s = limit.as_secs(),
+                    "did not shut down, its plug is pulled"
+                );
+                return self.act(CHANGE, power::poweroff, request).await;
+            }
+            tokio::time::sleep(LOOK_EVERY.min(limit.saturating_sub(began.elapsed()))).await;
+            // A guest that boots does not hear its button yet.
+            let action: Action =
+                if pressed.elapsed() >= PRESS_AGAIN { power::shutdown } else { power::status };
+            if pressed.elapsed() >= PRESS_AGAIN {
+                pressed = tokio::time::Instant::now();
+            }
+            guest = self.act(CHANGE, action, request.clone()).await?;
+        }
+        Ok(guest)
+    }
+
+    /// Asks the agent inside; what is frozen is thawed in time.
+    async fn ask_inside(
+        &self,
+        method: &str,
+        ask: Ask,
+        request: GuestRequest,
+    ) -> Result<guest_agent::Response, Fault> {
+        let thaw_after = guest_agent::frozen_for(&request)?;
+        let id = request.guest.as_ref().map_or("", |guest| &guest.id);
+        let turn = in_turn(&self.turns, id, LOOK).await?;
+        let again = request.clone();
+        let asked = self.pool.run(INSIDE, turn, move |connection| ask(connection, &request)).await;
+        // Of a freeze that was not answered in time nobody knows what became of it.
+        let may_be_frozen = asked.as_ref().map_or(true, guest_agent::Response::is_frozen);
+        if method == "Libvirt.Freeze" && may_be_frozen {
+            let pool = self.pool.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(thaw_after).await;
+                let thawed =
+                    pool.run(INSIDE, (), move |connection| guest_agent::thaw(connection, &again)).await;
+                if let Err(error) = thawed {
+                    tracing::warn!(%error, "a guest that was frozen is not known to be thawed");
+                }
+            });
+        }
+        asked
+    }
 }
 
 /// Waits for the guest's turn, but not for ever: a call that hangs in libvirtd keeps it.

@@ -21,6 +21,9 @@ use crate::tree::{self, Element};
 /// The namespace of what this program keeps in a domain's metadata; it is versioned by its last number.
 pub(crate) const NAMESPACE: &str = "urn:haar:guest:1";
 
+/// The name that a guest's agent looks for among its channels.
+pub(crate) const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
+
 /// MiB of translated code a TCG guest may hold.
 const TCG_CACHE_MIB: &str = "256";
 
@@ -263,7 +266,7 @@ fn devices(guest: &Guest, target: &Target) -> Result<Element, Fault> {
             Filtered::No => interface,
         });
     }
-    let channel = Element::new("target").with("type", "virtio").with("name", "org.qemu.guest_agent.0");
+    let channel = Element::new("target").with("type", "virtio").with("name", AGENT_CHANNEL);
     let randomness = Element::new("backend").with("model", "random").text("/dev/urandom");
     let screen = Element::new("model").with("type", "vga").with("vram", "16384");
     Ok(devices

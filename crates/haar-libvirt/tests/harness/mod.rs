@@ -27,10 +27,15 @@ impl Agent {
 
     /// Starts the program with these arguments besides and waits until it answers.
     pub(crate) async fn start_with(arguments: &[&str]) -> Agent {
+        Agent::start_by(Command::new(env!("CARGO_BIN_EXE_haar-libvirt")), arguments).await
+    }
+
+    /// Starts the program by this command, and waits until it answers.
+    pub(crate) async fn start_by(mut command: Command, arguments: &[&str]) -> Agent {
         // Short, for a unix socket's path has little room; and QEMU's user must get through to the disks.
         let folder = tempfile::Builder::new().prefix("haar-lv").tempdir_in("/tmp").unwrap();
         open_to_all(folder.path());
-        let child = Command::new(env!("CARGO_BIN_EXE_haar-libvirt"))
+        let child = command
             .arg("--socket")
             .arg(folder.path().join("rpc"))
             .args(arguments)

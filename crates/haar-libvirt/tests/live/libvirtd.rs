@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::Guest;
 
-use crate::harness::{Agent, open_to_all, until};
+use crate::harness::{Agent, LIMIT, open_to_all, until};
 
 pub(crate) fn left_out<T>(test: &str, missing: &str) -> Option<T> {
     assert!(std::env::var_os("HAAR_LIVE").is_none(), "{test}: {missing}");
@@ -19,7 +20,11 @@ pub(crate) async fn system(test: &str) -> Option<(OwnLibvirtd, Agent)> {
     let mut libvirtd = OwnLibvirtd::new(test)?;
     libvirtd.order("start");
     // Its bridges are not in the network that the sub-agent can see.
-    let agent = Agent::start_with(&["--uri", &libvirtd.uri(), "--switch", "bridge"]).await;
+    // The mounts are libvirtd's: what lies below /var/lib/libvirt is seen by both.
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--target={}", libvirtd.first_inside())).arg("--mount");
+    command.arg(env!("CARGO_BIN_EXE_haar-libvirt"));
+    let agent = Agent::start_by(command, &["--uri", &libvirtd.uri(), "--switch", "bridge"]).await;
     until("libvirtd answers", async || agent.list().await.is_ok()).await;
     Some((libvirtd, agent))
 }
@@ -54,6 +59,9 @@ if [ -e /dev/kvm ]; then mount --bind /run/no-kvm /dev/kvm; fi
 # libvirt's own /dev for each QEMU cannot be built around such a mount.
 echo 'namespaces = []' > /etc/libvirt/qemu.conf
 ip link add br0 type bridge
+ip link set br0 up
+ip addr add 10.9.0.1/24 dev br0
+ip addr add fd09::1/64 dev br0 nodad
 virtlogd -d
 exec 3<&0
 while read -r order; do
@@ -105,6 +113,47 @@ wait
 
     fn socket(&self) -> PathBuf {
         self.folder.path().join("sock/libvirt-sock")
+    }
+
+    /// This path as it is in libvirtd's own mounts.
+    pub(crate) fn inside(&self, path: &std::path::Path) -> PathBuf {
+        let folder = PathBuf::from(format!("/proc/{}/root", self.first_inside()));
+        folder.join(path.strip_prefix("/").unwrap())
+    }
+
+    /// The rules that libvirt has made of filters.
+    pub(crate) fn ebtables(&self) -> String {
+        let target = format!("--target={}", self.first_inside());
+        let command = ["--net", "ebtables", "-t", "nat", "-L"];
+        let output = Command::new("nsenter").arg(target).args(command).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Ends the QEMU of this domain as a crash would.
+    pub(crate) fn kill_qemu(&self, name: &str) {
+        let pid =
+            std::fs::read_to_string(self.inside(format!("/run/libvirt/qemu/{name}.pid").as_ref())).unwrap();
+        // The number is one of the namespace's own.
+        let target = format!("--target={}", self.first_inside());
+        let killed =
+            Command::new("nsenter").arg(target).args(["--pid", "--mount", "kill", "-9", pid.trim()]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    /// The first process of the namespaces, by its number out here.
+    fn first_inside(&self) -> String {
+        let own = self.first.id();
+        let path = format!("/proc/{own}/task/{own}/children");
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let children = std::fs::read_to_string(&path).unwrap();
+            if let Some(child) = children.split_whitespace().next() {
+                return child.to_owned();
+            }
+            assert!(Instant::now() < deadline, "unshare has no child");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What virsh says, which must succeed.

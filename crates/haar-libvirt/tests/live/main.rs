@@ -6,9 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the failure")]
 
+mod booted;
 mod defects;
+mod events;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod libvirtd;
 mod life;
 mod metrics;
+mod screen;

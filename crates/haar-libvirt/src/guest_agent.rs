@@ -1,0 +1,122 @@
+//! The agent inside a guest, over its channel `org.qemu.guest_agent.0`: is it there, freeze, thaw.
+//!
+//! Promised: each question ends within [`LIMIT_S`] seconds and a bit; a guest without an agent is an answer and no
+//! fault; what was frozen here is thawed after a while even when nobody asks for it, or when freezing failed midway.
+//! The last is this process's promise: one that is killed meanwhile leaves the guest frozen until `Libvirt.Thaw`.
+
+use std::time::Duration;
+
+use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
+use serde::Serialize;
+use virt::connect::Connect;
+use virt::error::{Error, ErrorNumber};
+
+use crate::connection::fault;
+use crate::domain::Found;
+use crate::ffi;
+use crate::power;
+
+/// Seconds the agent has for one answer.
+pub(crate) const LIMIT_S: u16 = 10;
+/// How long file systems stay frozen at most, unless the caller says less.
+const MOST_FROZEN: Duration = Duration::from_secs(60);
+
+/// Whether the guest has an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Agent {
+    /// It has answered.
+    Answers,
+    /// Nothing in the guest has opened the channel.
+    Absent,
+    /// Something has, and does not answer in time.
+    Silent,
+}
+
+/// Result of the methods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Response {
+    guest: Option<Guest>,
+    agent: Agent,
+    /// File systems frozen or thawed.
+    file_systems: u32,
+}
+
+impl Response {
+    /// Whether file systems are frozen now, as the answer to a freeze.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.agent == Agent::Answers
+    }
+}
+
+/// Whether there is an agent.
+///
+/// # Errors
+/// `not_found` without a domain, `invalid` when it does not run, libvirt's.
+pub(crate) fn ping(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+    ask(connection, asked, "ask the guest's agent", |found| found.domain.get_time(0).map(|_| 0))
+}
+
+/// Freezes every file system; nothing is written then.
+///
+/// # Errors
+/// As [`ping`], and the agent's own no; then everything is thawed again.
+pub(crate) fn freeze(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+    let frozen = ask(connection, asked, "freeze the guest's file systems", |found| {
+        ffi::freeze(&found.domain).inspect_err(|_| {
+            // It may have frozen some, or be at it; the failure is told, whatever becomes of this.
+            let _ = ffi::thaw(&found.domain);
+        })
+    })?;
+    Ok(frozen)
+}
+
+/// Thaws every file system; those that are not frozen are left as they are.
+///
+/// # Errors
+/// As [`ping`], and the agent's own no.
+pub(crate) fn thaw(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+    ask(connection, asked, "thaw the guest's file systems", |found| ffi::thaw(&found.domain))
+}
+
+/// After how long what is frozen is thawed: the request's `thaw_after_s`, in seconds.
+///
+/// # Errors
+/// `invalid` for what is no number of seconds up to 60.
+pub(crate) fn frozen_for(asked: &GuestRequest) -> Result<Duration, Fault> {
+    let Some(text) = asked.args.get("thaw_after_s") else { return Ok(MOST_FROZEN) };
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    seconds.filter(|limit| (Duration::from_secs(1)..=MOST_FROZEN).contains(limit)).ok_or_else(|| {
+        let most = MOST_FROZEN.as_secs();
+        Fault::new(
+            FaultCode::Invalid,
+            format!("thaw_after_s is {text:?}: it must be from 1 to {most} seconds"),
+        )
+    })
+}
+
+fn ask(
+    connection: &Connect,
+    asked: &GuestRequest,
+    doing: &str,
+    question: impl FnOnce(&Found) -> Result<u32, Error>,
+) -> Result<Response, Fault> {
+    let (guest, found) = power::active(connection, asked)?;
+    let answer = |guest, agent, file_systems| Response { guest: Some(guest), agent, file_systems };
+    if !found.described.has_agent {
+        return Ok(answer(found.answer(guest), Agent::Absent, 0));
+    }
+    ffi::limit_agent(&found.domain, LIMIT_S).map_err(|e| fault(doing, &e))?;
+    match question(&found) {
+        Ok(file_systems) => Ok(answer(found.answer(guest), Agent::Answers, file_systems)),
+        Err(error) if is_silence(&error) => Ok(answer(found.answer(guest), Agent::Silent, 0)),
+        Err(error) => Err(fault(doing, &error)),
+    }
+}
+
+fn is_silence(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        ErrorNumber::AgentUnresponsive | ErrorNumber::AgentUnsynced | ErrorNumber::AgentCommandTimeout
+    )
+}
