@@ -13,6 +13,9 @@ use super::config::{FETCH_LIMIT, Limits, Plan, STAGE_LIMIT, Service, Stage};
 /// Calls our own sub-agents take at once.
 const PENDING: u32 = 64;
 
+/// Seconds a guest has to shut down.
+const SHUTDOWN_LIMIT_S: u32 = 90;
+
 const GUESTS: &[(&str, &[(&str, &str)])] = &[
     (
         "create",
@@ -71,9 +74,10 @@ impl Plan {
             address: Address::Unix(socket.to_owned()),
             path: path.to_owned(),
             max_pending: PENDING,
+            watch: false,
         };
         let mut services = BTreeMap::from([
-            ("libvirt".to_owned(), service(libvirt, rpc::DEFAULT_PATH)),
+            ("libvirt".to_owned(), Service { watch: true, ..service(libvirt, rpc::DEFAULT_PATH) }),
             ("storage".to_owned(), service(storage, rpc::DEFAULT_PATH)),
             ("storageDownload".to_owned(), service(storage, "/snapshots/download")),
         ]);
@@ -91,10 +95,18 @@ fn pipeline((name, stages): &(&str, &[(&str, &str)])) -> (String, Vec<Stage>) {
     let stage = |(service, method): &(&str, &str)| Stage {
         service: (*service).to_owned(),
         method: (*method).to_owned(),
-        args: BTreeMap::new(),
+        args: args(method),
         timeout,
     };
     ((*name).to_owned(), stages.iter().map(stage).collect())
+}
+
+/// A guest that does not hear its power button has its plug pulled, well before the stage's own limit.
+fn args(method: &str) -> BTreeMap<String, String> {
+    match method {
+        "Libvirt.Shutdown" => BTreeMap::from([("limit_s".to_owned(), SHUTDOWN_LIMIT_S.to_string())]),
+        _ => BTreeMap::new(),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!  "services": {"libvirt": {"port": 20001, "path": "/_mistify_RPC_", "max_pending": 4}},
 //!  "dbpath": "/var/lib/mistify/agent.redb"}
 //! ```
-//! Ours on top: `socket` instead of `port`, `timeout` of a stage in seconds, and `limits`.
+//! Ours on top: `socket` instead of `port`, `watch` of a service, `timeout` of a stage in seconds, and `limits`.
 //! A file that names what is not there is refused, with the place; so are keys that nobody reads.
 
 use std::collections::BTreeMap;
@@ -55,6 +55,8 @@ pub(crate) struct Service {
     pub(crate) address: Address,
     pub(crate) path: String,
     pub(crate) max_pending: u32,
+    /// Whether it is asked, by `Libvirt.Changes`, what happens to guests unasked.
+    pub(crate) watch: bool,
 }
 
 /// How much at once.
@@ -152,6 +154,8 @@ struct FileService {
     path: Option<String>,
     max_pending: Option<i64>,
     socket: Option<PathBuf>,
+    #[serde(default)]
+    watch: bool,
 }
 
 impl Plan {
@@ -228,7 +232,7 @@ fn service(place: &str, value: serde_json::Value) -> Result<Service, Wrong> {
             .filter(|most| *most <= MOST)
             .ok_or_else(|| wrong(format!("{place}.max_pending"), format!("must be from 1 to {MOST}")))?,
     };
-    Ok(Service { address, path, max_pending })
+    Ok(Service { address, path, max_pending, watch: file.watch })
 }
 
 fn stages(
@@ -279,7 +283,7 @@ mod tests {
         },
         "services": {
             "vm": {"port": 20001, "max_pending": 7},
-            "disk": {"socket": "/run/x.sock", "path": "/rpc"}
+            "disk": {"socket": "/run/x.sock", "path": "/rpc", "watch": true}
         },
         "dbpath": "/var/lib/x.redb",
         "limits": {"stream": 2}
@@ -297,6 +301,7 @@ mod tests {
             (plan.services["vm"].path.as_str(), plan.services["vm"].max_pending),
             ("/_mistify_RPC_", 7)
         );
+        assert_eq!((plan.services["vm"].watch, plan.services["disk"].watch), (false, true));
         assert_eq!((plan.services["disk"].path.as_str(), plan.services["disk"].max_pending), ("/rpc", 4));
         assert_eq!(plan.dbpath.as_deref(), Some(Path::new("/var/lib/x.redb")));
         assert_eq!(plan.limits, Limits { stream: 2, ..Limits::default() });

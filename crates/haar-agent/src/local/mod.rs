@@ -19,6 +19,7 @@ mod http;
 mod runners;
 pub mod store;
 mod throttle;
+mod watching;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -139,6 +140,9 @@ pub(crate) async fn start_beside(
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(act(Arc::clone(&app), calls));
+    for (name, service) in app.plan.services.iter().filter(|(_, service)| service.watch) {
+        tasks.spawn(watching::keep(Arc::clone(&app), name.clone(), service.clone()));
+    }
     let serving = tokio::spawn(listeners.serve(app, stopped));
     let ended = tokio::spawn(async move {
         let early = tokio::select! {

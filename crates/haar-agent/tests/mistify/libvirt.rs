@@ -53,6 +53,11 @@ impl Libvirt {
         Some(libvirt)
     }
 
+    async fn call(&self, method: &str, params: &serde_json::Value) -> serde_json::Value {
+        let limit = Duration::from_secs(30);
+        haar_subagents::kit::call(&self.socket(), method, params, limit).await.unwrap()
+    }
+
     fn socket(&self) -> PathBuf {
         self.folder.path().join("rpc")
     }
@@ -65,10 +70,10 @@ fn program() -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_of_libvirt_is_measured_suspended_and_resumed() {
+async fn a_guest_of_libvirt_is_measured_suspended_resumed_and_watched() {
     let Some(libvirt) = Libvirt::start("metrics, suspend and resume").await else { return };
     let world = World::with(|config| {
-        config["services"]["libvirt"] = json!({"socket": libvirt.socket()});
+        config["services"]["libvirt"] = json!({"socket": libvirt.socket(), "watch": true});
         let stage = |method: &str| json!({"stages": [{"service": "libvirt", "method": method}]});
         config["actions"]["suspend"] = stage("Libvirt.Suspend");
         config["actions"]["resume"] = stage("Libvirt.Resume");
@@ -88,6 +93,15 @@ async fn a_guest_of_libvirt_is_measured_suspended_and_resumed() {
         assert_eq!(job["Status"], "Complete", "{action}: {job}");
         assert_eq!(world.get(&path).await.json()["state"], state, "{action}");
     }
+    // Somebody else, beside the agent.
+    let guest = world.get(&path).await.json();
+    libvirt.call("Libvirt.Poweroff", &json!({"guest": guest})).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.get(&path).await.json()["state"] != "shutoff" {
+        assert!(Instant::now() < deadline, "the state is not what it is: {guest}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.act("start").await["Status"], "Complete");
     let cpu = world.get(&metrics("cpu")).await.is(200).json();
     let cpus = cpu.as_array().unwrap();
     assert!(!cpus.is_empty() && cpus.iter().all(|cpu| cpu["cpu_time"].as_f64() > Some(0.0)), "{cpu}");

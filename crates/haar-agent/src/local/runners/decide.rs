@@ -49,6 +49,7 @@ impl Runners {
             Input::PatchGuest { guest, patch } => draft.patch_guest(guest, &patch)?,
             Input::PatchAgent { patch } => draft.patch_agent(&patch)?,
             Input::Taken { guest, action, job } => draft.note(Owner::Guest(guest), action, job),
+            Input::Seen { guest, state } => draft.seen(guest, state),
             Input::Cancel { job } => draft.cancel(job)?,
             Input::Ended { seq, step, outcome } => draft.ended(seq, &step, outcome),
         };
@@ -153,6 +154,18 @@ impl Draft<'_> {
         let mut job = self.job(owner, action, Work::Guest, id);
         job.started_at = Some(self.now);
         self.put_ended(job, Status::Complete, String::new());
+        Answer::Nothing
+    }
+
+    /// Nothing while something is done with the guest: its stages say the state, and whoever looked did so before.
+    fn seen(&mut self, id: Uuid, state: String) -> Answer {
+        let record = self.guest(id).filter(|record| record.left.is_none() && record.guest.state != state);
+        if let Some(mut record) = record.cloned()
+            && !self.base.is_busy(Owner::Guest(id))
+        {
+            record.guest.state = state;
+            self.changes.push(Change::PutGuest(id, Box::new(record)));
+        }
         Answer::Nothing
     }
 

@@ -32,6 +32,8 @@ pub(crate) enum Input {
     PatchAgent { patch: Patch },
     /// The node has taken a power action on one of the controller's guests: noted, for whoever looks up its job.
     Taken { guest: Uuid, action: String, job: Uuid },
+    /// The state a guest is in, by somebody who looked.
+    Seen { guest: Uuid, state: String },
     /// A job that shall not begin.
     Cancel { job: Uuid },
     /// A stage has ended.

@@ -125,6 +125,11 @@ impl Runners {
         self.records.guests.get(&id)
     }
 
+    /// Whether it has jobs that have not ended.
+    pub(crate) fn is_busy(&self, owner: Owner) -> bool {
+        self.open.contains_key(&owner)
+    }
+
     /// The hypervisor's labels.
     pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
         &self.records.labels

@@ -450,3 +450,17 @@ fn work_on_snapshots_waits_its_turn_like_any_other() {
     assert_eq!(bench.methods(), ["Rollback"]);
     assert!(matches!(bench.runners.job(job).unwrap().work, Work::Snapshot(_)));
 }
+
+#[test]
+fn a_state_that_was_seen_is_taken_over_unless_something_is_done_with_the_guest() {
+    let mut bench = Bench::with_guest();
+    let seen = |state: &str| Input::Seen { guest: G, state: state.into() };
+    bench.give(seen("crashed")).unwrap();
+    assert_eq!(bench.state(), "crashed");
+    bench.act("start").unwrap();
+    bench.give(seen("shutoff")).unwrap();
+    assert_eq!(bench.state(), "crashed", "its job says what it is");
+    bench.well(1);
+    bench.give(Input::Seen { guest: Uuid::from_u128(7), state: "running".into() }).unwrap();
+    assert_eq!(bench.runners.guests().count(), 1, "nobody else's guest is taken in");
+}
