@@ -234,6 +234,10 @@ pub struct EventsQuery {
     /// Events after this fence (`epoch.revision`) or event id (`epoch.revision.n`); only new ones when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Whether the stream goes on with what is new; it does when left out. With `false` it ends after the newest
+    /// event there is when it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
 }
 
 /// Parameters of an agent's poll.

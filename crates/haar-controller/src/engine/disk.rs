@@ -15,6 +15,7 @@ use haar_core::fleet::change::Decision;
 use haar_store::{Disk, Op};
 
 use crate::events::{Event, EventId, Ring};
+use crate::liveness::Clock;
 use crate::records::{self, BadRecord, Loaded};
 use crate::wire::event::Scribe;
 
@@ -145,9 +146,10 @@ impl DiskCommit {
         let ops = decision.changes.iter().flat_map(records::operations).collect();
         let mut scribe = self.scribe.borrow_mut();
         scribe.note(&decision.changes);
+        let made = (fence, Clock::wall());
         let events = self.shared.read(|fleet| {
             let told = decision.changes.iter();
-            let told = told.filter_map(|change| scribe.event(change, fence, fleet, &self.shared.liveness));
+            let told = told.filter_map(|change| scribe.event(change, made, fleet, &self.shared.liveness));
             (0..)
                 .zip(told)
                 .map(|(n, data)| Event {

@@ -34,6 +34,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) async fn follow(ask: Ask<EventStream>) -> Reply {
     let last = ask.headers.get("last-event-id").and_then(|value| value.to_str().ok().map(str::to_owned));
     let app = ask.app;
+    // Taken before the beginning is looked for, so that what is already there is told in any case.
+    let end = app.engine.events.ring().end;
+    let end = (ask.query.follow == Some(false)).then_some(end);
     let next = match last.or(ask.query.since) {
         None => app.engine.events.ring().end,
         Some(since) => {
@@ -48,8 +51,14 @@ pub(crate) async fn follow(ask: Ask<EventStream>) -> Reply {
             tokio::task::spawn_blocking(find).await.unwrap_or(Err(events::Error::Resync))?
         }
     };
-    let follower =
-        Follower { ring: app.engine.events.watch(), app, token: ask.who.token, next, state: State::Open };
+    let follower = Follower {
+        ring: app.engine.events.watch(),
+        app,
+        token: ask.who.token,
+        next,
+        end,
+        state: State::Open,
+    };
     let frames = stream::unfold(follower, |mut follower| async move {
         let frame = follower.next_frame().await?;
         Some((Ok::<Bytes, Infallible>(frame), follower))
@@ -64,6 +73,8 @@ struct Follower {
     ring: watch::Receiver<Ring>,
     token: TokenId,
     next: u64,
+    /// The first event that is not told any more; none when it follows.
+    end: Option<u64>,
     state: State,
 }
 
@@ -86,6 +97,9 @@ impl Follower {
             State::Following => {}
         }
         loop {
+            if self.end.is_some_and(|end| self.next >= end) {
+                return None;
+            }
             // Seen before reading: what comes after the read is a change.
             self.ring.mark_unchanged();
             let read = self.read().await;
@@ -113,7 +127,9 @@ impl Follower {
 
     fn frame(&mut self, events: &[(u64, Arc<Event>)]) -> Bytes {
         let mut text = String::new();
-        for (sequence, event) in events {
+        for (sequence, event) in
+            events.iter().filter(|(sequence, _)| self.end.is_none_or(|end| *sequence < end))
+        {
             self.next = sequence + 1;
             // Writing into a string does not fail.
             let _ = write!(text, "id: {}\nevent: change\ndata: {}\n\n", event.id, event.data.get());

@@ -2,10 +2,14 @@
 //!
 //! Events are written before the books they tell of are published; names made in the same commit come
 //! from the scribe. Counts that are derived (a hypervisor's guests, a subnet's addresses) are as of the
-//! commit before. A large object is left out of its event.
+//! commit before. A large object is left out of its event. Which fields a change touched is read off the two
+//! objects as shown, so that it says neither more nor less than a reader of both would find.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use haar_api::v1::{EventView, FenceText};
-use haar_core::fence::Fence;
+use haar_core::fence::{Fence, WallMs};
 use haar_core::fleet::Fleet;
 use haar_core::fleet::change::{Change, Record};
 use haar_core::id::Kind;
@@ -14,7 +18,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::look::{Fresh, Look};
-use super::{Noun, config, flavor, fwgroup, guest, hypervisor, image, job, network, subnet, token};
+use super::{Noun, config, flavor, fwgroup, guest, hypervisor, image, job, network, subnet, time, token};
 use crate::events::MOST_DATA;
 use crate::liveness::Liveness;
 
@@ -26,6 +30,10 @@ pub(crate) struct Scribe {
     made: std::collections::HashSet<(Kind, Uuid)>,
     /// The last decision noted; a later one has other makings.
     before: std::collections::HashSet<(Kind, Uuid)>,
+    /// What this commit has made or changed, as its last event showed it.
+    shown: HashMap<(Kind, Uuid), Value>,
+    /// Names of what this commit has deleted, where the published books have another or none.
+    gone: Fresh,
 }
 
 impl Scribe {
@@ -34,6 +42,8 @@ impl Scribe {
         self.fresh.clear();
         self.made.clear();
         self.before.clear();
+        self.shown.clear();
+        self.gone.clear();
     }
 
     /// Takes notice of one decision's changes, in the order of the decisions.
@@ -49,7 +59,8 @@ impl Scribe {
                     self.made.insert(key);
                 }
                 Change::Delete(kind, id) => {
-                    self.fresh.remove(&(*kind, *id));
+                    let key = (*kind, *id);
+                    self.gone.extend(self.fresh.remove(&key).map(|name| (key, name)));
                     self.before.remove(&(*kind, *id));
                 }
                 _ => {}
@@ -57,11 +68,11 @@ impl Scribe {
         }
     }
 
-    /// The event of one change of the decision noted last; cursors and blobs are the books' own matter.
+    /// The event of one change of the decision noted last, made at `at`; cursors and blobs are the books' own matter.
     pub(crate) fn event(
-        &self,
+        &mut self,
         change: &Change,
-        fence: Fence,
+        (fence, at): (Fence, WallMs),
         fleet: &Fleet,
         liveness: &Liveness,
     ) -> Option<Box<RawValue>> {
@@ -80,17 +91,61 @@ impl Scribe {
         let mut view = EventView {
             kind: kind.to_string(),
             id,
+            name: self.name(change, kind, id, &look),
             change: word.to_owned(),
+            fields: object
+                .as_ref()
+                .map(|object| self.fields(kind, id, object, fleet, liveness))
+                .unwrap_or_default(),
+            at: Some(time(at)),
             revision: FenceText(fence),
             object,
         };
         let written = raw(&view);
-        if written.get().len() <= MOST_DATA {
-            return Some(written);
-        }
-        view.object = None;
-        Some(raw(&view))
+        let object = view.object.take();
+        self.shown.extend(object.map(|object| ((kind, id), object)));
+        Some(if written.get().len() <= MOST_DATA { written } else { raw(&view) })
     }
+
+    /// The name of what changed; a job has its guest's.
+    fn name(&self, change: &Change, kind: Kind, id: Uuid, look: &Look<'_>) -> Option<String> {
+        let name = match change {
+            Change::Put(Record::Job(job)) => job.guest_name.to_string(),
+            Change::Put(record) => name(record)?,
+            _ => match self.gone.get(&(kind, id)) {
+                Some(name) => name.clone(),
+                None if kind == Kind::Job => look.fleet.job(id.into())?.guest_name.to_string(),
+                None => look.name(kind, id),
+            },
+        };
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// The fields in which an object is otherwise than it was shown last.
+    fn fields(
+        &self,
+        kind: Kind,
+        id: Uuid,
+        object: &Value,
+        fleet: &Fleet,
+        liveness: &Liveness,
+    ) -> Vec<String> {
+        let before = match self.shown.get(&(kind, id)) {
+            Some(shown) => Some(shown.clone()),
+            None => {
+                published(fleet, kind, id).map(|record| self::object(&record, &Look::new(fleet, liveness)))
+            }
+        };
+        before.map(|before| changed(&before, object)).unwrap_or_default()
+    }
+}
+
+/// The fields in which two objects differ, but for those that every change touches.
+fn changed(before: &Value, after: &Value) -> Vec<String> {
+    let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else { return Vec::new() };
+    let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let told = all.into_iter().filter(|field| !matches!(field.as_str(), "revision" | "updated_at"));
+    told.filter(|field| before.get(*field) != after.get(*field)).cloned().collect()
 }
 
 fn raw(view: &EventView) -> Box<RawValue> {
@@ -113,18 +168,23 @@ fn name(record: &Record) -> Option<String> {
 }
 
 fn is_published(fleet: &Fleet, kind: Kind, id: Uuid) -> bool {
-    match kind {
-        Kind::Config => true,
-        Kind::Token => fleet.token(id.into()).is_some(),
-        Kind::Hypervisor => fleet.hypervisor(id.into()).is_some(),
-        Kind::Image => fleet.image(id.into()).is_some(),
-        Kind::Flavor => fleet.flavor(id.into()).is_some(),
-        Kind::Network => fleet.network(id.into()).is_some(),
-        Kind::Subnet => fleet.subnet(id.into()).is_some(),
-        Kind::FwGroup => fleet.fwgroup(id.into()).is_some(),
-        Kind::Guest => fleet.guest(id.into()).is_some(),
-        Kind::Job => fleet.job(id.into()).is_some(),
-    }
+    published(fleet, kind, id).is_some()
+}
+
+/// A record as the published books have it.
+fn published(fleet: &Fleet, kind: Kind, id: Uuid) -> Option<Record> {
+    Some(match kind {
+        Kind::Config => Record::Config(Arc::new(fleet.config().clone())),
+        Kind::Token => Record::Token(Arc::clone(fleet.token(id.into())?)),
+        Kind::Hypervisor => Record::Hypervisor(Arc::clone(fleet.hypervisor(id.into())?)),
+        Kind::Image => Record::Image(Arc::clone(fleet.image(id.into())?)),
+        Kind::Flavor => Record::Flavor(Arc::clone(fleet.flavor(id.into())?)),
+        Kind::Network => Record::Network(Arc::clone(fleet.network(id.into())?)),
+        Kind::Subnet => Record::Subnet(Arc::clone(fleet.subnet(id.into())?)),
+        Kind::FwGroup => Record::FwGroup(Arc::clone(fleet.fwgroup(id.into())?)),
+        Kind::Guest => Record::Guest(Arc::clone(fleet.guest(id.into())?)),
+        Kind::Job => Record::Job(Arc::clone(fleet.job(id.into())?)),
+    })
 }
 
 /// A record as its own path shows it.

@@ -61,14 +61,35 @@ async fn changes_are_told_as_their_paths_show_them() {
     cloud.ask("PATCH", &path).json(&json!({"nat": true})).send().await;
     let (_, _, data) = followed.next().await.unwrap();
     assert_eq!((&data["change"], &data["object"]["nat"]), (&json!("changed"), &json!(true)));
+    assert_eq!(data["fields"], json!(["nat"]), "what is otherwise than before is named: {data:#}");
     cloud.ask("DELETE", &path).send().await;
     let (_, _, data) = followed.next().await.unwrap();
     assert_eq!(
         (&data["change"], &data["object"], &data["id"]),
         (&json!("deleted"), &Value::Null, &json!(uuid(1)))
     );
+    assert_eq!(data["name"], "n-1", "what is gone has its name still");
+    let at: haar_api::v1::Time = data["at"].as_str().unwrap().parse().unwrap();
+    assert!(made["created_at"].as_str().unwrap().parse::<haar_api::v1::Time>().unwrap() <= at);
     cloud.stop().await;
     assert!(followed.next().await.is_none(), "the stream ends with the controller");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_to_follow_ends_after_what_there_is() {
+    let cloud = Cloud::start().await;
+    let since = cloud.get("/v1/networks").await["revision"].as_str().unwrap().to_owned();
+    network(&cloud, 1).await;
+    network(&cloud, 2).await;
+    let mut followed = Followed::since(&cloud, &format!("{since}&follow=false")).await;
+    for expected in ["n-1", "n-2"] {
+        assert_eq!(followed.next().await.unwrap().2["name"], expected);
+    }
+    assert!(followed.next().await.is_none());
+    let newest = cloud.get("/v1/networks").await["revision"].as_str().unwrap().to_owned();
+    let mut followed = Followed::since(&cloud, &format!("{newest}&follow=false")).await;
+    assert!(followed.next().await.is_none());
+    cloud.stop().await;
 }
 
 /// What is kept and sent of events has a bound in bytes, whatever objects hold.

@@ -92,12 +92,12 @@ fn words_that_cannot_be_meant_are_refused() {
         "haar flavor create small --cpu 1 --memory 2x --disk 1g",
         "haar token create a --role agent",
         "haar image create a --format qcow2 --from http://x",
-        "haar events",
         "haar guest set web --fwgroup a --no-fwgroup",
     ] {
         assert!(Cli::try_parse_from(words.split(' ')).is_err(), "{words}");
     }
     for words in [
+        "haar events",
         "haar guest list --on lab2 -o json",
         "haar ssh web -- uptime -p",
         "haar ssh root@web -i k uptime -o json -p",
