@@ -126,6 +126,8 @@ pub struct HypervisorView {
     pub subnets: BTreeMap<SubnetId, String>,
     /// What it has for guests, as its agent says; zero before it joined.
     pub total_resources: ResourcesView,
+    /// What may be promised in all: total times overcommit.
+    pub promised_resources: ResourcesView,
     /// What may still be promised: total times overcommit, less what guests hold.
     pub available_resources: ResourcesView,
     /// What its guests hold.

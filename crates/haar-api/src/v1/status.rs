@@ -29,6 +29,8 @@ pub struct StatusView {
     pub guests: BTreeMap<String, u64>,
     /// Jobs.
     pub jobs: JobsView,
+    /// What all hypervisors have for guests.
+    pub total: ResourcesView,
     /// What may be promised in all, with overcommit.
     pub promised: ResourcesView,
     /// What guests hold.

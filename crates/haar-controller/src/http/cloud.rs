@@ -29,7 +29,7 @@ pub(crate) async fn show_status(ask: Ask<Status>) -> Reply {
     let app = &ask.app;
     let checked = *app.checked.lock().unwrap_or_else(PoisonError::into_inner);
     let view = app.look(|look| {
-        let (promised, used) = status::promised_and_used(look);
+        let [total, promised, used] = status::total_promised_and_used(look);
         StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cloud: look.fleet.config().cloud,
@@ -39,6 +39,7 @@ pub(crate) async fn show_status(ask: Ask<Status>) -> Reply {
             hypervisors: status::hypervisors(look),
             guests: status::guests(look),
             jobs: status::jobs(look, Clock::wall()),
+            total,
             promised,
             used,
             checked,

@@ -120,7 +120,7 @@ impl Noun for Hypervisors {
 
     fn view(record: &Hypervisor, look: &Look<'_>) -> HypervisorView {
         let spec = record.spec.clone();
-        let used = look.fleet.used(record.id);
+        let (promised, used) = (look.promised(record), look.fleet.used(record.id));
         HypervisorView {
             id: record.id,
             name: spec.name,
@@ -132,7 +132,8 @@ impl Noun for Hypervisors {
             mac: spec.mac,
             subnets: spec.subnets,
             total_resources: resources(record.total),
-            available_resources: resources(left(look.promised(record), used)),
+            promised_resources: resources(promised),
+            available_resources: resources(left(promised, used)),
             used_resources: resources(used),
             overcommit: spec.overcommit.map(ratios_out),
             cordon: spec.cordon,

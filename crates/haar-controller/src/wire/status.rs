@@ -58,14 +58,15 @@ pub(crate) fn jobs(look: &Look<'_>, now: WallMs) -> JobsView {
     view
 }
 
-/// What may be promised in all, and what is.
-pub(crate) fn promised_and_used(look: &Look<'_>) -> (ResourcesView, ResourcesView) {
-    let (mut promised, mut used) = (Resources::default(), Resources::default());
+/// What there is in all, what may be promised of it, and what is.
+pub(crate) fn total_promised_and_used(look: &Look<'_>) -> [ResourcesView; 3] {
+    let [mut total, mut promised, mut used] = [Resources::default(); 3];
     for record in look.fleet.hypervisors() {
+        total = plus(total, record.total);
         promised = plus(promised, look.promised(record));
         used = plus(used, look.fleet.used(record.id));
     }
-    (resources(promised), resources(used))
+    [total, promised, used].map(resources)
 }
 
 /// What there is, what is promised, what is left.

@@ -15,7 +15,7 @@ pub(crate) enum Verb {
     /// Show the settings, and those that could be set
     #[command(visible_alias = "list", after_help = "Examples:\n  haar config show")]
     Show,
-    /// Set keys
+    /// Set keys; those of your own begin with a word of your own, as site/ does
     #[command(
         after_help = "Examples:\n  haar config set overcommit.cpu=6.0\n  haar config set site/contact=ana"
     )]
@@ -46,6 +46,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             return print(context, &answered);
         }
         Verb::Set(words) => {
+            let shown = context.client.request::<t::ConfigShow>(&[]).send(&Nothing).await?;
+            let known: Vec<&str> = shown.value.known.iter().map(|setting| setting.key.as_str()).collect();
+            for setting in &words.setting {
+                refuse_slip(&setting.key, &known)?;
+            }
             let values = words.setting.into_iter().map(|label| (label.key, Some(label.value)));
             ConfigPatch { values: values.collect() }
         }
@@ -76,4 +81,76 @@ fn rows(view: &ConfigView) -> Vec<Vec<String>> {
     let is_known = |key: &str| view.known.iter().any(|setting| setting.key == key);
     let own = view.values.iter().filter(|(key, _)| !is_known(key));
     known.chain(own.map(|(key, value)| vec![key.clone(), value.clone(), String::new()])).collect()
+}
+
+/// The controller keeps keys it does not know, for its user. One that is nearly a known key, or begins as known ones
+/// do, is a slip of the finger: it would be kept and do nothing.
+fn refuse_slip(key: &str, known: &[&str]) -> Result<(), Failure> {
+    if known.contains(&key) {
+        return Ok(());
+    }
+    let beginning = |key: &str| key.split_once('.').map(|(beginning, _)| beginning.to_owned());
+    let is_reserved =
+        beginning(key).is_some() && known.iter().any(|known| beginning(known) == beginning(key));
+    let closest = known.iter().map(|known| (distance(key, known), *known)).min();
+    match closest {
+        Some((distance, closest)) if distance <= SLIPS || is_reserved => Err(Failure::Usage(format!(
+            "there is no setting `{key}`; did you mean `{closest}`? `haar config show` lists them, and a key of your \
+             own begins with a word of your own, such as site/contact"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The most letters in which a slip differs from what was meant.
+const SLIPS: usize = 3;
+
+/// How many letters must be put in, taken out or changed to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, wanted) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 3] = ["overcommit.cpu", "overcommit.memory", "liveness.ttl_ms"];
+
+    #[test]
+    fn a_slip_is_refused_with_what_was_meant() {
+        for (slip, meant) in [
+            ("overcommit.cpuu", "overcommit.cpu"),
+            ("overcomit.cpu", "overcommit.cpu"),
+            ("overcommit.ram", "overcommit.cpu"),
+            ("overcommit.memry", "overcommit.memory"),
+            ("livenes.ttl-ms", "liveness.ttl_ms"),
+        ] {
+            let failure = refuse_slip(slip, &KNOWN).unwrap_err();
+            assert_eq!(failure.code(), 2);
+            assert!(failure.text().contains(&format!("did you mean `{meant}`?")), "{}", failure.text());
+        }
+        for own in ["site/contact", "overcommit.cpu", "site.owner", "contact"] {
+            assert!(refuse_slip(own, &KNOWN).is_ok(), "{own}");
+        }
+        assert!(refuse_slip("anything", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_distance_counts_letters() {
+        for (one, other, letters) in [("", "", 0), ("a", "", 1), ("cpuu", "cpu", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!((distance(one, other), distance(other, one)), (letters, letters), "{one} {other}");
+        }
+    }
 }

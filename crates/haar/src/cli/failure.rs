@@ -9,6 +9,7 @@ use haar_api::v1::JobView;
 
 use super::job;
 use super::output::{self, Format};
+use super::several::Partly;
 
 /// Why a command did not end well.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) enum Failure {
     Job(Box<JobView>),
     /// Something on this machine: what was tried, and why it failed.
     Local(String, Box<dyn Error + Send + Sync>),
+    /// Of several things some were done and some were not.
+    Partly(Box<Partly>),
     /// It was done, and what it found is bad; everything was said already.
     Said,
     /// One of these, and lines about what to do.
@@ -86,7 +89,7 @@ impl Failure {
                 let json = serde_json::to_string_pretty(&self.problem());
                 eprintln!("{}", json.unwrap_or_else(|error| error.to_string()));
             }
-            (_, Format::Table) => eprint!("{}", self.text()),
+            (_, Format::Table) => eprint!("{}", marked(&self.text(), output::bars())),
         }
         ExitCode::from(self.code())
     }
@@ -97,6 +100,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Ended(code) => *code,
             Failure::Advised(failure, _) => failure.code(),
+            Failure::Partly(partly) => partly.code(),
             Failure::Job(_) | Failure::Local(..) | Failure::Said => 1,
             Failure::Client(error) => match error {
                 ClientError::Problem(problem) => exit_code(problem),
@@ -107,8 +111,10 @@ impl Failure {
         }
     }
 
-    fn text(&self) -> String {
+    /// For a person.
+    pub(crate) fn text(&self) -> String {
         match self {
+            Failure::Partly(partly) => partly.text(),
             Failure::Client(ClientError::Problem(problem)) => problem_text(problem),
             Failure::Job(failed) => job::failure_text(failed),
             Failure::Client(error) => format!("error: {}\n", chain(error)),
@@ -122,7 +128,8 @@ impl Failure {
         }
     }
 
-    fn problem(&self) -> Problem {
+    /// For a program.
+    pub(crate) fn problem(&self) -> Problem {
         let local =
             |code: &str, message: String| Problem { code: code.to_owned(), message, ..Problem::default() };
         match self {
@@ -131,6 +138,7 @@ impl Failure {
                 job: Some(failed.clone()),
                 ..Problem::new(409, "job_failed", job::failure_line(failed))
             },
+            Failure::Partly(partly) => partly.problem(),
             Failure::Client(error) if error.is_unreachable() => local("unreachable", chain(error)),
             Failure::Client(error) => local("client", chain(error)),
             Failure::Usage(text) => local("usage", text.clone()),
@@ -139,6 +147,15 @@ impl Failure {
             Failure::Said | Failure::Ended(_) => local("failed", String::new()),
         }
     }
+}
+
+/// On a terminal the word `error` stands out, so that it is found among what was said before.
+fn marked(text: &str, is_terminal: bool) -> String {
+    let mark = |line: &str| match line.strip_prefix("error:") {
+        Some(rest) if is_terminal => format!("\x1b[1;31merror:\x1b[0m{rest}"),
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(mark).collect()
 }
 
 /// The error and its causes, each said once.
@@ -194,6 +211,14 @@ fn reason_line(reason: &ReasonView, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_stands_out_on_a_terminal_only() {
+        let text = "error: no\n   1  error: memory\nerror: not done: a\n";
+        assert_eq!(marked(text, false), text);
+        let red = "\u{1b}[1;31merror:\u{1b}[0m";
+        assert_eq!(marked(text, true), format!("{red} no\n   1  error: memory\n{red} not done: a\n"));
+    }
 
     #[test]
     fn json_is_asked_for_in_every_way_clap_takes() {

@@ -1,5 +1,7 @@
 //! `haar flavor`: sizes a guest can have.
 
+use std::collections::BTreeMap;
+
 use haar_api::table as t;
 use haar_api::v1::{FlavorCreate, FlavorPatch, FlavorView, Ref, Time};
 use uuid::Uuid;
@@ -35,13 +37,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     flavor: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     flavor: Vec<String>,
 }
@@ -69,7 +71,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     flavor: String,
     /// New name
     #[arg(long)]
@@ -110,6 +112,10 @@ impl Noun for Flavors {
         view.name.as_str()
     }
 
+    fn labels(view: &FlavorView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &FlavorView, now: Time) -> Vec<String> {
         vec![
             view.name.to_string(),
@@ -138,7 +144,7 @@ impl Noun for Flavors {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(words) => create(context, words).await,
-        Verb::List(words) => noun::list::<Flavors>(context, words.query(context)).await,
+        Verb::List(words) => noun::list_named::<Flavors>(context, words).await,
         Verb::Show(words) => noun::show::<Flavors, t::FlavorShow>(context, &words.flavor).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {

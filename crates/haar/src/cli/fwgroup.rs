@@ -1,5 +1,7 @@
 //! `haar fwgroup`: firewall groups.
 
+use std::collections::BTreeMap;
+
 use haar_api::table as t;
 use haar_api::v1::{FwAction, FwGroupCreate, FwGroupPatch, FwGroupView, FwProtocol, FwRuleBody, Ref, Time};
 use uuid::Uuid;
@@ -37,13 +39,13 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     fwgroup: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     fwgroup: Vec<String>,
 }
@@ -62,7 +64,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     fwgroup: String,
     /// New name
     #[arg(long)]
@@ -159,6 +161,10 @@ impl Noun for FwGroups {
         view.name.as_str()
     }
 
+    fn labels(view: &FwGroupView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &FwGroupView, now: Time) -> Vec<String> {
         vec![
             view.name.to_string(),
@@ -191,7 +197,7 @@ impl Noun for FwGroups {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(words) => create(context, words).await,
-        Verb::List(words) => noun::list::<FwGroups>(context, words.query(context)).await,
+        Verb::List(words) => noun::list_named::<FwGroups>(context, words).await,
         Verb::Show(words) => noun::show::<FwGroups, t::FwGroupShow>(context, &words.fwgroup).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {

@@ -1,5 +1,7 @@
 //! `haar guest`: virtual machines.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
 use haar_api::client::Answered;
@@ -16,9 +18,11 @@ use super::fwgroup::FwGroups;
 use super::hypervisor::Hypervisors;
 use super::image::Images;
 use super::labels::LabelChanges;
+use super::narrow::LabelWords;
 use super::network::Networks;
 use super::noun::{self, Noun, Told};
-use super::{console, guest_create, output};
+use super::terminal::Harmless;
+use super::{console, guest_create, output, several};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -27,7 +31,7 @@ pub(crate) enum Verb {
     Create(Box<guest_create::Words>),
     /// List guests
     #[command(
-        after_help = "Examples:\n  haar guest list\n  haar guest list --on lab2 --state running\n  haar guest list -o json"
+        after_help = "Examples:\n  haar guest list\n  haar guest list --on lab2 --state running\n  haar guest list --label team=web --show-labels\n  haar guest list -o json"
     )]
     List(ListWords),
     /// Show a guest
@@ -69,13 +73,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     guest: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     guest: Vec<String>,
     #[command(flatten)]
@@ -102,11 +106,13 @@ pub(crate) struct ListWords {
     /// Only the one of this name
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    labels: LabelWords,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     guest: String,
     /// New name; the host name inside stays
     #[arg(long)]
@@ -164,11 +170,14 @@ impl FixedWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     guest: String,
     /// Go on with what is added
     #[arg(long, short)]
     follow: bool,
+    /// Every byte as it was written, also to a terminal; else a terminal gets the text and its colours
+    #[arg(long)]
+    raw: bool,
     /// Bytes of the log's end to begin with
     #[arg(long, value_name = "BYTES")]
     tail: Option<u64>,
@@ -211,6 +220,10 @@ impl Noun for Guests {
 
     fn name(view: &GuestView) -> &str {
         view.name.as_str()
+    }
+
+    fn labels(view: &GuestView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
     }
 
     fn row(view: &GuestView, now: Time) -> Vec<String> {
@@ -301,7 +314,7 @@ async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
         network: noun::resolve_if::<Networks>(context, words.network).await?,
         ..GuestListQuery::default()
     };
-    noun::list::<Guests>(context, query).await
+    noun::list::<Guests>(context, query, &words.labels).await
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
@@ -332,36 +345,41 @@ async fn act<A>(context: &Context, words: &Several) -> Result<(), Failure>
 where
     A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
 {
+    let guests = several::found::<Guests, t::GuestShow>(context, &words.guest).await?;
     let mut told = Told::new(context, &words.guest);
-    let outcome = act_on_each::<A>(context, words, &mut told).await;
+    let outcome = several::each(&guests, name_of, async |guest| {
+        act_on_one::<A>(context, guest, words.wait, &mut told).await
+    })
+    .await;
     told.end(outcome)
 }
 
-async fn act_on_each<A>(context: &Context, words: &Several, told: &mut Told) -> Result<(), Failure>
+fn name_of(guest: &Answered<GuestView>) -> String {
+    guest.value.name.to_string()
+}
+
+async fn act_on_one<A>(
+    context: &Context,
+    guest: &Answered<GuestView>,
+    wait: WaitWords,
+    told: &mut Told,
+) -> Result<(), Failure>
 where
     A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
 {
-    for guest in &words.guest {
-        let reference = noun::resolve::<Guests>(context, guest).await?;
-        let call = context.client.request::<A>(&[&reference]).query(no_wait(context));
-        let answered = call.send(&Nothing).await?;
-        let name = answered.value.name.to_string();
-        let Some(job) = job_of(&answered) else {
-            told.say(&answered.body, &format!("{name}   {}", answered.value.state))?;
-            continue;
-        };
-        if words.wait.no_wait {
-            told.say(&answered.body, &job)?;
-            continue;
-        }
-        let ended = follow::to_the_end(context, &name, &job, words.wait).await?;
-        let call = context.client.request::<t::GuestShow>(&[&answered.value.id.to_string()]);
-        let after = call.send(&Nothing).await?;
-        let line =
-            format!("{name}   {}   {} after {}", follow::ticks(&ended), after.value.state, took(&ended));
-        told.say(&after.body, &line)?;
+    let id = guest.value.id.to_string();
+    let answered = context.client.request::<A>(&[&id]).query(no_wait(context)).send(&Nothing).await?;
+    let name = answered.value.name.to_string();
+    let Some(job) = job_of(&answered) else {
+        return told.say(&answered.body, &format!("{name}   {}", answered.value.state));
+    };
+    if wait.no_wait {
+        return told.say(&answered.body, &job);
     }
-    Ok(())
+    let ended = follow::to_the_end(context, &name, &job, wait).await?;
+    let after = context.client.request::<t::GuestShow>(&[&id]).send(&Nothing).await?;
+    let line = format!("{name}   {}   {} after {}", follow::ticks(&ended), after.value.state, took(&ended));
+    told.say(&after.body, &line)
 }
 
 /// The job an answer began.
@@ -376,38 +394,39 @@ pub(crate) fn took(job: &haar_api::v1::JobView) -> String {
 }
 
 async fn delete(context: &Context, words: &Several) -> Result<(), Failure> {
+    let guests = several::found::<Guests, t::GuestShow>(context, &words.guest).await?;
     let mut told = Told::new(context, &words.guest);
-    let outcome = delete_each(context, words, &mut told).await;
+    let outcome = several::each(&guests, name_of, async |guest| {
+        delete_one(context, guest, words.wait, &mut told).await
+    })
+    .await;
     told.end(outcome)
 }
 
-async fn delete_each(context: &Context, words: &Several, told: &mut Told) -> Result<(), Failure> {
-    for guest in &words.guest {
-        let was = noun::read::<Guests, t::GuestShow>(context, guest).await?;
-        let id = was.value.id.to_string();
-        let call = context.client.request::<t::GuestDelete>(&[&id]).query(no_wait(context));
-        let Some(answered) = call.poll(&Nothing).await? else {
-            // It held nothing on any machine, so that no job was needed.
-            told.say(&was.body, &format!("{guest}   deleted"))?;
-            continue;
-        };
-        let name = &answered.value.guest_name;
-        let job = answered.value.id.to_string();
-        if words.wait.no_wait {
-            told.say(&answered.body, &job)?;
-            continue;
-        }
-        let ended = match answered.value.ended() {
-            true if answered.value.status == "error" => return Err(Failure::Job(Box::new(answered.value))),
-            true => answered.value.clone(),
-            false => follow::to_the_end(context, name, &job, words.wait).await?,
-        };
-        let document =
-            serde_json::to_vec(&ended).map_err(|error| Failure::local("cannot write JSON", error))?;
-        let line = format!("{name}   {}   deleted after {}", follow::ticks(&ended), took(&ended));
-        told.say(&document, &line)?;
+async fn delete_one(
+    context: &Context,
+    guest: &Answered<GuestView>,
+    wait: WaitWords,
+    told: &mut Told,
+) -> Result<(), Failure> {
+    let id = guest.value.id.to_string();
+    let call = context.client.request::<t::GuestDelete>(&[&id]).query(no_wait(context));
+    let Some(answered) = call.poll(&Nothing).await? else {
+        // It held nothing on any machine, so that no job was needed.
+        return told.say(&guest.body, &format!("{}   deleted", guest.value.name));
+    };
+    let name = &answered.value.guest_name;
+    let job = answered.value.id.to_string();
+    if wait.no_wait {
+        return told.say(&answered.body, &job);
     }
-    Ok(())
+    let ended = match answered.value.ended() {
+        true if answered.value.status == "error" => return Err(Failure::Job(Box::new(answered.value))),
+        true => answered.value.clone(),
+        false => follow::to_the_end(context, name, &job, wait).await?,
+    };
+    let document = serde_json::to_vec(&ended).map_err(|error| Failure::local("cannot write JSON", error))?;
+    told.say(&document, &format!("{name}   {}   deleted after {}", follow::ticks(&ended), took(&ended)))
 }
 
 async fn log(context: &Context, words: &LogWords) -> Result<(), Failure> {
@@ -416,13 +435,17 @@ async fn log(context: &Context, words: &LogWords) -> Result<(), Failure> {
         LogQuery { project: context.project.clone(), tail: words.tail, follow: words.follow.then_some(true) };
     let call = context.client.request::<t::GuestLog>(&[&reference]).query(query);
     let mut bytes = call.stream(&Nothing).await?;
+    let mut harmless = (std::io::stdout().is_terminal() && !words.raw).then(Harmless::default);
     while let Some(chunk) = bytes.chunk().await? {
-        use std::io::Write as _;
-        let mut stdout = std::io::stdout().lock();
-        if stdout.write_all(&chunk).and_then(|()| stdout.flush()).is_err() {
+        let shown = match &mut harmless {
+            Some(harmless) => harmless.pass(&chunk),
+            None => chunk.to_vec(),
+        };
+        if !output::bytes_out(&shown) {
             return Ok(());
         }
     }
+    output::bytes_out(harmless.as_mut().map(Harmless::end).unwrap_or_default());
     Ok(())
 }
 

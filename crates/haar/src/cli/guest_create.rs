@@ -88,13 +88,14 @@ pub(crate) async fn run(context: &Context, words: Words) -> Result<(), Failure> 
     if dry_run {
         return candidates(context, &body).await;
     }
+    let id = Uuid::new_v4().to_string();
+    let call = context.client.request::<t::GuestPut>(&[&id]).query(WaitQuery::default());
+    let answered = call.send(&body).await?;
+    // Of a guest that is made; a no stands alone.
     if !context.is_json() {
         guessed.iter().for_each(|line| eprintln!("  {line}"));
         say_what_is_not_enforced(context, &body).await?;
     }
-    let id = Uuid::new_v4().to_string();
-    let call = context.client.request::<t::GuestPut>(&[&id]).query(WaitQuery::default());
-    let answered = call.send(&body).await?;
     let job = answered.value.job.map(|job| job.to_string()).filter(|_| answered.is_under_way());
     let Some(job) = job else {
         return noun::said(context, &answered, &format!("{}   {}", body.name, answered.value.state));

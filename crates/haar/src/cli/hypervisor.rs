@@ -50,13 +50,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     hypervisor: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     hypervisor: Vec<String>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     hypervisor: String,
     /// New name
     #[arg(long)]
@@ -107,7 +107,7 @@ pub(crate) struct SetWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CordonWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     hypervisor: String,
     /// Why, for whoever wonders
     #[arg(long, default_value = "by an operator")]
@@ -142,6 +142,10 @@ impl Noun for Hypervisors {
         view.name.as_str()
     }
 
+    fn labels(view: &HypervisorView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &HypervisorView, now: Time) -> Vec<String> {
         let free = view.available_resources;
         vec![
@@ -166,16 +170,24 @@ impl Noun for Hypervisors {
             "" => inventory.accel.clone(),
             reason => format!("{} ({reason})", inventory.accel),
         };
-        let ratios = view.overcommit.map(|r| format!("{} cpu, {} memory, {} disk", r.cpu, r.memory, r.disk));
+        let whose = if view.overcommit.is_some() { "its own" } else { "the cluster's" };
+        let free = match closed(view) {
+            Some(why) => format!("none now: {why}; else {}", resources(view.available_resources)),
+            None => resources(view.available_resources),
+        };
         let lines = vec![
             ("state", view.state.clone()),
             ("cordoned", view.cordon.clone().unwrap_or_default()),
             ("last poll", view.seen_at.map(|at| at.to_string()).unwrap_or_default()),
             ("guests", view.guests.to_string()),
             ("has", resources(view.total_resources)),
+            (
+                "overcommit",
+                format!("{} ({whose})", output::factors(view.total_resources, view.promised_resources)),
+            ),
+            ("may promise", resources(view.promised_resources)),
             ("guests hold", resources(view.used_resources)),
-            ("still free", resources(view.available_resources)),
-            ("overcommit", ratios.unwrap_or_else(|| "the cluster's".to_owned())),
+            ("still free", free),
             ("host", inventory.host.clone()),
             ("acceleration", accel),
             ("QEMU", inventory.qemu.clone()),
@@ -196,6 +208,15 @@ fn subnet_words(view: &HypervisorView) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
+/// Why nothing is placed on it now, when so.
+fn closed(view: &HypervisorView) -> Option<String> {
+    match (&view.cordon, view.state.as_str()) {
+        (Some(why), _) => Some(format!("cordoned ({why})")),
+        (None, "alive") => None,
+        (None, state) => Some(format!("it is {state}")),
+    }
+}
+
 fn remarks(view: &HypervisorView, now: Time) -> String {
     let mut remarks = Vec::new();
     if let Some(why) = &view.cordon {
@@ -213,7 +234,7 @@ fn remarks(view: &HypervisorView, now: Time) -> String {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(words) => create(context, words).await,
-        Verb::List(words) => noun::list::<Hypervisors>(context, words.query(context)).await,
+        Verb::List(words) => noun::list_named::<Hypervisors>(context, words).await,
         Verb::Show(words) => noun::show::<Hypervisors, t::HypervisorShow>(context, &words.hypervisor).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {

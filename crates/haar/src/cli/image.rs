@@ -1,5 +1,7 @@
 //! `haar image`: what guests' disks are cloned from.
 
+use std::collections::BTreeMap;
+
 use haar_api::table as t;
 use haar_api::v1::{ImageCreate, ImageFormat, ImagePatch, ImageView, Time};
 use uuid::Uuid;
@@ -36,13 +38,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     image: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     image: Vec<String>,
 }
@@ -67,7 +69,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     image: String,
     /// New name
     #[arg(long)]
@@ -112,6 +114,10 @@ impl Noun for Images {
         view.name.as_str()
     }
 
+    fn labels(view: &ImageView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &ImageView, now: Time) -> Vec<String> {
         let amount = |bytes: Option<u64>| bytes.map_or("-".to_owned(), output::bytes);
         vec![
@@ -146,7 +152,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Import(words) => import::run(context, words).await,
         Verb::Create(words) => create(context, words).await,
-        Verb::List(words) => noun::list::<Images>(context, words.query(context)).await,
+        Verb::List(words) => noun::list_named::<Images>(context, words).await,
         Verb::Show(words) => noun::show::<Images, t::ImageShow>(context, &words.image).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {

@@ -8,12 +8,13 @@ use uuid::Uuid;
 use super::context::Context;
 use super::failure::Failure;
 use super::follow::{self, WaitWords};
+use super::narrow::LabelWords;
 use super::noun::{self, Noun};
 use super::{guest, output};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// List jobs
+    /// List jobs, the newest last
     #[command(after_help = "Examples:\n  haar job list --guest web\n  haar job list --status error")]
     List(ListWords),
     /// Show a job and its steps
@@ -39,13 +40,13 @@ pub(crate) struct ListWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Id, or its beginning
+    /// Id, or its first digits
     job: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Waiting {
-    /// Id, or its beginning
+    /// Id, or its first digits
     job: String,
     #[command(flatten)]
     wait: WaitWords,
@@ -58,6 +59,8 @@ impl Noun for Jobs {
     const WORD: &'static str = "job";
     const COLUMNS: &'static [&'static str] =
         &["ID", "STATUS", "ACTION", "GUEST", "HYPERVISOR", "TOOK", "AGE", ""];
+    const HAS_NAMES: bool = false;
+    const IN_PROJECTS: bool = false;
     type View = JobView;
     type List = t::JobList;
 
@@ -67,6 +70,11 @@ impl Noun for Jobs {
 
     fn name(_: &JobView) -> &str {
         ""
+    }
+
+    /// The newest last, where a terminal's eye is.
+    fn order(view: &JobView) -> (i64, String) {
+        (view.created_at.as_ms(), String::new())
     }
 
     fn row(view: &JobView, now: Time) -> Vec<String> {
@@ -101,7 +109,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::List(words) => {
             let guest = noun::resolve_if::<guest::Guests>(context, words.guest).await?;
             let query = JobListQuery { guest, status: words.status, ..JobListQuery::default() };
-            noun::list::<Jobs>(context, query).await
+            noun::list::<Jobs>(context, query, &LabelWords::default()).await
         }
         Verb::Show(words) => show(context, &words.job).await,
         Verb::Retry(words) => retry(context, &words).await,

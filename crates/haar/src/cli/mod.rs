@@ -23,13 +23,16 @@ mod import;
 mod job;
 mod labels;
 mod login;
+mod narrow;
 mod network;
 mod noun;
 pub(crate) mod output;
+mod several;
 mod size;
 mod ssh;
 mod status;
 mod subnet;
+mod terminal;
 mod token;
 
 use std::process::ExitCode;

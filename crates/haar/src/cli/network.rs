@@ -1,5 +1,7 @@
 //! `haar network`: what guests are plugged into.
 
+use std::collections::BTreeMap;
+
 use haar_api::table as t;
 use haar_api::v1::{NetworkCreate, NetworkPatch, NetworkReach, NetworkView, SubnetListQuery, Time};
 use ipnet::IpNet;
@@ -38,13 +40,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     network: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     network: Vec<String>,
 }
@@ -66,7 +68,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     network: String,
     /// New name
     #[arg(long)]
@@ -116,6 +118,10 @@ impl Noun for Networks {
         view.name.as_str()
     }
 
+    fn labels(view: &NetworkView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &NetworkView, now: Time) -> Vec<String> {
         vec![
             view.name.to_string(),
@@ -155,7 +161,7 @@ fn reach(reach: NetworkReach) -> &'static str {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(words) => create(context, words).await,
-        Verb::List(words) => noun::list::<Networks>(context, words.query(context)).await,
+        Verb::List(words) => noun::list_named::<Networks>(context, words).await,
         Verb::Show(words) => noun::show::<Networks, t::NetworkShow>(context, &words.network).await,
         Verb::Set(words) => set(context, words).await,
         Verb::Delete(words) => {

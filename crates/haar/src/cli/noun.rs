@@ -1,7 +1,12 @@
 //! What the nouns have in common: list, show, delete, and finding a thing by name, id or its beginning.
+//!
+//! The API lists by id; a person reads names, so that every list is brought into the order of its noun here.
 
-use haar_api::client::Answered;
+use std::collections::BTreeMap;
+
+use haar_api::client::{Answered, ClientError};
 use haar_api::endpoint::{Endpoint, Nothing};
+use haar_api::problem::Problem;
 use haar_api::v1::{
     GuestListQuery, JobListQuery, List, ListQuery, MOST_LIMIT, RefQuery, SubnetListQuery, Time,
 };
@@ -11,7 +16,8 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::output;
+use super::narrow::LabelWords;
+use super::{output, several};
 
 /// A noun as the command line shows it.
 pub(crate) trait Noun {
@@ -19,6 +25,10 @@ pub(crate) trait Noun {
     const WORD: &'static str;
     /// The columns of its list.
     const COLUMNS: &'static [&'static str];
+    /// Whether it has names; jobs are called by their ids alone.
+    const HAS_NAMES: bool = true;
+    /// Whether it lies in a project.
+    const IN_PROJECTS: bool = true;
     /// What the API sends.
     type View: DeserializeOwned;
     /// Its list.
@@ -27,6 +37,14 @@ pub(crate) trait Noun {
     fn id(view: &Self::View) -> Uuid;
     /// Its name; empty for nouns without one.
     fn name(view: &Self::View) -> &str;
+    /// Its labels; none for nouns without any.
+    fn labels(_: &Self::View) -> Option<&BTreeMap<String, String>> {
+        None
+    }
+    /// What lists are sorted by: the name, or a time before it.
+    fn order(view: &Self::View) -> (i64, String) {
+        (0, Self::name(view).to_owned())
+    }
     /// Its row of the list.
     fn row(view: &Self::View, now: Time) -> Vec<String>;
     /// Its title and details.
@@ -67,13 +85,43 @@ pub(crate) struct ListWords {
     /// Only the one of this name
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) labels: LabelWords,
 }
 
-impl ListWords {
-    /// As a query, in the project asked for.
-    pub(crate) fn query(self, context: &Context) -> ListQuery {
-        ListQuery { name: self.name, project: context.project.clone(), ..ListQuery::default() }
+/// Prints a plain list, of the project asked for.
+pub(crate) async fn list_named<N: Noun>(context: &Context, words: ListWords) -> Result<(), Failure>
+where
+    N::List: Endpoint<Query = ListQuery>,
+{
+    let query = ListQuery { name: words.name, project: context.project.clone(), ..ListQuery::default() };
+    list::<N>(context, query, &words.labels).await
+}
+
+/// Every page, in the noun's order, each thing as a view and as the API sent it; and the revision.
+async fn sorted<N: Noun>(
+    context: &Context,
+    query: <N::List as Endpoint>::Query,
+) -> Result<(Vec<(N::View, Value)>, Value), Failure> {
+    let (mut things, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = query.clone().page(cursor);
+        let answered = context.client.request::<N::List>(&[]).query(page).send(&Nothing).await?;
+        let mut raw: Value = serde_json::from_slice(&answered.body)
+            .map_err(|error| Failure::local("the answer is no JSON", error))?;
+        if let Value::Array(items) = raw["items"].take() {
+            things.extend(answered.value.items.into_iter().zip(items));
+        }
+        cursor = answered.value.next_cursor;
+        if cursor.is_none() {
+            things.sort_by_cached_key(|(view, _)| (N::order(view), N::id(view)));
+            return Ok((things, raw["revision"].take()));
+        }
     }
+}
+
+fn document(items: &[Value], revision: &Value) -> Value {
+    json!({"items": items, "next_cursor": null, "revision": revision})
 }
 
 /// Every page, as views and as one JSON document.
@@ -81,40 +129,30 @@ pub(crate) async fn pages<N: Noun>(
     context: &Context,
     query: <N::List as Endpoint>::Query,
 ) -> Result<(Vec<N::View>, Value), Failure> {
-    let (mut views, mut items, mut cursor) = (Vec::new(), Vec::new(), None);
-    loop {
-        let page = query.clone().page(cursor);
-        let answered = context.client.request::<N::List>(&[]).query(page).send(&Nothing).await?;
-        let raw: Value = serde_json::from_slice(&answered.body)
-            .map_err(|error| Failure::local("the answer is no JSON", error))?;
-        if let Some(page) = raw["items"].as_array() {
-            items.extend(page.iter().cloned());
-        }
-        views.extend(answered.value.items);
-        cursor = answered.value.next_cursor;
-        if cursor.is_none() {
-            let document = json!({"items": items, "next_cursor": null, "revision": raw["revision"]});
-            return Ok((views, document));
-        }
-    }
+    let (things, revision) = sorted::<N>(context, query).await?;
+    let (views, items): (_, Vec<Value>) = things.into_iter().unzip();
+    Ok((views, document(&items, &revision)))
 }
 
 /// Prints the list.
 pub(crate) async fn list<N: Noun>(
     context: &Context,
     query: <N::List as Endpoint>::Query,
+    labels: &LabelWords,
 ) -> Result<(), Failure> {
-    let (views, document) = pages::<N>(context, query).await?;
+    let (mut things, revision) = sorted::<N>(context, query).await?;
+    things.retain(|(view, _)| labels.keep(N::labels(view)));
     if context.is_json() {
-        return output::json(&document);
+        let items: Vec<Value> = things.into_iter().map(|(_, item)| item).collect();
+        return output::json(&document(&items, &revision));
     }
-    if views.is_empty() {
-        output::out(&format!("  no {}s\n", N::WORD));
+    if things.is_empty() {
+        output::out(&format!("  {}\n", labels.nothing::<N>(context).await?));
         return Ok(());
     }
     let now = output::now();
-    let rows = views.iter().map(|view| N::row(view, now)).collect();
-    output::out(&output::table(N::COLUMNS, rows, output::colours()));
+    let rows = things.iter().map(|(view, _)| labels.row::<N>(view, N::row(view, now))).collect();
+    output::out(&output::table(&labels.columns(N::COLUMNS), rows, output::colours()));
     Ok(())
 }
 
@@ -210,33 +248,22 @@ impl Told {
     }
 }
 
-/// Deletes things one by one; the first no ends it. A program gets what they were.
+/// Deletes things one by one, once all are found. A program gets what they were.
 pub(crate) async fn delete<N: Noun, S, D>(context: &Context, names: &[String]) -> Result<(), Failure>
 where
     S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
     D: Endpoint<Query = RefQuery, Body = Nothing, Answer = Nothing>,
 {
+    let things = several::found::<N, S>(context, names).await?;
     let mut told = Told::new(context, names);
-    let outcome = delete_each::<N, S, D>(context, names, &mut told).await;
-    told.end(outcome)
-}
-
-async fn delete_each<N: Noun, S, D>(
-    context: &Context,
-    names: &[String],
-    told: &mut Told,
-) -> Result<(), Failure>
-where
-    S: Endpoint<Query = RefQuery, Body = Nothing, Answer = N::View>,
-    D: Endpoint<Query = RefQuery, Body = Nothing, Answer = Nothing>,
-{
-    for name in names {
-        let was = read::<N, S>(context, name).await?;
+    let name = |was: &Answered<N::View>| N::name(&was.value).to_owned();
+    let outcome = several::each(&things, name, async |was| {
         let id = N::id(&was.value).to_string();
         context.client.request::<D>(&[&id]).send_only(&Nothing).await?;
-        told.say(&was.body, &format!("{} {name} deleted", N::WORD))?;
-    }
-    Ok(())
+        told.say(&was.body, &format!("{} {} deleted", N::WORD, N::name(&was.value)))
+    })
+    .await;
+    told.end(outcome)
 }
 
 /// A reference given in a word, as [`resolve`] reads it.
@@ -256,7 +283,7 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
     if text.is_empty() {
         return Err(Failure::Usage(format!("the {}'s name is empty", N::WORD)));
     }
-    if !could_begin_an_id(text) {
+    if Uuid::try_parse(text).is_ok() || (N::HAS_NAMES && !could_begin_an_id(text)) {
         return Ok(text.to_owned());
     }
     let query = <N::List as Endpoint>::Query::default().in_project(context.project.clone());
@@ -264,7 +291,8 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
     let known: Vec<(Uuid, &str)> = views.iter().map(|view| (N::id(view), N::name(view))).collect();
     match pick(&known, text) {
         Picked::One(id) => Ok(id.to_string()),
-        Picked::AsGiven => Ok(text.to_owned()),
+        Picked::AsGiven if N::HAS_NAMES => Ok(text.to_owned()),
+        Picked::AsGiven => Err(no_such_id(N::WORD, text)),
         Picked::Several(ids) => {
             let ids = ids.iter().map(output::short_id).collect::<Vec<_>>().join(", ");
             Err(Failure::Usage(format!(
@@ -273,6 +301,12 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
             )))
         }
     }
+}
+
+/// Of a noun without names: what was given is no id and begins none.
+fn no_such_id(noun: &str, text: &str) -> Failure {
+    let message = format!("no {noun} `{text}`; `haar {noun} list` shows them");
+    Failure::Client(ClientError::Problem(Box::new(Problem::new(404, "not_found", message))))
 }
 
 /// At least four hex digits, less than a whole id.
@@ -294,6 +328,9 @@ fn pick(known: &[(Uuid, &str)], text: &str) -> Picked {
         return Picked::AsGiven;
     }
     let wanted = text.replace('-', "").to_lowercase();
+    if wanted.is_empty() {
+        return Picked::AsGiven;
+    }
     let begins = |id: &Uuid| id.simple().to_string().starts_with(&wanted);
     let ids: Vec<Uuid> = known.iter().map(|(id, _)| *id).filter(begins).collect();
     match ids.as_slice() {

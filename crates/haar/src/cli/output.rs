@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use comfy_table::{Cell, Color, Table};
-use haar_api::v1::Time;
+use haar_api::v1::{ResourcesView, Time};
 use haar_core::units::MiB;
 use serde_json::Value;
 
@@ -72,9 +72,14 @@ pub(crate) fn json_bytes(bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes to stdout; a reader that went away (`| head`) is no failure.
 pub(crate) fn out(text: &str) {
+    bytes_out(text.as_bytes());
+}
+
+/// Writes to stdout, and tells whether anybody still reads.
+pub(crate) fn bytes_out(bytes: &[u8]) -> bool {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// A table, indented by two, without borders. The column `STATE` or `STATUS` is coloured.
@@ -151,6 +156,25 @@ pub(crate) fn span(ms: i64) -> String {
 pub(crate) fn now() -> Time {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Time::from_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// How many times what there is may be promised: `4.0×`; a dash where there is nothing.
+pub(crate) fn factor(total: u64, promised: u64) -> String {
+    if total == 0 {
+        return "–".to_owned();
+    }
+    let tenths = (u128::from(promised) * 20 / u128::from(total)).div_ceil(2);
+    format!("{}.{}×", tenths / 10, tenths % 10)
+}
+
+/// The factors of all three: `cpu 4.0×, memory 1.0×, disk 1.0×`.
+pub(crate) fn factors(total: ResourcesView, promised: ResourcesView) -> String {
+    format!(
+        "cpu {}, memory {}, disk {}",
+        factor(total.cpu, promised.cpu),
+        factor(total.memory, promised.memory),
+        factor(total.disk, promised.disk)
+    )
 }
 
 /// Mebibytes for a person.

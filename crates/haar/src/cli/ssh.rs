@@ -35,7 +35,7 @@ const SSH_FAILED: i32 = 255;
   haar ssh debian@web uptime -p
   haar ssh web --identity ~/.ssh/lab -- ls -l")]
 pub(crate) struct Words {
-    /// Name, id, or the beginning of an id; USER@ before it says as whom
+    /// Name, id, or an id's first digits (4 or more); USER@ before it says as whom
     guest: String,
     /// The user to log in as; root unless said
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
-use haar_api::v1::{CapacityView, CheckView, ResourcesView, StatusView, Time};
+use haar_api::v1::{CapacityView, CheckView, HypervisorCapacity, ResourcesView, StatusView, Time};
 
 use super::context::Context;
 use super::failure::Failure;
@@ -61,10 +61,10 @@ pub(crate) fn status_text(view: &StatusView, now: Time) -> String {
     if let Some(job) = jobs.last_failed {
         job_words.push_str(&format!(" → haar job show {}", output::short_id(job)));
     }
-    let (used, promised) = (view.used, view.promised);
+    let (used, promised, total) = (view.used, view.promised, view.total);
     format!(
         "  haar {}   {}   revision {}   {books}\n  hypervisors  {}\n  guests       {}\n  jobs         {job_words}\n  \
-         cpu     {}   {} of {}\n  memory  {}   {} of {}\n  disk    {}   {} of {}\n",
+         cpu     {}   {} of {} ({} at {})\n  memory  {}   {} of {} ({} at {})\n  disk    {}   {} of {} ({} at {})\n",
         view.version,
         view.host,
         view.revision,
@@ -73,12 +73,18 @@ pub(crate) fn status_text(view: &StatusView, now: Time) -> String {
         output::bar(used.cpu, promised.cpu),
         used.cpu,
         promised.cpu,
+        total.cpu,
+        output::factor(total.cpu, promised.cpu),
         output::bar(used.memory, promised.memory),
         output::mib(used.memory),
         output::mib(promised.memory),
+        output::mib(total.memory),
+        output::factor(total.memory, promised.memory),
         output::bar(used.disk, promised.disk),
         output::mib(used.disk),
         output::mib(promised.disk),
+        output::mib(total.disk),
+        output::factor(total.disk, promised.disk),
     )
 }
 
@@ -93,28 +99,13 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 }
 
 pub(crate) fn capacity_text(view: &CapacityView, colour: bool) -> String {
-    let row = |name: &str, state: String, parts: [ResourcesView; 3]| {
-        let [promised, used, free] = parts;
-        vec![
-            name.to_owned(),
-            state,
-            format!("{} of {}", used.cpu, promised.cpu),
-            format!("{} of {}", output::mib(used.memory), output::mib(promised.memory)),
-            format!("{} of {}", output::mib(used.disk), output::mib(promised.disk)),
-            format!("{} cpu, {}, {}", free.cpu, output::mib(free.memory), output::mib(free.disk)),
-        ]
-    };
-    let mut rows: Vec<Vec<String>> = view
-        .by_hypervisor
-        .iter()
-        .map(|each| {
-            let state = if each.cordoned { format!("{}, cordoned", each.state) } else { each.state.clone() };
-            row(&each.hypervisor_name, state, [each.promised, each.used, each.free])
-        })
-        .collect();
-    rows.push(row("in all", String::new(), [view.promised, view.used, view.free]));
+    let mut rows: Vec<Vec<String>> = view.by_hypervisor.iter().map(capacity_row).collect();
+    let free = free_words(view.free);
+    let closed = view.by_hypervisor.iter().any(|each| closed(each).is_some());
+    let free = if closed { format!("{free} (open hypervisors only)") } else { free };
+    rows.push(row("in all", [view.total, view.promised, view.used], free));
     let mut text =
-        output::table(&["HYPERVISOR", "STATE", "CPU HELD", "MEMORY HELD", "DISK HELD", "FREE"], rows, colour);
+        output::table(&["HYPERVISOR", "CPU HELD", "MEMORY HELD", "DISK HELD", "FREE"], rows, colour);
     if !view.by_subnet.is_empty() {
         let rows = view.by_subnet.iter().map(|each| {
             let total = if each.total == u64::MAX { "very many".to_owned() } else { each.total.to_string() };
@@ -124,6 +115,42 @@ pub(crate) fn capacity_text(view: &CapacityView, colour: bool) -> String {
         text.push_str(&output::table(&["SUBNET", "ADDRESSES HELD", "OF"], rows.collect(), colour));
     }
     text
+}
+
+fn capacity_row(each: &HypervisorCapacity) -> Vec<String> {
+    let free = match closed(each) {
+        Some(why) => format!("none: {why}"),
+        None => free_words(each.free),
+    };
+    row(&each.hypervisor_name, [each.total, each.promised, each.used], free)
+}
+
+fn free_words(free: ResourcesView) -> String {
+    format!("{} cpu, {}, {}", free.cpu, output::mib(free.memory), output::mib(free.disk))
+}
+
+/// What guests hold of what may be promised, and how much more that is than there is.
+fn row(name: &str, [total, promised, used]: [ResourcesView; 3], free: String) -> Vec<String> {
+    let mib = |used, promised, total| {
+        format!("{} of {} ({})", output::mib(used), output::mib(promised), output::factor(total, promised))
+    };
+    vec![
+        name.to_owned(),
+        format!("{} of {} ({})", used.cpu, promised.cpu, output::factor(total.cpu, promised.cpu)),
+        mib(used.memory, promised.memory, total.memory),
+        mib(used.disk, promised.disk, total.disk),
+        free,
+    ]
+}
+
+/// Why nothing is placed on a hypervisor now, when so.
+fn closed(each: &HypervisorCapacity) -> Option<String> {
+    match (each.cordoned, each.state.as_str()) {
+        (true, "alive") => Some("cordoned".to_owned()),
+        (true, state) => Some(format!("cordoned, {state}")),
+        (false, "alive") => None,
+        (false, state) => Some(state.to_owned()),
+    }
 }
 
 pub(crate) fn check_text(view: &CheckView) -> String {

@@ -1,5 +1,8 @@
 //! `haar subnet`: ranges of addresses in a network.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use haar_api::table as t;
 use haar_api::v1::{Ref, SubnetCreate, SubnetListQuery, SubnetPatch, SubnetView, Time};
 use uuid::Uuid;
@@ -7,6 +10,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::failure::Failure;
 use super::labels::{self, Label, LabelChanges};
+use super::narrow::LabelWords;
 use super::network::Networks;
 use super::noun::{self, Noun};
 use super::output;
@@ -34,13 +38,13 @@ pub(crate) enum Verb {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     subnet: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     subnet: Vec<String>,
 }
@@ -53,6 +57,8 @@ pub(crate) struct ListWords {
     /// Only the one of this name
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    labels: LabelWords,
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,7 +91,7 @@ pub(crate) struct CreateWords {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetWords {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     subnet: String,
     /// New name
     #[arg(long)]
@@ -115,7 +121,7 @@ pub(crate) struct Subnets;
 impl Noun for Subnets {
     const WORD: &'static str = "subnet";
     const COLUMNS: &'static [&'static str] =
-        &["NAME", "NETWORK", "CIDR", "GATEWAY", "START", "END", "USED", "AGE"];
+        &["NAME", "NETWORK", "CIDR", "GATEWAY", "FIRST", "LAST", "USED", "AGE"];
     type View = SubnetView;
     type List = t::SubnetList;
 
@@ -127,14 +133,18 @@ impl Noun for Subnets {
         view.name.as_str()
     }
 
+    fn labels(view: &SubnetView) -> Option<&BTreeMap<String, String>> {
+        Some(&view.metadata)
+    }
+
     fn row(view: &SubnetView, now: Time) -> Vec<String> {
         vec![
             view.name.to_string(),
             view.network_name.clone(),
             view.cidr.to_string(),
             view.gateway.map_or("-".to_owned(), |gateway| gateway.to_string()),
-            view.start.to_string(),
-            view.end.to_string(),
+            first(view).to_string(),
+            last(view).to_string(),
             used(view),
             output::age(view.created_at, now),
         ]
@@ -145,7 +155,7 @@ impl Noun for Subnets {
             ("network", view.network_name.clone()),
             ("cidr", view.cidr.to_string()),
             ("gateway", view.gateway.map(|gateway| gateway.to_string()).unwrap_or_default()),
-            ("hands out", format!("{} to {}", view.start, view.end)),
+            ("hands out", hands_out(view)),
             ("addresses", used(view)),
             ("dns", view.dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
             ("labels", output::labels(&view.metadata)),
@@ -153,6 +163,38 @@ impl Noun for Subnets {
             ("made", view.created_at.to_string()),
         ];
         (format!("subnet {}   {}", view.name, view.id), lines)
+    }
+}
+
+/// The first address that a guest can have: the range may begin with the router's own.
+fn first(view: &SubnetView) -> IpAddr {
+    match view.start {
+        start if Some(start) == view.gateway && start != view.end => neighbour(start, 1),
+        start => start,
+    }
+}
+
+/// The last one.
+fn last(view: &SubnetView) -> IpAddr {
+    match view.end {
+        end if Some(end) == view.gateway && end != view.start => neighbour(end, -1),
+        end => end,
+    }
+}
+
+fn neighbour(address: IpAddr, step: i8) -> IpAddr {
+    match address {
+        IpAddr::V4(four) => Ipv4Addr::from(u32::from(four).wrapping_add_signed(step.into())).into(),
+        IpAddr::V6(six) => Ipv6Addr::from(u128::from(six).wrapping_add_signed(step.into())).into(),
+    }
+}
+
+/// `10.78.0.2 to 10.78.0.254`, and the router's address where it lies between.
+fn hands_out(view: &SubnetView) -> String {
+    let (first, last) = (first(view), last(view));
+    match view.gateway {
+        Some(gateway) if (first..=last).contains(&gateway) => format!("{first} to {last} but {gateway}"),
+        _ => format!("{first} to {last}"),
     }
 }
 
@@ -173,7 +215,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
                 project: context.project.clone(),
                 ..SubnetListQuery::default()
             };
-            noun::list::<Subnets>(context, query).await
+            noun::list::<Subnets>(context, query, &words.labels).await
         }
         Verb::Show(words) => noun::show::<Subnets, t::SubnetShow>(context, &words.subnet).await,
         Verb::Set(words) => set(context, words).await,
@@ -209,10 +251,7 @@ fn made(view: &SubnetView, is_chosen: bool) -> String {
             "no gateway: its guests reach each other, not the hypervisor and not the outside".to_owned()
         }
     };
-    format!(
-        "subnet {} made: {} to {} in network {}, {gateway}",
-        view.name, view.start, view.end, view.network_name
-    )
+    format!("subnet {} made: {} in network {}, {gateway}", view.name, hands_out(view), view.network_name)
 }
 
 /// What a subnet without a gateway means where one is needed, and what to type.
@@ -253,4 +292,34 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subnet(gateway: Option<&str>, start: &str, end: &str) -> SubnetView {
+        let id = "7f3a1111-0000-4000-8000-000000000001";
+        serde_json::from_value(serde_json::json!({
+            "id": id, "name": "lab", "project": "default", "metadata": {}, "network": id, "network_name": "lab",
+            "cidr": "10.78.0.0/24", "gateway": gateway, "start": start, "end": end, "dns": [],
+            "addresses_used": 0, "addresses_total": 253, "revision": 1,
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_routers_address_is_not_shown_as_one_handed_out() {
+        let shown = |gateway, start, end| hands_out(&subnet(gateway, start, end));
+        assert_eq!(shown(Some("10.78.0.1"), "10.78.0.1", "10.78.0.254"), "10.78.0.2 to 10.78.0.254");
+        assert_eq!(shown(Some("10.78.0.254"), "10.78.0.1", "10.78.0.254"), "10.78.0.1 to 10.78.0.253");
+        assert_eq!(
+            shown(Some("10.78.0.9"), "10.78.0.1", "10.78.0.20"),
+            "10.78.0.1 to 10.78.0.20 but 10.78.0.9"
+        );
+        assert_eq!(shown(None, "10.78.0.1", "10.78.0.20"), "10.78.0.1 to 10.78.0.20");
+        let row = Subnets::row(&subnet(Some("10.78.0.1"), "10.78.0.1", "10.78.0.9"), output::now());
+        assert_eq!(row[3..6], ["10.78.0.1", "10.78.0.2", "10.78.0.9"]);
+    }
 }

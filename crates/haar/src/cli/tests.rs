@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::Parser as _;
 use haar_api::problem::{Problem, ReasonView};
-use haar_api::v1::{JobView, StatusView, Time};
+use haar_api::v1::{CapacityView, JobView, StatusView, Time};
 use serde_json::json;
 
 use super::failure::{self, Failure};
@@ -179,12 +179,34 @@ fn the_status_fits_on_a_screen() {
         "guests": {"running": 311, "stopped": 4},
         "jobs": {"running": 3, "oldest_ms": 4000, "failed_last_hour": 1,
                  "last_failed": "7f3a1111-0000-4000-8000-000000000001"},
+        "total": {"cpu": 25, "memory": 102_400, "disk": 0},
         "promised": {"cpu": 100, "memory": 102_400, "disk": 0}, "used": {"cpu": 74, "memory": 67_584, "disk": 0},
         "checked": {"at": "2026-01-01T00:00:00Z", "faults": 0}
     }))
     .unwrap();
     let now = Time::from_ms("2026-01-01T00:00:08Z".parse::<Time>().unwrap().as_ms());
     matches_golden("status.txt", &status::status_text(&view, now));
+}
+
+#[test]
+fn capacity_says_how_much_is_oversold_and_why_nothing_is_free() {
+    let part = |cpu| json!({"cpu": cpu, "memory": 2048, "disk": 2048});
+    let host = |name: &str, state: &str, cordoned| {
+        json!({"hypervisor": "7f3a1111-0000-4000-8000-000000000001", "hypervisor_name": name, "state": state,
+               "cordoned": cordoned, "total": part(8), "promised": part(32), "used": part(2), "free": part(30)})
+    };
+    let view: CapacityView = serde_json::from_value(json!({
+        "total": part(24), "promised": part(96), "used": part(6), "free": part(30), "hypervisors": {}, "guests": {},
+        "by_hypervisor": [host("lab1", "alive", false), host("lab2", "alive", true), host("lab3", "silent", false)],
+        "by_subnet": [], "revision": "1.7"
+    }))
+    .unwrap();
+    let text = status::capacity_text(&view, false);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[1].contains("2 of 32 (4.0×)") && lines[1].contains("30 cpu, "), "{text}");
+    assert!(lines[2].ends_with("none: cordoned") && lines[3].ends_with("none: silent"), "{text}");
+    assert!(lines[4].contains("6 of 96 (4.0×)") && lines[4].ends_with("(open hypervisors only)"), "{text}");
+    assert_eq!([output::factor(3, 4), output::factor(0, 4), output::factor(8, 10)], ["1.3×", "–", "1.3×"]);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! `haar token`: who may ask. A secret is printed once, when it is made.
 
 use haar_api::table as t;
-use haar_api::v1::{Ref, Time, TokenCreate, TokenRole, TokenView};
+use haar_api::v1::{ListQuery, Ref, Time, TokenCreate, TokenRole, TokenView};
 use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
 use super::hypervisor::Hypervisors;
-use super::noun::{self, ListWords, Noun};
+use super::narrow::LabelWords;
+use super::noun::{self, Noun};
 use super::output;
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,14 +42,21 @@ pub(crate) struct CreateWords {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ListWords {
+    /// Only the one of this name
+    #[arg(long)]
+    name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// Name, id, or the beginning of an id
+    /// Name, id, or an id's first digits (4 or more)
     token: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Several {
-    /// Names, ids, or beginnings of ids
+    /// Names, ids, or ids' first digits (4 or more)
     #[arg(required = true)]
     token: Vec<String>,
 }
@@ -68,6 +76,7 @@ pub(crate) struct Tokens;
 impl Noun for Tokens {
     const WORD: &'static str = "token";
     const COLUMNS: &'static [&'static str] = &["NAME", "ROLE", "HYPERVISOR", "ID", "AGE"];
+    const IN_PROJECTS: bool = false;
     type View = TokenView;
     type List = t::TokenList;
 
@@ -103,9 +112,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(words) => create(context, words).await,
         Verb::List(words) => {
-            let mut query = words.query(context);
-            query.project = None;
-            noun::list::<Tokens>(context, query).await
+            let query = ListQuery { name: words.name, ..ListQuery::default() };
+            noun::list::<Tokens>(context, query, &LabelWords::default()).await
         }
         Verb::Show(words) => noun::show::<Tokens, t::TokenShow>(context, &words.token).await,
         Verb::Delete(words) => {

@@ -4,6 +4,7 @@
 mod cloud;
 #[path = "../left_out/mod.rs"]
 mod left_out;
+mod lists;
 mod modes;
 mod newcomer;
 mod words;
@@ -81,12 +82,28 @@ async fn the_cloud_as_a_whole_is_shown_and_checked() {
 
     assert!(cloud.haar("config set overcommit.cpu=6.0").await.well().contains("6.0"));
     assert_eq!(cloud.haar("config show -o json").await.json()["values"]["overcommit.cpu"], "6.0");
+    let slip = cloud.haar("config set overcommit.cpuu=3").await;
+    assert_eq!(slip.code, 2, "{slip:?}");
+    assert!(slip.err.contains("did you mean `overcommit.cpu`?"), "{slip:?}");
+    assert!(!cloud.haar("config show").await.well().contains("cpuu"));
+    assert!(cloud.haar("config set site/contact=ana").await.well().contains("site/contact"));
+    let shown = cloud.haar("hypervisor show lab1").await.well();
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.contains("cpu 6.0×, memory 1.0×, disk 1.0× (the cluster's)"), "{shown}");
+    assert!(shown.contains("has 8 cpu") && shown.contains("may promise 48 cpu"), "{shown}");
+    assert!(cloud.haar("status").await.well().contains("0 of 48 (8 at 6.0×)"));
+    cloud.haar("hypervisor cordon lab1 --reason swap").await.well();
+    assert!(
+        cloud.haar("hypervisor show lab1").await.well().contains("none now: cordoned (swap); else 48 cpu")
+    );
+    assert!(cloud.haar("capacity").await.well().contains("none: cordoned"));
+    cloud.haar("hypervisor uncordon lab1").await.well();
 
     let flavor = cloud.haar("flavor create big --cpu 4 --memory 1.5g --disk 20GiB").await.well();
     assert_eq!(flavor, "  flavor big made: 4 cpu, 1536 MiB memory, 20 GiB disk\n");
     assert!(cloud.haar("network create lab --nat").await.code == 0);
     let subnet = cloud.haar("subnet create lab --network lab --cidr 10.78.0.0/24 --gateway 10.78.0.1").await;
-    assert!(subnet.well().contains("10.78.0."));
+    assert!(subnet.well().contains("10.78.0.2 to 10.78.0.254"));
     assert!(cloud.haar("network list").await.well().contains("lab"));
     assert!(cloud.haar("fwgroup list").await.well().contains("not yet"));
 
@@ -109,6 +126,7 @@ async fn no_room_names_the_causes() {
 
     let said = cloud.haar("guest create web --image tiny").await;
     assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.starts_with("error: "), "a no stands alone: {said:?}");
     for part in ["error: no hypervisor can take guest `web`", "no_room", "never joined", "lab9"] {
         assert!(said.err.contains(part), "{part} is missing in {}", said.err);
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::MIB;
 use super::cloud::{Agent, Cloud, Luck, haar};
+use super::left_out::left_out;
 
 async fn id_of(cloud: &Cloud, words: &str) -> String {
     cloud.haar(&format!("{words} -o json")).await.json()["id"].as_str().unwrap().to_owned()
@@ -80,12 +81,9 @@ async fn a_program_gets_one_document_and_what_was_deleted() {
     let deleted = cloud.haar("flavor delete medium large -o json").await.json();
     assert_eq!(deleted["items"][0]["name"], "medium");
     let refused = cloud.haar("flavor delete small nobody -o json").await;
-    let done: Value = serde_json::from_str(&refused.out).unwrap();
     let problem: Value = serde_json::from_str(&refused.err).unwrap();
-    assert_eq!(
-        (refused.code, &done["items"][0]["name"], &problem["code"]),
-        (4, &json!("small"), &json!("not_found"))
-    );
+    assert_eq!((refused.code, refused.out.as_str(), &problem["code"]), (4, "", &json!("not_found")));
+    assert_eq!(cloud.haar("flavor show small -o json").await.json()["name"], "small");
     cloud.stop().await;
 }
 
@@ -143,5 +141,58 @@ async fn the_bash_script_completes_a_name() {
         .await
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "lab1\n", "{output:?}");
+    cloud.stop().await;
+}
+
+/// Runs a shell on a script, the cloud's words at hand; None where the shell is not installed.
+async fn shell(cloud: &Cloud, shell: &str, words: &[&str]) -> Option<std::process::Output> {
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_haar")).parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = tokio::process::Command::new(shell);
+    command.args(words).env("HAAR_URL", &cloud.url).env("HAAR_TOKEN", &cloud.admin);
+    command.env("PATH", path).env("HOME", cloud.folder.path());
+    match command.output().await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        output => Some(output.unwrap()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zsh_script_parses_and_completes_a_name() {
+    let cloud = Cloud::start().await;
+    cloud.haar("hypervisor create lab1").await.well();
+    let script = cloud.haar("completion zsh").await.well();
+    let file = cloud.file("_haar", script.as_bytes());
+    let Some(parsed) = shell(&cloud, "zsh", &["-f", "-n", &file]).await else {
+        cloud.stop().await;
+        return left_out("haar the_zsh_script_parses_and_completes_a_name", "zsh is not installed");
+    };
+    assert!(parsed.status.success() && parsed.stderr.is_empty(), "{parsed:?}");
+    // What zsh's own completion would lend: it takes the script, and shows what the script describes.
+    let test = format!(
+        "compdef() {{ }}; _describe() {{ print -l -- \"${{(P@)2}}\" }}; source {file}\n\
+         words=(haar hypervisor show la); CURRENT=4; _haar"
+    );
+    let completed = shell(&cloud, "zsh", &["-f", "-c", &test]).await.unwrap();
+    let words = String::from_utf8_lossy(&completed.stdout).into_owned();
+    assert!(words.starts_with("lab1:") && words.lines().count() == 1, "{completed:?}");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fish_script_parses_and_completes_a_name() {
+    let cloud = Cloud::start().await;
+    cloud.haar("hypervisor create lab1").await.well();
+    let script = cloud.haar("completion fish").await.well();
+    let file = cloud.file("haar.fish", script.as_bytes());
+    let Some(parsed) = shell(&cloud, "fish", &["--no-config", "-n", &file]).await else {
+        cloud.stop().await;
+        return left_out("haar the_fish_script_parses_and_completes_a_name", "fish is not installed");
+    };
+    assert!(parsed.status.success() && parsed.stderr.is_empty(), "{parsed:?}");
+    let test = format!("source {file}; complete -C 'haar hypervisor show la'");
+    let completed = shell(&cloud, "fish", &["--no-config", "-c", &test]).await.unwrap();
+    let words = String::from_utf8_lossy(&completed.stdout).into_owned();
+    assert!(words.starts_with("lab1\t") && words.lines().count() == 1, "{completed:?}");
     cloud.stop().await;
 }

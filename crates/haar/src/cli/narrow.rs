@@ -1,0 +1,131 @@
+//! What the command line itself makes of a list: which labels it takes, whether it shows them, and what it says of a
+//! project that nothing is in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use haar_api::endpoint::Endpoint;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::flavor::Flavors;
+use super::fwgroup::FwGroups;
+use super::guest::Guests;
+use super::hypervisor::Hypervisors;
+use super::image::Images;
+use super::network::Networks;
+use super::noun::{self, Noun};
+use super::output;
+use super::subnet::Subnets;
+
+/// Words about labels.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct LabelWords {
+    /// Only those with this label, a key alone with any value; of several, all
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+    /// Show the labels too
+    #[arg(long)]
+    show_labels: bool,
+}
+
+impl LabelWords {
+    /// Whether something with these labels is listed. What has none at all is, unless labels are asked for.
+    pub(crate) fn keep(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.label.iter().all(|wanted| {
+            let value = |key: &str| labels.and_then(|labels| labels.get(key));
+            match wanted.split_once('=') {
+                Some((key, wanted)) => value(key).is_some_and(|value| value == wanted),
+                None => value(wanted).is_some(),
+            }
+        })
+    }
+
+    /// The columns, with that of the labels before the remark.
+    pub(crate) fn columns(&self, columns: &[&'static str]) -> Vec<&'static str> {
+        let mut columns = columns.to_vec();
+        if self.show_labels {
+            columns.insert(before_remark(&columns), "LABELS");
+        }
+        columns
+    }
+
+    /// A row of such columns.
+    pub(crate) fn row<N: Noun>(&self, view: &N::View, mut row: Vec<String>) -> Vec<String> {
+        if self.show_labels {
+            let labels = N::labels(view).map(output::labels).filter(|labels| !labels.is_empty());
+            row.insert(before_remark(N::COLUMNS), labels.unwrap_or_else(|| "-".to_owned()));
+        }
+        row
+    }
+
+    /// What is said where nothing is listed.
+    pub(crate) async fn nothing<N: Noun>(&self, context: &Context) -> Result<String, Failure> {
+        if let Some(project) = &context.project
+            && N::IN_PROJECTS
+        {
+            let known = projects(context).await?;
+            if !known.contains(project) {
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                return Ok(format!(
+                    "no {}s: nothing at all is in a project `{project}`; there is {known}",
+                    N::WORD
+                ));
+            }
+            return Ok(format!("no {}s in project {project}{}", N::WORD, self.words()));
+        }
+        Ok(format!("no {}s{}", N::WORD, self.words()))
+    }
+
+    fn words(&self) -> String {
+        if self.label.is_empty() { String::new() } else { format!(" with label {}", self.label.join(", ")) }
+    }
+}
+
+fn before_remark(columns: &[&str]) -> usize {
+    columns.len() - usize::from(columns.last() == Some(&""))
+}
+
+/// The projects that something is in.
+async fn projects(context: &Context) -> Result<BTreeSet<String>, Failure> {
+    let mut known = BTreeSet::new();
+    known.extend(projects_of::<Hypervisors>(context).await?);
+    known.extend(projects_of::<Flavors>(context).await?);
+    known.extend(projects_of::<Networks>(context).await?);
+    known.extend(projects_of::<Subnets>(context).await?);
+    known.extend(projects_of::<FwGroups>(context).await?);
+    known.extend(projects_of::<Images>(context).await?);
+    known.extend(projects_of::<Guests>(context).await?);
+    Ok(known)
+}
+
+async fn projects_of<N: Noun>(context: &Context) -> Result<BTreeSet<String>, Failure> {
+    let (_, document) = noun::pages::<N>(context, <N::List as Endpoint>::Query::default()).await?;
+    let items = document["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(items.iter().filter_map(|item| item["project"].as_str().map(str::to_owned)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_narrowed_to_what_has_all_labels() {
+        let labels =
+            BTreeMap::from([("team".to_owned(), "web".to_owned()), ("old".to_owned(), String::new())]);
+        let keeps = |wanted: &[&str]| {
+            let label = wanted.iter().map(|text| (*text).to_owned()).collect();
+            LabelWords { label, show_labels: false }.keep(Some(&labels))
+        };
+        assert!(keeps(&[]) && keeps(&["team"]) && keeps(&["team=web", "old"]) && keeps(&["old="]));
+        assert!(!keeps(&["team=db"]) && !keeps(&["team", "new"]) && !keeps(&["team="]));
+        assert!(!LabelWords { label: vec!["a".to_owned()], show_labels: false }.keep(None));
+    }
+
+    #[test]
+    fn labels_stand_before_the_remark() {
+        let shown = LabelWords { label: Vec::new(), show_labels: true };
+        assert_eq!(shown.columns(&["NAME", "AGE", ""]), ["NAME", "AGE", "LABELS", ""]);
+        assert_eq!(shown.columns(&["NAME", "AGE"]), ["NAME", "AGE", "LABELS"]);
+        assert_eq!(LabelWords::default().columns(&["NAME", ""]), ["NAME", ""]);
+    }
+}
