@@ -11,6 +11,8 @@ mod defects;
 mod events;
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../../../haar/tests/left_out/mod.rs"]
+mod left_out;
 mod libvirtd;
 mod life;
 mod metrics;
