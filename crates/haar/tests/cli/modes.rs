@@ -23,7 +23,10 @@ fn locked_away() -> (TempDir, Command) {
     std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o000)).unwrap();
     // The folder it was built in may be closed to others.
     let program = folder.path().join("haar");
-    std::fs::copy(env!("CARGO_BIN_EXE_haar"), &program).unwrap();
+    // By a process of its own: a file that this one writes may be open in what another test has just forked, and a file
+    // that is open for writing does not run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_haar")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let mut command = Command::new(&program);
     command.env_clear().current_dir("/");
     if nix::unistd::geteuid().is_root() {
