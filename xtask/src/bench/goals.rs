@@ -25,6 +25,13 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
         "placements" => placements(figure, before),
         "creates" => creates(figure),
         "create_to_running" => create_to_running(figure),
+        "agent_stages" => least(figure, "2,000 stages/s", 2000.0),
+        "snapshot_download" => figure
+            .number("ratio")
+            .map(|found| at_least("0.7 × a plain static server", 0.7, found))
+            .into_iter()
+            .collect(),
+        "agent_list" => most(figure, "5 ms at the median", 5.0),
         _ => Vec::new(),
     }
 }
@@ -64,6 +71,16 @@ fn create_to_running(figure: &Figure) -> Vec<Verdict> {
     };
     let most = bare * 1.3 + 300.0;
     vec![at_most(&format!("1.3 × the bare virsh path plus 300 ms, here {most:.0} ms"), most, took)]
+}
+
+/// A goal that the figure's own value reaches from below.
+fn least(figure: &Figure, goal: &str, least: f64) -> Vec<Verdict> {
+    figure.number("value").map(|found| at_least(goal, least, found)).into_iter().collect()
+}
+
+/// A goal that the figure's own value stays under.
+fn most(figure: &Figure, goal: &str, most: f64) -> Vec<Verdict> {
+    figure.number("value").map(|found| at_most(goal, most, found)).into_iter().collect()
 }
 
 fn at_least(goal: &str, least: f64, found: f64) -> Verdict {

@@ -29,6 +29,7 @@ those named:
   memory      the controller's resident memory with 100,000 guests, beside the bytes of its records
   clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
   snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink)
+  rest        the agent's REST: 1,000 actions over 100 guests, the list of 1,000 guests, a snapshot's download
   start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
@@ -41,6 +42,7 @@ const BENCHES: &[(&str, Run)] = &[
     ("memory", |each| example("haar-controller", "bench_memory", each)),
     ("clone", |each| example("haar-subagents", "bench_clone", each)),
     ("snapshot", |each| example("haar-subagents", "bench_snapshot", each)),
+    ("rest", |each| example("haar-agent", "bench_rest", each)),
     ("start", start::measure),
 ];
 
