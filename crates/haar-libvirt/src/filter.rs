@@ -24,80 +24,41 @@ use crate::tree::Element;
 /// What the filters' names begin with.
 const PREFIX: &str = "haar-1-";
 
-/// Name, chain, and what is in it; those that others refer to come first.
+/// What each kind of nic may send, beside what all must not: the words name [`ALLOWED`].
 ///
-/// The names of chains begin with their protocol, as libvirt demands; its table has no room for long ones.
-const FILTERS: [(&str, &str, &str); 13] = [
-    (
-        "mac",
-        "mac",
-        "<rule action='return' direction='out' priority='300'><mac srcmacaddr='$MAC'/></rule>
-  <rule action='drop' direction='out' priority='500'><mac/></rule>",
-    ),
-    (
-        "arp-mac",
-        "arp-hm",
-        "<rule action='drop' direction='out' priority='300'><arp match='no' arpsrcmacaddr='$MAC'/></rule>",
-    ),
-    (
-        "arp-v4",
-        "arp-hi",
-        "<rule action='return' direction='out' priority='300'><arp arpsrcipaddr='$HAAR_V4'/></rule>
-  <rule action='return' direction='out' priority='400'><arp arpsrcipaddr='0.0.0.0'/></rule>
-  <rule action='drop' direction='out' priority='500'/>",
-    ),
-    ("arp-none", "arp-hn", "<rule action='drop' direction='out' priority='500'/>"),
-    (
-        "v4-server",
-        "ipv4-hs",
-        "<rule action='drop' direction='out' priority='300'><ip protocol='udp' srcportstart='67'/></rule>",
-    ),
-    (
-        "v4",
-        "ipv4-hi",
-        "<rule action='return' direction='out' priority='300'><ip srcipaddr='$HAAR_V4'/></rule>
-  <rule action='return' direction='out' priority='400'><ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' \
-         protocol='udp' srcportstart='68' dstportstart='67'/></rule>
-  <rule action='drop' direction='out' priority='500'/>",
-    ),
-    ("v4-none", "ipv4-hn", "<rule action='drop' direction='out' priority='500'/>"),
-    (
-        "v6-server",
-        "ipv6-hs",
-        "<rule action='drop' direction='out' priority='300'><ipv6 protocol='icmpv6' type='134'/></rule>
-  <rule action='drop' direction='out' priority='300'><ipv6 protocol='udp' srcportstart='547'/></rule>",
-    ),
-    (
-        "v6",
-        "ipv6-hi",
-        "<rule action='return' direction='out' priority='300'><ipv6 srcipaddr='$HAAR_V6'/></rule>
-  <rule action='return' direction='out' priority='400'><ipv6 srcipaddr='fe80::' srcipmask='10'/></rule>
-  <rule action='return' direction='out' priority='400'><ipv6 srcipaddr='::' srcipmask='128'/></rule>
-  <rule action='drop' direction='out' priority='500'/>",
-    ),
-    (
-        "v6-none",
-        "ipv6-hn",
-        "<rule action='return' direction='out' priority='400'><ipv6 srcipaddr='fe80::' srcipmask='10'/></rule>
-  <rule action='return' direction='out' priority='400'><ipv6 srcipaddr='::' srcipmask='128'/></rule>
-  <rule action='drop' direction='out' priority='500'/>",
-    ),
-    ("guest", "root", ""),
-    ("guest-v4", "root", "arp-v4 v4 v6-none"),
-    ("guest-v4-v6", "root", "arp-v4 v4 v6"),
+/// One chain each, without any below it: libvirt runs ebtables for every chain and every rule, which is what a start
+/// with filters waits for.
+const FILTERS: [(&str, &[&str]); 4] = [
+    ("guest", &["any"]),
+    ("guest-v4", &["v4", "v6-local"]),
+    ("guest-v6", &["v6", "v6-local"]),
+    ("guest-v4-v6", &["v4", "v6", "v6-local"]),
 ];
 
-/// A guest with IPv6 addresses alone.
-const ONLY_V6: (&str, &str, &str) = ("guest-v6", "root", "arp-none v4-none v6");
+/// What no guest may send: another MAC, a DHCP server's answers, a router's advertisements.
+const REFUSED: [&str; 5] = [
+    "<mac match='no' srcmacaddr='$MAC'/>",
+    "<arp match='no' arpsrcmacaddr='$MAC'/>",
+    "<ip protocol='udp' srcportstart='67'/>",
+    "<ipv6 protocol='udp' srcportstart='547'/>",
+    "<ipv6 protocol='icmpv6' type='134'/>",
+];
 
-/// What every guest is held to.
-const EVERY: [&str; 4] = ["mac", "arp-mac", "v4-server", "v6-server"];
-
-/// What comes after the chains: the three protocols pass, nothing else goes out.
-const REST: &str = "<rule action='accept' direction='out' priority='900'><mac protocolid='arp'/></rule>
-  <rule action='accept' direction='out' priority='900'><mac protocolid='ipv4'/></rule>
-  <rule action='accept' direction='out' priority='900'><mac protocolid='ipv6'/></rule>
-  <rule action='drop' direction='out' priority='1000'/>";
+/// What a nic may send, by the words of [`FILTERS`]; nothing else goes out.
+const ALLOWED: [(&str, &[&str]); 4] = [
+    ("any", &["<mac protocolid='arp'/>", "<mac protocolid='ipv4'/>", "<mac protocolid='ipv6'/>"]),
+    (
+        "v4",
+        &[
+            "<arp arpsrcipaddr='$HAAR_V4'/>",
+            "<arp arpsrcipaddr='0.0.0.0'/>",
+            "<ip srcipaddr='$HAAR_V4'/>",
+            "<ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' dstportstart='67'/>",
+        ],
+    ),
+    ("v6", &["<ipv6 srcipaddr='$HAAR_V6'/>"]),
+    ("v6-local", &["<ipv6 srcipaddr='fe80::' srcipmask='10'/>", "<ipv6 srcipaddr='::' srcipmask='128'/>"]),
+];
 
 /// Whether a nic can be held to its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,14 +84,10 @@ pub(crate) fn missing() -> Option<String> {
 /// # Errors
 /// libvirt's; `unavailable` or `failed` where it has no network filters.
 pub(crate) fn ensure(connection: &Connect) -> Result<(), Fault> {
-    let last = format!("{PREFIX}{}", ONLY_V6.0);
-    if is_known(connection, &last)? {
-        return Ok(());
-    }
-    for filter in FILTERS.iter().chain([&ONLY_V6]) {
+    for (name, allowed) in FILTERS {
         // Those of an earlier call that broke off are there already; two callers at once make the same.
-        if !is_known(connection, &format!("{PREFIX}{}", filter.0))? {
-            NWFilter::define_xml(connection, &definition(filter))
+        if !is_known(connection, &format!("{PREFIX}{name}"))? {
+            NWFilter::define_xml(connection, &definition(name, allowed))
                 .map_err(|e| fault("define the network filter", &e))?;
         }
     }
@@ -168,20 +125,22 @@ pub(crate) fn addresses(nic: &Nic) -> Vec<IpAddr> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-fn definition(&(name, chain, inside): &(&str, &str, &str)) -> String {
-    let body = if chain == "root" {
-        let refer = |name: &str| format!("<filterref filter='{PREFIX}{name}'/>\n  ");
-        let chains: String = EVERY.into_iter().chain(inside.split_whitespace()).map(refer).collect();
-        chains + REST
-    } else {
-        inside.to_owned()
+fn definition(name: &str, allowed: &[&str]) -> String {
+    let rule = |action: &str, priority: u32, what: &str| {
+        format!("  <rule action='{action}' direction='out' priority='{priority}'>{what}</rule>\n")
     };
+    let refused: String = REFUSED.iter().map(|what| rule("drop", 100, what)).collect();
+    let is_allowed = |(word, _): &&(&str, &[&str])| allowed.contains(word);
+    let allowed = ALLOWED.iter().filter(is_allowed).flat_map(|(_, rules)| *rules);
+    let allowed: String = allowed.map(|what| rule("accept", 200, what)).collect();
+    let rest = rule("drop", 900, "");
     // libvirt knows a filter by both; a fixed one keeps a second definition from being a conflict.
-    let uuid = uuid::Uuid::from_u128(
-        0x6861_6172_0001_4000_8000_0000_0000_0000
-            | name.bytes().fold(0, |sum, byte| sum << 6 ^ u128::from(byte)) & 0xffff_ffff_ffff,
-    );
-    format!("<filter name='{PREFIX}{name}' chain='{chain}'>\n  <uuid>{uuid}</uuid>\n  {body}\n</filter>\n")
+    let sum =
+        name.bytes().fold(0_u128, |sum, byte| (sum << 7 ^ sum >> 40 ^ u128::from(byte)) & 0xffff_ffff_ffff);
+    let uuid = uuid::Uuid::from_u128(0x6861_6172_0001_4000_8000_0000_0000_0000 | sum);
+    format!(
+        "<filter name='{PREFIX}{name}' chain='root'>\n  <uuid>{uuid}</uuid>\n{refused}{allowed}{rest}</filter>\n"
+    )
 }
 
 #[cfg(test)]
@@ -194,8 +153,9 @@ mod tests {
     fn every_filter_is_valid_and_none_is_taken_for_another() {
         let folder = tempfile::tempdir().unwrap();
         let mut uuids = BTreeSet::new();
-        for filter in FILTERS.iter().chain([&ONLY_V6]) {
-            let xml = definition(filter);
+        for (name, allowed) in FILTERS {
+            assert!(allowed.iter().all(|word| ALLOWED.iter().any(|(known, _)| known == word)), "{name}");
+            let xml = definition(name, allowed);
             let root = Element::parse(&xml).unwrap();
             assert!(uuids.insert(root.text_of("uuid").to_owned()), "{xml}");
             let path = folder.path().join("filter.xml");

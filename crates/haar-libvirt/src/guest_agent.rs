@@ -43,6 +43,11 @@ pub(crate) struct Response {
 }
 
 impl Response {
+    /// File systems frozen or thawed.
+    pub(crate) fn file_systems(&self) -> u32 {
+        self.file_systems
+    }
+
     /// Whether file systems are frozen now, as the answer to a freeze.
     pub(crate) fn is_frozen(&self) -> bool {
         self.agent == Agent::Answers

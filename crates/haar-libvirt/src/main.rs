@@ -6,7 +6,7 @@
 //! policy (the node's brain has it), migration.
 //!
 //! How it hangs together, top to bottom: `service` names the methods; `define`, `power`, `metrics`, `screen`,
-//! `guest_agent` and `events` carry them out;
+//! `guest_agent`, `snapshot` and `events` carry them out;
 //! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
 //! `connection` holds libvirtd.
 
@@ -27,6 +27,7 @@ mod power;
 mod request;
 mod screen;
 mod service;
+mod snapshot;
 mod state;
 mod tree;
 mod xml;

@@ -15,7 +15,7 @@ use crate::connection::{Pool, fault};
 use crate::console::Folders;
 use crate::events::{self, Journal};
 use crate::xml::Switch;
-use crate::{define, domain, guest_agent, metrics, power, screen};
+use crate::{define, domain, guest_agent, metrics, power, screen, snapshot};
 
 /// How long a question may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -72,6 +72,8 @@ const PRESS_AGAIN: Duration = Duration::from_secs(10);
 
 type Ask = fn(&Connect, &GuestRequest) -> Result<guest_agent::Response, Fault>;
 
+type Snapshot = fn(&Connect, &snapshot::Request) -> Result<snapshot::Response, Fault>;
+
 type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
 
 /// The methods that only count.
@@ -124,7 +126,7 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     server
 }
 
-/// The methods that reach into a running guest: its agent and its screen.
+/// The methods that reach into a running guest: its agent, its disks and its screen.
 fn inside(server: &mut kit::Server, hands: &Hands) {
     let asks: [(&str, Ask); 3] = [
         ("Libvirt.Ping", guest_agent::ping),
@@ -136,6 +138,19 @@ fn inside(server: &mut kit::Server, hands: &Hands) {
         server.method(name, move |request: GuestRequest| {
             let hands = hands.clone();
             async move { hands.ask_inside(name, ask, request).await }
+        });
+    }
+    let snapshots: [(&str, Snapshot); 2] =
+        [("Libvirt.Snapshot", snapshot::take), ("Libvirt.DropSnapshot", snapshot::drop_it)];
+    for (name, act) in snapshots {
+        let hands = hands.clone();
+        server.method(name, move |request: snapshot::Request| {
+            let hands = hands.clone();
+            async move {
+                let id = request.guest.as_ref().map_or("", |guest| &guest.id);
+                let turn = in_turn(&hands.turns, id, CHANGE).await?;
+                hands.pool.run(CHANGE, turn, move |connection| act(connection, &request)).await
+            }
         });
     }
     let hands = hands.clone();

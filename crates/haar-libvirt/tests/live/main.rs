@@ -17,3 +17,4 @@ mod libvirtd;
 mod life;
 mod metrics;
 mod screen;
+mod snapshot;
