@@ -31,6 +31,8 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
             .map(|found| at_least("0.7 × a plain static server", 0.7, found))
             .into_iter()
             .collect(),
+        "agent_idle_memory" => most(figure, "25 MiB resident", 25.0),
+        "agent_idle_cpu" => most(figure, "0.2 % of a core", 0.2),
         "agent_list" => most(figure, "5 ms at the median", 5.0),
         _ => Vec::new(),
     }

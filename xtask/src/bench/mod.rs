@@ -7,6 +7,7 @@
 
 mod figure;
 mod goals;
+mod idle;
 mod placements;
 mod start;
 
@@ -30,6 +31,7 @@ those named:
   clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
   snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink)
   rest        the agent's REST: 1,000 actions over 100 guests, the list of 1,000 guests, a snapshot's download
+  idle        memory and processor time of an agent that has nothing to do, with 100 domains (libvirt's test driver)
   start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
@@ -43,6 +45,7 @@ const BENCHES: &[(&str, Run)] = &[
     ("clone", |each| example("haar-subagents", "bench_clone", each)),
     ("snapshot", |each| example("haar-subagents", "bench_snapshot", each)),
     ("rest", |each| example("haar-agent", "bench_rest", each)),
+    ("idle", idle::measure),
     ("start", start::measure),
 ];
 
