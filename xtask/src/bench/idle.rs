@@ -109,7 +109,7 @@ impl Stage {
     /// Whether the controller knows the host as alive.
     fn seen(&self) -> Result<()> {
         let host = ask(&self.haar, &self.url, &self.token, &["hypervisor", "show", HOST])?;
-        ensure!(host["state"] == "ready", "the hypervisor is {host}");
+        ensure!(host["state"] == "alive", "the hypervisor is {host}");
         Ok(())
     }
 }
