@@ -5,6 +5,8 @@
 //! Every method is "make it so": asking twice is the same as asking once.
 //! An error is a string; ours begin with a stable code and `": "` (see [`Fault`]).
 
+pub mod libvirt;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use haar_api::rpc::libvirt::{Change, ChangesRequest, ChangesResponse};
 use tokio::sync::watch;
 use virt::connect::Connect;
 use virt_sys as sys;
@@ -26,37 +26,6 @@ const KEPT: usize = 1024;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The longest a question may wait.
 const MOST_WAIT: Duration = Duration::from_secs(60);
-
-/// Parameters of `Libvirt.Changes`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Request {
-    /// The cursor of the last answer; empty at first.
-    pub(crate) cursor: String,
-    /// How long to wait for something to happen, in seconds; at most 60.
-    pub(crate) wait_s: u32,
-}
-
-/// Result of `Libvirt.Changes`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Response {
-    /// For the next question.
-    cursor: String,
-    /// Whether anything may have changed: the cursor is too old, another process's, or events were lost.
-    all: bool,
-    /// What happened, in order.
-    changes: Vec<Change>,
-}
-
-/// Something that happened to a domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Change {
-    /// The domain's name.
-    id: String,
-    /// `defined`, `undefined`, `started`, `suspended`, `resumed`, `stopped`, `shutdown`, `pmsuspended`, `crashed`,
-    /// `reset`, or `changed` for what a newer libvirt tells.
-    what: &'static str,
-}
 
 /// The journal. Clones share it.
 #[derive(Clone)]
@@ -132,7 +101,7 @@ impl Journal {
         let mut kept = self.kept();
         kept.newest += 1;
         let number = kept.newest;
-        kept.changes.push_back((number, Change { id: id.to_owned(), what }));
+        kept.changes.push_back((number, Change { id: id.to_owned(), what: what.to_owned() }));
         if kept.changes.len() > KEPT {
             kept.changes.pop_front();
             kept.oldest = number - KEPT as u64;
@@ -167,7 +136,7 @@ impl Journal {
     }
 
     /// What happened after the cursor; waits for it if there is nothing yet.
-    pub(crate) async fn changes(&self, request: &Request) -> Response {
+    pub(crate) async fn changes(&self, request: &ChangesRequest) -> ChangesResponse {
         let since = self.place(&request.cursor);
         let mut newest = self.0.newest.subscribe();
         let wait = Duration::from_secs(request.wait_s.into()).min(MOST_WAIT);
@@ -180,7 +149,7 @@ impl Journal {
         let after =
             kept.changes.iter().filter(|(number, _)| !all && since.is_some_and(|since| *number > since));
         let changes = after.map(|(_, change)| change.clone()).collect();
-        Response { cursor: format!("{}.{}", self.0.epoch, kept.newest), all, changes }
+        ChangesResponse { cursor: format!("{}.{}", self.0.epoch, kept.newest), all, changes }
     }
 
     /// None for what is not a cursor of this journal.
@@ -223,12 +192,12 @@ mod tests {
     use super::*;
 
     /// The names in an answer, each once.
-    fn names(response: &Response) -> BTreeSet<&str> {
+    fn names(response: &ChangesResponse) -> BTreeSet<&str> {
         response.changes.iter().map(|change| change.id.as_str()).collect()
     }
 
-    async fn ask(journal: &Journal, cursor: &str) -> Response {
-        journal.changes(&Request { cursor: cursor.into(), wait_s: 0 }).await
+    async fn ask(journal: &Journal, cursor: &str) -> ChangesResponse {
+        journal.changes(&ChangesRequest { cursor: cursor.into(), wait_s: 0 }).await
     }
 
     #[tokio::test]
@@ -236,7 +205,7 @@ mod tests {
         let journal = Journal::new();
         let first = ask(&journal, "").await;
         assert!(first.all, "nobody knows what was before");
-        assert_eq!(ask(&journal, &first.cursor).await, Response { all: false, ..first.clone() });
+        assert_eq!(ask(&journal, &first.cursor).await, ChangesResponse { all: false, ..first.clone() });
         journal.note("a", "started");
         journal.note("b", "stopped");
         let second = ask(&journal, &first.cursor).await;
@@ -262,7 +231,7 @@ mod tests {
         assert!(ask(&journal, &now).await.all);
         let own = ask(&journal, "").await.cursor;
         for foreign in
-            [Journal::new().changes(&Request::default()).await.cursor, format!("{own}9"), "x".into()]
+            [Journal::new().changes(&ChangesRequest::default()).await.cursor, format!("{own}9"), "x".into()]
         {
             assert!(ask(&journal, &foreign).await.all, "{foreign}");
         }
@@ -273,8 +242,9 @@ mod tests {
         let journal = Journal::new();
         let cursor = ask(&journal, "").await.cursor;
         let waiting = journal.clone();
-        let asked = tokio::spawn(async move { waiting.changes(&Request { cursor, wait_s: 60 }).await });
+        let asked =
+            tokio::spawn(async move { waiting.changes(&ChangesRequest { cursor, wait_s: 60 }).await });
         journal.note("a", "crashed");
-        assert_eq!(asked.await.unwrap().changes, [Change { id: "a".into(), what: "crashed" }]);
+        assert_eq!(asked.await.unwrap().changes, [Change { id: "a".into(), what: "crashed".into() }]);
     }
 }

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
-use serde::Serialize;
+use haar_api::rpc::libvirt::{GuestAgent, GuestAgentResponse};
+use haar_api::rpc::{Fault, FaultCode, GuestRequest};
 use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
 
@@ -21,44 +21,16 @@ pub(crate) const LIMIT_S: u16 = 10;
 /// How long file systems stay frozen at most, unless the caller says less.
 const MOST_FROZEN: Duration = Duration::from_secs(60);
 
-/// Whether the guest has an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Agent {
-    /// It has answered.
-    Answers,
-    /// Nothing in the guest has opened the channel.
-    Absent,
-    /// Something has, and does not answer in time.
-    Silent,
-}
-
-/// Result of the methods.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Response {
-    guest: Option<Guest>,
-    agent: Agent,
-    /// File systems frozen or thawed.
-    file_systems: u32,
-}
-
-impl Response {
-    /// File systems frozen or thawed.
-    pub(crate) fn file_systems(&self) -> u32 {
-        self.file_systems
-    }
-
-    /// Whether file systems are frozen now, as the answer to a freeze.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.agent == Agent::Answers
-    }
+/// Whether file systems are frozen now, as the answer to a freeze says.
+pub(crate) fn is_frozen(answer: &GuestAgentResponse) -> bool {
+    answer.agent == GuestAgent::Answers
 }
 
 /// Whether there is an agent.
 ///
 /// # Errors
 /// `not_found` without a domain, `invalid` when it does not run, libvirt's.
-pub(crate) fn ping(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+pub(crate) fn ping(connection: &Connect, asked: &GuestRequest) -> Result<GuestAgentResponse, Fault> {
     ask(connection, asked, "ask the guest's agent", |found| found.domain.get_time(0).map(|_| 0))
 }
 
@@ -66,7 +38,7 @@ pub(crate) fn ping(connection: &Connect, asked: &GuestRequest) -> Result<Respons
 ///
 /// # Errors
 /// As [`ping`], and the agent's own no; then everything is thawed again.
-pub(crate) fn freeze(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+pub(crate) fn freeze(connection: &Connect, asked: &GuestRequest) -> Result<GuestAgentResponse, Fault> {
     let frozen = ask(connection, asked, "freeze the guest's file systems", |found| {
         ffi::freeze(&found.domain).inspect_err(|_| {
             // It may have frozen some, or be at it; the failure is told, whatever becomes of this.
@@ -80,7 +52,7 @@ pub(crate) fn freeze(connection: &Connect, asked: &GuestRequest) -> Result<Respo
 ///
 /// # Errors
 /// As [`ping`], and the agent's own no.
-pub(crate) fn thaw(connection: &Connect, asked: &GuestRequest) -> Result<Response, Fault> {
+pub(crate) fn thaw(connection: &Connect, asked: &GuestRequest) -> Result<GuestAgentResponse, Fault> {
     ask(connection, asked, "thaw the guest's file systems", |found| ffi::thaw(&found.domain))
 }
 
@@ -105,16 +77,16 @@ fn ask(
     asked: &GuestRequest,
     doing: &str,
     question: impl FnOnce(&Found) -> Result<u32, Error>,
-) -> Result<Response, Fault> {
+) -> Result<GuestAgentResponse, Fault> {
     let (guest, found) = power::active(connection, asked)?;
-    let answer = |guest, agent, file_systems| Response { guest: Some(guest), agent, file_systems };
+    let answer = |guest, agent, file_systems| GuestAgentResponse { guest: Some(guest), agent, file_systems };
     if !found.described.has_agent {
-        return Ok(answer(found.answer(guest), Agent::Absent, 0));
+        return Ok(answer(found.answer(guest), GuestAgent::Absent, 0));
     }
     ffi::limit_agent(&found.domain, LIMIT_S).map_err(|e| fault(doing, &e))?;
     match question(&found) {
-        Ok(file_systems) => Ok(answer(found.answer(guest), Agent::Answers, file_systems)),
-        Err(error) if is_silence(&error) => Ok(answer(found.answer(guest), Agent::Silent, 0)),
+        Ok(file_systems) => Ok(answer(found.answer(guest), GuestAgent::Answers, file_systems)),
+        Err(error) if is_silence(&error) => Ok(answer(found.answer(guest), GuestAgent::Silent, 0)),
         Err(error) => Err(fault(doing, &error)),
     }
 }

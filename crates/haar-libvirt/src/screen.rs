@@ -7,27 +7,19 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
-use serde::Serialize;
+use haar_api::rpc::libvirt::VncResponse;
+use haar_api::rpc::{Fault, FaultCode, GuestRequest};
 use virt::connect::Connect;
 
 use crate::power;
 use crate::service::Host;
-
-/// Result of `Libvirt.Vnc`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Response {
-    guest: Guest,
-    /// The socket's path.
-    socket: String,
-}
 
 /// Where a running guest's screen is; for as long as it runs.
 ///
 /// # Errors
 /// `not_found` without a domain or where it has no such screen, `invalid` when it does not run, `unavailable` when the
 /// folder cannot be used.
-pub(crate) fn vnc(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Response, Fault> {
+pub(crate) fn vnc(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<VncResponse, Fault> {
     let (guest, found) = power::active(connection, asked)?;
     let socket = &found.described.vnc_socket;
     if socket.is_empty() {
@@ -39,7 +31,7 @@ pub(crate) fn vnc(connection: &Connect, host: &Host, asked: &GuestRequest) -> Re
         let message = format!("the screen {socket} cannot be shown at {}: {error}", link.display());
         Fault::new(FaultCode::Unavailable, message)
     })?;
-    Ok(Response { guest: found.answer(guest), socket: link.to_string_lossy().into_owned() })
+    Ok(VncResponse { guest: Some(found.answer(guest)), socket: link.to_string_lossy().into_owned() })
 }
 
 /// Removes what was shown; nothing is fine.

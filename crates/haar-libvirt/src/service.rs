@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use haar_api::rpc::libvirt::{
+    ChangesRequest, GuestAgentResponse, RunningSnapshotRequest, RunningSnapshotResponse,
+};
 use haar_api::rpc::{
     Fault, FaultCode, Guest, GuestListResponse, GuestRequest, GuestResponse, HostResponse, Nothing,
 };
@@ -13,7 +16,7 @@ use virt::connect::Connect;
 use crate::accel::Probe;
 use crate::connection::{Pool, fault};
 use crate::console::Folders;
-use crate::events::{self, Journal};
+use crate::events::Journal;
 use crate::xml::Switch;
 use crate::{define, domain, guest_agent, metrics, power, screen, snapshot};
 
@@ -70,9 +73,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After this long its button is pressed again.
 const PRESS_AGAIN: Duration = Duration::from_secs(10);
 
-type Ask = fn(&Connect, &GuestRequest) -> Result<guest_agent::Response, Fault>;
+type Ask = fn(&Connect, &GuestRequest) -> Result<GuestAgentResponse, Fault>;
 
-type Snapshot = fn(&Connect, &snapshot::Request) -> Result<snapshot::Response, Fault>;
+type Snapshot = fn(&Connect, &RunningSnapshotRequest) -> Result<RunningSnapshotResponse, Fault>;
 
 type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
 
@@ -115,7 +118,7 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
         async move { pool.run(LOOK, (), list).await }
     });
     let journal = journal.clone();
-    server.method("Libvirt.Changes", move |request: events::Request| {
+    server.method("Libvirt.Changes", move |request: ChangesRequest| {
         let journal = journal.clone();
         async move { Ok(journal.changes(&request).await) }
     });
@@ -144,7 +147,7 @@ fn inside(server: &mut kit::Server, hands: &Hands) {
         [("Libvirt.Snapshot", snapshot::take), ("Libvirt.DropSnapshot", snapshot::drop_it)];
     for (name, act) in snapshots {
         let hands = hands.clone();
-        server.method(name, move |request: snapshot::Request| {
+        server.method(name, move |request: RunningSnapshotRequest| {
             let hands = hands.clone();
             async move {
                 let id = request.guest.as_ref().map_or("", |guest| &guest.id);
@@ -216,14 +219,14 @@ impl Hands {
         method: &str,
         ask: Ask,
         request: GuestRequest,
-    ) -> Result<guest_agent::Response, Fault> {
+    ) -> Result<GuestAgentResponse, Fault> {
         let thaw_after = guest_agent::frozen_for(&request)?;
         let id = request.guest.as_ref().map_or("", |guest| &guest.id);
         let turn = in_turn(&self.turns, id, LOOK).await?;
         let again = request.clone();
         let asked = self.pool.run(INSIDE, turn, move |connection| ask(connection, &request)).await;
         // Of a freeze that was not answered in time nobody knows what became of it.
-        let may_be_frozen = asked.as_ref().map_or(true, guest_agent::Response::is_frozen);
+        let may_be_frozen = asked.as_ref().map_or(true, guest_agent::is_frozen);
         if method == "Libvirt.Freeze" && may_be_frozen {
             let pool = self.pool.clone();
             tokio::spawn(async move {

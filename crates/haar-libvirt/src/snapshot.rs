@@ -5,8 +5,8 @@
 //! snapshot is what a power cut would leave.
 //! Deliberately absent: guests that are off, whose files are the storage sub-agent's; the guest's memory; rolling back.
 
+use haar_api::rpc::libvirt::{RunningSnapshotRequest, RunningSnapshotResponse, SnapshotDisk};
 use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use virt::connect::Connect;
 
@@ -17,38 +17,9 @@ use crate::{ffi, guest_agent, power};
 /// Bytes of a name; QEMU would cut off what is beyond 255.
 const NAME_BYTES: usize = 200;
 
-/// Parameters of the methods.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Request {
-    pub(crate) guest: Option<Guest>,
-    /// What it is called inside the files.
-    name: String,
-    /// Disks by their names in the guest, such as `vda`; empty: all but the seed.
-    devices: Vec<String>,
-}
-
-/// Result of the methods.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Response {
-    guest: Guest,
-    /// The disks that have it now, or had it.
-    disks: Vec<OfDisk>,
-    /// File systems that were frozen meanwhile.
-    file_systems: u32,
-}
-
-/// A disk of the guest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct OfDisk {
-    device: String,
-    /// Path of its file.
-    source: String,
-}
-
 /// A disk as QEMU has it.
 struct Node {
-    disk: OfDisk,
+    disk: SnapshotDisk,
     /// QEMU's name of it.
     node: String,
     has_snapshot: bool,
@@ -59,7 +30,10 @@ struct Node {
 /// # Errors
 /// `not_found` without a domain or disk, `invalid` when it does not run or a disk is no qcow2 file, `conflict` when
 /// only some of the disks have a snapshot of that name, libvirt's and QEMU's.
-pub(crate) fn take(connection: &Connect, asked: &Request) -> Result<Response, Fault> {
+pub(crate) fn take(
+    connection: &Connect,
+    asked: &RunningSnapshotRequest,
+) -> Result<RunningSnapshotResponse, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
     let standing = nodes.iter().filter(|node| node.has_snapshot).count();
     if standing > 0 && standing < nodes.len() {
@@ -74,9 +48,9 @@ pub(crate) fn take(connection: &Connect, asked: &Request) -> Result<Response, Fa
     if standing == 0 {
         let request = GuestRequest { guest: asked.guest.clone(), ..GuestRequest::default() };
         let frozen = guest_agent::freeze(connection, &request)?;
-        file_systems = frozen.file_systems();
+        file_systems = frozen.file_systems;
         let taken = take_all(&found, &nodes, &asked.name);
-        let thawed = if frozen.is_frozen() {
+        let thawed = if guest_agent::is_frozen(&frozen) {
             ffi::thaw(&found.domain).map_err(|e| fault("thaw the guest's file systems", &e))
         } else {
             Ok(0)
@@ -91,7 +65,10 @@ pub(crate) fn take(connection: &Connect, asked: &Request) -> Result<Response, Fa
 ///
 /// # Errors
 /// As [`take`], but for the conflict.
-pub(crate) fn drop_it(connection: &Connect, asked: &Request) -> Result<Response, Fault> {
+pub(crate) fn drop_it(
+    connection: &Connect,
+    asked: &RunningSnapshotRequest,
+) -> Result<RunningSnapshotResponse, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
     for node in nodes.iter().filter(|node| node.has_snapshot) {
         let arguments = json!({"device": node.node, "name": asked.name});
@@ -100,9 +77,9 @@ pub(crate) fn drop_it(connection: &Connect, asked: &Request) -> Result<Response,
     Ok(answer(guest, &found, nodes, 0))
 }
 
-fn answer(guest: Guest, found: &Found, nodes: Vec<Node>, file_systems: u32) -> Response {
+fn answer(guest: Guest, found: &Found, nodes: Vec<Node>, file_systems: u32) -> RunningSnapshotResponse {
     let disks = nodes.into_iter().map(|node| node.disk).collect();
-    Response { guest: found.answer(guest), disks, file_systems }
+    RunningSnapshotResponse { guest: Some(found.answer(guest)), disks, file_systems }
 }
 
 fn take_all(found: &Found, nodes: &[Node], name: &str) -> Result<(), Fault> {
@@ -111,7 +88,7 @@ fn take_all(found: &Found, nodes: &[Node], name: &str) -> Result<(), Fault> {
     qmp(found, "transaction", &json!({"actions": actions})).map(drop)
 }
 
-fn nodes(connection: &Connect, asked: &Request) -> Result<(Guest, Found, Vec<Node>), Fault> {
+fn nodes(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<(Guest, Found, Vec<Node>), Fault> {
     check_name(&asked.name)?;
     let request = GuestRequest { guest: asked.guest.clone(), ..GuestRequest::default() };
     let (guest, found) = power::active(connection, &request)?;
@@ -146,7 +123,7 @@ fn node(blocks: &Value, device: &str, source: &str, name: &str) -> Result<Node, 
     }
     let snapshots = inserted["image"]["snapshots"].as_array().into_iter().flatten();
     let has_snapshot = snapshots.clone().any(|snapshot| snapshot["name"] == name);
-    let disk = OfDisk { device: device.to_owned(), source: source.to_owned() };
+    let disk = SnapshotDisk { device: device.to_owned(), source: source.to_owned() };
     Ok(Node { disk, node: node.to_owned(), has_snapshot })
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_api::agent::{Guest, GuestRequest, GuestResponse};
+use haar_api::rpc::libvirt::{ChangesRequest, ChangesResponse};
 use haar_api::rpc_client::{self, CallError};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::config::{Service, Stage};
@@ -26,25 +26,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(20);
 /// The state of a guest whose domain is gone.
 const STATE_UNKNOWN: &str = "unknown";
-
-#[derive(Serialize)]
-struct Question<'a> {
-    cursor: &'a str,
-    wait_s: u32,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Answer {
-    cursor: String,
-    all: bool,
-    changes: Vec<Change>,
-}
-
-#[derive(Deserialize)]
-struct Change {
-    id: String,
-}
 
 /// Watches one service for as long as this is awaited.
 pub(super) async fn keep(app: Arc<App>, name: String, service: Service) {
@@ -78,9 +59,9 @@ pub(super) async fn keep(app: Arc<App>, name: String, service: Service) {
     }
 }
 
-async fn ask(service: &Service, cursor: &str, wait_s: u32) -> Result<Answer, CallError> {
+async fn ask(service: &Service, cursor: &str, wait_s: u32) -> Result<ChangesResponse, CallError> {
     let limit = Duration::from_secs(wait_s.into()) + LATE;
-    let question = Question { cursor, wait_s };
+    let question = ChangesRequest { cursor: cursor.to_owned(), wait_s };
     // Beside the service's limit of calls: a question that waits must not hold up a job.
     rpc_client::call(&service.address, &service.path, "Libvirt.Changes", &question, limit).await
 }

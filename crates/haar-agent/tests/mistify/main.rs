@@ -6,6 +6,8 @@
 mod bad_input;
 mod cases;
 mod defects;
+#[path = "../../../haar/tests/left_out/mod.rs"]
+mod left_out;
 mod libvirt;
 mod python;
 mod storage;

@@ -4,7 +4,7 @@
 
 use haar_api::rpc::{FaultCode, Guest, Nic};
 
-use crate::harness::{code, until};
+use crate::harness::{Agent, code, until};
 use crate::libvirtd::{guest_on_qcow2, system};
 
 const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
@@ -27,7 +27,7 @@ fn foreign(like: &Guest) -> Guest {
 }
 
 #[tokio::test]
-async fn t64_t65_v2_v10_networks_come_and_go_with_the_guest_whatever_state_they_are_in() {
+async fn t64_t65_v2_v3_v10_networks_come_and_go_with_the_guest_whatever_state_they_are_in() {
     let Some((libvirtd, agent)) = system("T64, T65").await else { return };
     let guest = foreign(&agent.guest("1.5"));
     for _ in 0..2 {
@@ -75,6 +75,26 @@ async fn v2_a_guest_that_cannot_be_made_leaves_no_network() {
         .unwrap();
     agent.call("Libvirt.CreateGuest", &Guest { memory: 0, ..guest }).await.unwrap_err();
     assert_eq!(libvirtd.virsh(&["net-list", "--all", "--name"]).trim(), MACS[0]);
+}
+
+#[tokio::test]
+async fn v11_without_ebtables_a_guest_runs_and_is_held_to_nothing() {
+    let Some((libvirtd, held)) = system("V11 without ebtables").await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/false", folder.path().join("ebtables")).unwrap();
+    let mut command = libvirtd.sub_agent();
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", folder.path().display()));
+    let free = Agent::start_by(command, &["--uri", &libvirtd.uri()]).await;
+    for (agent, filters) in [(&held, 1), (&free, 0)] {
+        let mut guest = guest_on_qcow2(agent, "1.5");
+        guest.nics = foreign(&guest).nics[..1].to_vec();
+        agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+        assert_eq!(agent.call("Libvirt.Run", &guest).await.unwrap().state, "running");
+        let words = libvirtd.virsh(&["dumpxml", &guest.id]);
+        assert_eq!(words.matches("<filterref filter='haar-1-guest'").count(), filters, "{words}");
+        agent.call("Libvirt.Delete", &guest).await.unwrap();
+    }
 }
 
 #[tokio::test]

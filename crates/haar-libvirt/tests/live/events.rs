@@ -53,7 +53,7 @@ async fn state(agent: &Agent, guest: &Guest) -> (String, String) {
 }
 
 #[tokio::test]
-async fn what_happens_behind_its_back_is_told_and_served() {
+async fn v12_a_restart_is_a_reset_and_what_happens_behind_its_back_is_told_and_served() {
     let Some((mut libvirtd, agent)) = system("events").await else { return };
     until_heard(&libvirtd, &agent).await;
     let guest = guest_on_qcow2(&agent, "1.5");

@@ -19,11 +19,8 @@ pub(crate) async fn system(test: &str) -> Option<(OwnLibvirtd, Agent)> {
     let mut libvirtd = OwnLibvirtd::new(test)?;
     libvirtd.order("start");
     // Its bridges are not in the network that the sub-agent can see.
-    // The mounts are libvirtd's: what lies below /var/lib/libvirt is seen by both.
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--target={}", libvirtd.first_inside())).arg("--mount");
-    command.arg(env!("CARGO_BIN_EXE_haar-libvirt"));
-    let agent = Agent::start_by(command, &["--uri", &libvirtd.uri(), "--switch", "bridge"]).await;
+    let agent =
+        Agent::start_by(libvirtd.sub_agent(), &["--uri", &libvirtd.uri(), "--switch", "bridge"]).await;
     until("libvirtd answers", async || agent.list().await.is_ok()).await;
     Some((libvirtd, agent))
 }
@@ -112,6 +109,14 @@ wait
 
     fn socket(&self) -> PathBuf {
         self.folder.path().join("sock/libvirt-sock")
+    }
+
+    /// The sub-agent with libvirtd's mounts: what lies below /var/lib/libvirt is seen by both.
+    pub(crate) fn sub_agent(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.first_inside())).arg("--mount");
+        command.arg(env!("CARGO_BIN_EXE_haar-libvirt"));
+        command
     }
 
     /// This path as it is in libvirtd's own mounts.

@@ -19,7 +19,7 @@ fn cpu_seconds(answer: &Value) -> (f64, f64) {
 }
 
 #[tokio::test]
-async fn a_running_guest_is_measured_in_the_seeds_units() {
+async fn v14_a_running_guest_is_measured_in_the_seeds_units() {
     let Some((_libvirtd, agent)) = system("metrics").await else { return };
     let mut guest = guest_on_qcow2(&agent, "1.5");
     guest.nics = vec![
