@@ -45,17 +45,17 @@ pub(super) fn measure(each: &mut dyn FnMut(Figure)) -> Result<()> {
         "storage_mib": mib("storage"), "libvirt_mib": mib("libvirt"),
         "read": "resident set of the agent's process; its sub-agents' beside it",
     });
-    each(figure(fields)?);
+    each(figure(&fields)?);
     let fields = json!({
         "name": "agent_idle_cpu", "value": share("agent"), "unit": "% of a core", "domains": DOMAINS,
         "storage_percent": share("storage"), "libvirt_percent": share("libvirt"), "seconds": seconds.round(),
         "read": "processor time of the agent's process by the kernel's count; its sub-agents' beside it",
     });
-    each(figure(fields)?);
+    each(figure(&fields)?);
     Ok(())
 }
 
-fn figure(fields: Value) -> Result<Figure> {
+fn figure(fields: &Value) -> Result<Figure> {
     ensure!(fields["value"].is_number(), "a process went away while it was watched: {fields}");
     Ok(Figure::new(fields.as_object().cloned().context("an object was written above")?))
 }
