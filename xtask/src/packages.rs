@@ -62,6 +62,7 @@ pub(crate) const RUN: &[Need] = &[
     need("nftables", "nft", "firewall groups and NAT"),
     need("iputils-ping", "ping", "asks whether a guest answers"),
     need("openssh-client", "ssh", "logs in to guests"),
+    need("runc", "runc", "runs containers"),
 ];
 
 /// What the tests need that run no guests.
@@ -71,6 +72,9 @@ pub(crate) const CHECK: &[Need] = &[
     need("libxml2-utils", "xmllint", "virt-xml-validate checks our domain XML with it"),
     need("btrfs-progs", "mkfs.btrfs", "the btrfs volumes' tests"),
     need("curl", "curl", "speaks to our servers as a stranger would"),
+    need("busybox-static", "/bin/busybox", "what the container tests run"),
+    need("iproute2", "ip", "the container tests' networks"),
+    need("runc", "runc", "the container tests run containers"),
 ];
 
 /// The sets that have a name on the command line.

@@ -36,6 +36,9 @@ pub struct Config {
     /// The libvirt sub-agent.
     #[serde(default)]
     pub libvirt: LibvirtConfig,
+    /// The container sub-agent.
+    #[serde(default)]
+    pub container: ContainerConfig,
     /// The agent's own REST, mistify's.
     #[serde(default)]
     pub rest: RestConfig,
@@ -60,6 +63,18 @@ pub struct RestConfig {
 #[serde(deny_unknown_fields)]
 pub struct StorageConfig {
     /// The program that is run as `PROGRAM storage …`; this very program when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// The socket of one that somebody else runs; none is started then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// The container sub-agent, which only the agent's own REST speaks to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerConfig {
+    /// The program that is run as `PROGRAM container …`; this very program when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
     /// The socket of one that somebody else runs; none is started then.

@@ -17,10 +17,11 @@ pub(crate) fn settings(
     config: &Config,
     storage: &Path,
     libvirt: &Path,
+    container: &Path,
 ) -> Result<local::Settings, local::config::Error> {
     let plan = match &config.rest.config {
         Some(path) => Plan::read(path)?,
-        None => Plan::built_in(libvirt, storage, None),
+        None => Plan::built_in(libvirt, storage, Some(container)),
     };
     Ok(local::Settings {
         socket: config.run_dir().join("agent.sock"),

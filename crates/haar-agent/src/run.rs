@@ -109,6 +109,8 @@ pub struct Parts<L> {
     pub storage: Hand,
     /// The libvirt sub-agent.
     pub libvirt: Hand,
+    /// The container sub-agent, which only the REST speaks to; None: there is none.
+    pub container: Option<Hand>,
     /// How long is waited before a sub-agent counts as hung.
     pub patience: Patience,
     /// Memory kept back for the host, MiB; None for the usual share.
@@ -172,10 +174,16 @@ pub async fn start(
         seeds: config.data_dir.join("seeds"),
         storage: storage_hand(config),
         libvirt: libvirt_hand(config),
+        container: Some(container_hand(config)),
         patience: Patience::default(),
         reserve_memory_mib: config.reserve_memory_mib,
         host_network: HostNetwork::Made,
-        rest: Some(rest::settings(config, &storage_hand(config).socket, &libvirt_hand(config).socket)?),
+        rest: Some(rest::settings(
+            config,
+            &storage_hand(config).socket,
+            &libvirt_hand(config).socket,
+            &container_hand(config).socket,
+        )?),
     };
     for (folder, mode) in [(config.data_dir.clone(), 0o711), (config.data_dir.join("log"), 0o711)] {
         make_folder(&folder, mode)?;
@@ -196,6 +204,24 @@ fn storage_hand(config: &Config) -> Hand {
         args.extend(["--image-dir".into(), folder.clone().into_os_string()]);
     }
     let file = config.storage.program.clone().or_else(|| std::env::current_exe().ok());
+    let program = Program { name, file: file.unwrap_or_else(|| "haar".into()), args, log: None };
+    Hand { name, socket, program: Some(program) }
+}
+
+fn container_hand(config: &Config) -> Hand {
+    let name = "container";
+    if let Some(socket) = &config.container.socket {
+        return Hand { name, socket: socket.clone(), program: None };
+    }
+    let socket = config.run_dir().join("container.sock");
+    let mut args = vec!["container".into(), "--supervised".into(), "--socket".into(), socket.clone().into()];
+    args.extend(["--root".into(), config.data_dir.join("container").into_os_string()]);
+    args.extend(["--run-dir".into(), config.run_dir().join("container").into_os_string()]);
+    args.extend(["--cloud".into(), config.cloud.to_string().into()]);
+    for folder in &config.image_dirs {
+        args.extend(["--image-dir".into(), folder.clone().into_os_string()]);
+    }
+    let file = config.container.program.clone().or_else(|| std::env::current_exe().ok());
     let program = Program { name, file: file.unwrap_or_else(|| "haar".into()), args, log: None };
     Hand { name, socket, program: Some(program) }
 }
@@ -226,7 +252,7 @@ pub async fn start_with<L: Link>(
         make_folder(folder, 0o700)?;
     }
     make_folder(&parts.seeds, 0o711)?;
-    for hand in [&parts.storage, &parts.libvirt] {
+    for hand in [&parts.storage, &parts.libvirt].into_iter().chain(&parts.container) {
         if let Some(folder) = hand.socket.parent() {
             make_folder(folder, 0o700)?;
         }
@@ -242,6 +268,7 @@ pub async fn start_with<L: Link>(
         HostNetwork::Made => Networks::new(parts.cloud, engine.view()),
         HostNetwork::LeftAlone => Networks::left_alone(parts.cloud, engine.view()),
     };
+    let container = parts.container.map(|hand| sub_agent(hand, parts.patience));
     let hands = Arc::new(Hands {
         cloud: parts.cloud,
         storage: sub_agent(parts.storage, parts.patience),
@@ -294,6 +321,9 @@ pub async fn start_with<L: Link>(
         let (result, rest_result) = watch_over(engine, engine_ended, tasks, rest, shutdown).await;
         if let Some(hands) = Arc::into_inner(hands) {
             tokio::join!(hands.storage.stop(), hands.libvirt.stop());
+        }
+        if let Some(container) = container {
+            container.stop().await;
         }
         result.map_err(|error| error.map_or(Error::Engine, |source| Error::Ledger { path, source }))?;
         Ok(rest_result?)

@@ -1,6 +1,7 @@
 //! The modes: what the binary does as a server. One row each; a mode reads its own words.
 
 mod agent;
+mod container;
 mod controller;
 mod doctor;
 mod down;
@@ -54,6 +55,12 @@ pub(crate) const MODES: &[Mode] = &[
         about: "the storage sub-agent, started by the agent",
         grammar: storage::grammar,
         main: storage::main,
+    },
+    Mode {
+        word: "container",
+        about: "the container sub-agent, started by the agent",
+        grammar: container::grammar,
+        main: container::main,
     },
 ];
 

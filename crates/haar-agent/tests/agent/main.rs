@@ -85,6 +85,7 @@ impl World {
                 overdue: Duration::from_millis(300),
             },
             reserve_memory_mib: None,
+            container: None,
             host_network: HostNetwork::LeftAlone,
             rest: Some(self.rest_settings()),
         };
@@ -456,6 +457,7 @@ async fn another_clouds_ledger_is_refused() {
         libvirt: world.hand("libvirt"),
         patience: Patience::default(),
         reserve_memory_mib: None,
+        container: None,
         host_network: HostNetwork::LeftAlone,
         rest: None,
     };

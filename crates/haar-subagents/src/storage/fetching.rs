@@ -13,7 +13,7 @@ use super::part::Pin;
 use super::source::{self, Source};
 
 /// How long a failure waits to be told; whoever waits for the image asks every two seconds.
-pub(super) const FAILURE_KEPT: Duration = Duration::from_secs(10);
+pub(crate) const FAILURE_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -38,7 +38,7 @@ pub(super) enum State {
 }
 
 /// A header value that no log shows.
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,8 +47,13 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// Keeps a value from every log.
+    pub(crate) fn new(value: String) -> Self {
+        Secret(value)
+    }
+
     /// The header's value.
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -79,7 +84,7 @@ impl Fetch {
             format: want.format.clone(),
             pin: Pin { sha256: want.sha256.clone(), file_bytes: want.file_bytes },
             source: None,
-            authorization: Secret(want.authorization.clone()),
+            authorization: Secret::new(want.authorization.clone()),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(want.file_bytes),
             state: Mutex::new(State::Pending),
@@ -94,7 +99,7 @@ impl Fetch {
             format: facts.format.clone(),
             pin: Pin { sha256: facts.sha256.clone(), file_bytes: facts.file_bytes },
             source: None,
-            authorization: Secret(String::new()),
+            authorization: Secret::new(String::new()),
             done_bytes: AtomicU64::new(facts.file_bytes),
             total_bytes: AtomicU64::new(facts.file_bytes),
             state: Mutex::new(State::Pending),

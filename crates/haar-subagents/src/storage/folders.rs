@@ -200,7 +200,7 @@ pub(super) fn make_passable(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes JSON so that after a crash either the old or the new text stands there, never a part of it.
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let temporary = folder.join(format!(".{name}"));
@@ -214,7 +214,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()>
 }
 
 /// Makes renames and removals inside the folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -227,7 +227,7 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
 }
 
 /// The fault for a file operation that the system refused.
-pub(super) fn io_fault(what: &str, path: &Path, error: &io::Error) -> Fault {
+pub(crate) fn io_fault(what: &str, path: &Path, error: &io::Error) -> Fault {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let code = if full { FaultCode::NoSpace } else { FaultCode::Failed };
     Fault::new(code, format!("cannot {what} {}: {error}", path.display()))

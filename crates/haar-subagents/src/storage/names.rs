@@ -10,7 +10,7 @@ use uuid::Uuid;
 pub(super) const MAX_DISKS: usize = 24;
 
 /// Checks that `id` is a UUID in lower case with hyphens; `what` names it in the refusal.
-pub(super) fn check_id(what: &str, id: &str) -> Result<(), Fault> {
+pub(crate) fn check_id(what: &str, id: &str) -> Result<(), Fault> {
     let canonical = Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id);
     if canonical {
         return Ok(());

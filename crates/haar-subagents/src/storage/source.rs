@@ -43,7 +43,7 @@ pub(super) fn parse(source: &str) -> Result<Source, Fault> {
 }
 
 /// Opens a regular file that really lies inside one of the folders.
-pub(super) fn open_file(path: &Path, image_dirs: &[PathBuf]) -> Result<(File, u64), Fault> {
+pub(crate) fn open_file(path: &Path, image_dirs: &[PathBuf]) -> Result<(File, u64), Fault> {
     let outside = || {
         let text = format!(
             "{} is not inside image_dirs of this host's configuration; move it there or add its folder",
@@ -100,7 +100,7 @@ pub(super) async fn open_web(url: &Url, authorization: &str) -> Result<reqwest::
 }
 
 /// The fault for a connection that failed or broke.
-pub(super) fn web_fault(url: &Url, error: reqwest::Error) -> Fault {
+pub(crate) fn web_fault(url: &Url, error: reqwest::Error) -> Fault {
     let error = error.without_url();
     let mut text = format!("cannot fetch the image from {}: {error}", shown(url));
     let mut cause = std::error::Error::source(&error);
@@ -112,21 +112,21 @@ pub(super) fn web_fault(url: &Url, error: reqwest::Error) -> Fault {
 }
 
 /// An address without what may be secret in it.
-fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// Whether no proxy may stand between. The proxy of `http_proxy` and its like would read the token, and it has
 /// another loopback than we do.
-fn goes_direct(url: &Url, authorization: &str) -> bool {
+pub(crate) fn goes_direct(url: &Url, authorization: &str) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let loopback = address.map_or(host == "localhost", |address| address.is_loopback());
     loopback || !authorization.is_empty()
 }
 
-fn client(direct: bool) -> Result<reqwest::Client, Fault> {
+pub(crate) fn client(direct: bool) -> Result<reqwest::Client, Fault> {
     // Installed once per process; a second time changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder();

@@ -74,6 +74,7 @@ pub(super) fn checks(data: &Path, libvirt: Libvirt, sub_agent: Option<&Path>) ->
     checks.push(storage(data));
     checks.extend(impassable(data));
     checks.push(nftables());
+    checks.push(containers());
     checks.extend(forwarding(data));
     checks
 }
@@ -220,6 +221,14 @@ fn nftables() -> Check {
     match version("nft") {
         Some(version) => Check::new(Mark::Good, format!("nftables {version}"), ""),
         None => Check::new(Mark::Bad, "nftables is missing", "install it: apt install nftables"),
+    }
+}
+
+/// Virtual machines need none of it, hence no more than a warning.
+fn containers() -> Check {
+    match ["runc", "crun"].into_iter().find_map(|name| Some((name, version(name)?))) {
+        Some((name, version)) => Check::new(Mark::Good, format!("{name} {version}"), ""),
+        None => Check::new(Mark::Warning, "runc and crun are missing", "for containers: apt install runc"),
     }
 }
 

@@ -4,7 +4,7 @@
 //! found by its name.
 
 use anyhow::Context as _;
-use haar_agent::config::{Config, LibvirtConfig, RestConfig, StorageConfig};
+use haar_agent::config::{Config, ContainerConfig, LibvirtConfig, RestConfig, StorageConfig};
 use haar_api::client::{Client, ClientError};
 use haar_api::endpoint::Nothing;
 use haar_api::table;
@@ -68,6 +68,7 @@ pub(super) async fn enrol(
         image_dirs: Vec::new(),
         storage: StorageConfig::default(),
         libvirt: LibvirtConfig { program: words.libvirt_program.clone(), ..LibvirtConfig::default() },
+        container: ContainerConfig::default(),
         rest: RestConfig::default(),
     };
     write(folder, &config)?;

@@ -1,0 +1,263 @@
+//! What the methods share, and what of a container only its running needs: mount, network, cgroup, monitor.
+//!
+//! Promised: everything here may be asked twice, and may find what another run of the sub-agent left half done.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use haar_api::rpc::{Fault, FaultCode};
+use nix::mount::MsFlags;
+
+use super::decide::Run;
+use super::folders::{Folders, remove};
+use super::images;
+use super::layer::Devices;
+use super::loads::Loads;
+use super::monitor::{RUNS, SAYS};
+use super::record::{self, Order, Record};
+use super::runtime::Runtime;
+use super::{Monitor, bundle, cgroups, mounts, network, user};
+use crate::kit::PerGuest;
+use crate::storage::folders::{io_fault, write_json};
+
+/// How long a container may take to begin or to be gone.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the runtime may take to make a container.
+const BEGIN_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What the methods share.
+pub(super) struct Host {
+    pub(super) folders: Arc<Folders>,
+    pub(super) loads: Arc<Loads>,
+    pub(super) guests: PerGuest,
+    pub(super) cloud: String,
+    /// What this cloud's names on the host begin with.
+    pub(super) tag: String,
+    /// The runtime that works here, or why none does.
+    pub(super) runtime: Result<Runtime, String>,
+    pub(super) devices: Devices,
+    pub(super) monitor: Monitor,
+    /// Held by who makes a container of an image, and by who deletes one.
+    pub(super) books: Mutex<()>,
+}
+
+impl Host {
+    /// The runtime, or the fault that there is none.
+    pub(super) fn runtime(&self) -> Result<&Runtime, Fault> {
+        self.runtime.as_ref().map_err(|why| Fault::new(FaultCode::Unavailable, why.as_str()))
+    }
+
+    /// The word of the seed for how a container stands.
+    pub(super) fn state(&self, record: &Record) -> &'static str {
+        match record::look(&self.folders, record).run {
+            Run::Alive if cgroups::is_frozen(&cgroups::of(&self.tag, &record.id)) => "paused",
+            Run::Alive => "running",
+            Run::Never | Run::Watched | Run::Ended(_) => "stopped",
+        }
+    }
+
+    /// The host's ends of a container's interfaces.
+    pub(super) fn devices_of(&self, record: &Record) -> Vec<String> {
+        (0..record.wish.nics.len()).map(|index| network::device(&self.tag, &record.id, index)).collect()
+    }
+
+    /// Begins the record's present run, which has not begun. What stood in the way is taken away first; what was made
+    /// until a fault is taken away again.
+    pub(super) fn launch(&self, record: &Record) -> Result<(), Fault> {
+        self.tear_down(&record.id, record.wish.nics.len())?;
+        let launched = self.prepare(record).and_then(|()| self.begin(record));
+        if launched.is_err()
+            && let Err(fault) = self.tear_down(&record.id, record.wish.nics.len())
+        {
+            tracing::warn!(container = record.id, %fault, "something of a container that did not begin is left");
+        }
+        launched
+    }
+
+    fn prepare(&self, record: &Record) -> Result<(), Fault> {
+        let runtime = self.runtime()?;
+        let folder = self.folders.container(&record.id);
+        let failed = |error| io_fault("prepare", &folder, &error);
+        let image = images::require(&self.folders, &record.wish.image)?;
+        let lower = self.folders.image(&record.wish.image).join("rootfs");
+        let own = match image.config.config.user.as_str() {
+            "" => user::find(&lower, "0")?,
+            spec => user::find(&lower, spec)?,
+        };
+        network::up(&self.folders, &self.tag, &record.id, &record.wish.nics)?;
+        let flags = if self.devices == Devices::Made { MsFlags::empty() } else { MsFlags::MS_NODEV };
+        let (upper, work, rootfs) = (folder.join("upper"), folder.join("work"), folder.join("rootfs"));
+        mounts::overlay(&lower, &upper, &work, &rootfs, flags).map_err(|error| {
+            let text =
+                format!("this host cannot mount an overlay file system in {}: {error}", folder.display());
+            Fault::new(FaultCode::Unavailable, text)
+        })?;
+        let cgroup = cgroups::of(&self.tag, &record.id);
+        let namespace = network::namespace(&self.tag, &record.id);
+        let config = bundle::config(&folder, &record.wish, &image.config.config, &own, &cgroup, &namespace)?;
+        write_json(&folder.join("config.json"), &config).map_err(failed)?;
+        let resolv = bundle::resolv_conf(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        let hostname = format!("{}\n", record.wish.hostname);
+        for (name, text) in
+            [("hostname", hostname), ("hosts", bundle::hosts(&record.wish)), ("resolv.conf", resolv)]
+        {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(failed)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        }
+        let order = Order {
+            id: record.id.clone(),
+            run: record.run,
+            runtime: runtime.program.clone(),
+            state: runtime.state.clone(),
+        };
+        write_json(&folder.join("run.json"), &order).map_err(failed)
+    }
+
+    /// Starts the monitor and waits until it says how the run began.
+    fn begin(&self, record: &Record) -> Result<(), Fault> {
+        let folder = self.folders.container(&record.id);
+        let mut command = (self.monitor.0)(&folder);
+        // It has the lock of our work until it has its own; see `monitor`.
+        command.stdin(self.folders.work()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let cannot = |error: io::Error| {
+            Fault::new(FaultCode::Unavailable, format!("the container's monitor cannot be started: {error}"))
+        };
+        let mut child = command.spawn().map_err(cannot)?;
+        let output = child.stdout.take().map(BufReader::new);
+        let (sender, said) = std::sync::mpsc::channel();
+        // It ends with the container; somebody must collect it then.
+        std::thread::spawn(move || {
+            let lines = output.into_iter().flat_map(io::BufRead::lines).map_while(Result::ok);
+            let word = lines.filter_map(|line| line.strip_prefix(SAYS).map(ToOwned::to_owned)).next();
+            // Whoever waited has given up.
+            let _ = sender.send(word);
+            child.wait()
+        });
+        let failed =
+            |why: &str| Err(Fault::new(FaultCode::Failed, format!("the container did not begin: {why}")));
+        match said.recv_timeout(BEGIN_LIMIT) {
+            Ok(Some(word)) if word == RUNS => Ok(()),
+            Ok(Some(why)) => failed(&why),
+            Ok(None) => failed("its monitor ended without a word"),
+            Err(_) => failed("its monitor says nothing"),
+        }
+    }
+
+    /// Takes away all that only a running container needs, and ends it; what is not there is fine.
+    pub(super) fn tear_down(&self, id: &str, nics: usize) -> Result<(), Fault> {
+        let folder = self.folders.container(id);
+        if let Ok(runtime) = &self.runtime {
+            runtime.delete(&self.folders, id)?;
+        }
+        if !cgroups::remove(&cgroups::of(&self.tag, id)) {
+            let text = format!("processes of container {id} do not end; is a file system hanging?");
+            return Err(Fault::new(FaultCode::Unavailable, text));
+        }
+        mounts::unmount_below(&folder).map_err(|error| io_fault("unmount", &folder, &error))?;
+        network::down(&self.folders, &self.tag, id, nics)
+    }
+
+    /// Waits until a container is no longer between two states, and tells its run then.
+    pub(super) fn settled(&self, record: &Record) -> Result<Run, Fault> {
+        self.wait_for(record, |run| run != Run::Watched)
+    }
+
+    /// Waits for a run to become what is wished.
+    pub(super) fn wait_for(&self, record: &Record, wished: impl Fn(Run) -> bool) -> Result<Run, Fault> {
+        let deadline = Instant::now() + CHANGE_LIMIT;
+        loop {
+            let run = record::look(&self.folders, record).run;
+            if wished(run) {
+                return Ok(run);
+            }
+            if Instant::now() >= deadline {
+                let text = format!("container {} did not change its state in time; ask again", record.id);
+                return Err(Fault::new(FaultCode::Unavailable, text));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Makes a container's folder, as a whole.
+    pub(super) fn make(&self, record: &Record) -> Result<(), Fault> {
+        let new = self.folders.containers().join(format!(".new-{}", record.id));
+        let path = self.folders.container(&record.id);
+        let failed = |error| io_fault("make", &path, &error);
+        let lower = self.folders.image(&record.wish.image).join("rootfs");
+        let make = || {
+            remove(&new)?;
+            fs::DirBuilder::new().mode(0o700).create(&new)?;
+            for name in ["upper", "work", "rootfs"] {
+                fs::create_dir(new.join(name))?;
+            }
+            // The root folder of the mount is the upper one's: it has to look like the image's.
+            let (like, upper) = (fs::metadata(&lower)?, new.join("upper"));
+            std::os::unix::fs::chown(&upper, Some(like.uid()), Some(like.gid()))?;
+            fs::set_permissions(&upper, fs::Permissions::from_mode(like.permissions().mode() & 0o7777))?;
+            write_json(&new.join("container.json"), record)?;
+            fs::rename(&new, &path)?;
+            crate::storage::folders::sync_folder(&self.folders.containers())
+        };
+        make().map_err(failed)
+    }
+
+    /// Removes a container's folder, as a whole. Nothing of it runs.
+    pub(super) fn unmake(&self, id: &str) -> Result<(), Fault> {
+        let (path, gone) =
+            (self.folders.container(id), self.folders.containers().join(format!(".gone-{id}")));
+        let failed = |error| io_fault("remove", &path, &error);
+        let unmake = || {
+            remove(&gone)?;
+            match fs::rename(&path, &gone) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                renamed => renamed?,
+            }
+            crate::storage::folders::sync_folder(&self.folders.containers())?;
+            remove(&gone)
+        };
+        unmake().map_err(failed)
+    }
+
+    /// Ends what has this cloud's name on the host and is no container of ours: an earlier run was killed while it
+    /// removed it.
+    pub(super) fn end_strays(&self) -> Result<(), Fault> {
+        let known: BTreeSet<String> =
+            super::folders::ids_in(&self.folders.containers())?.into_iter().collect();
+        let mut found: BTreeSet<String> = network::ids(&self.tag).into_iter().collect();
+        found.extend(cgroups::names_below(&cgroups::of_cloud(&self.tag)));
+        if let Ok(runtime) = &self.runtime {
+            found.extend(super::folders::ids_in(&runtime.state).unwrap_or_default());
+        }
+        for id in found.difference(&known) {
+            tracing::info!(container = id, "ended what an earlier run left of a container");
+            self.tear_down(id, network::MAX_NICS)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a container's log from filling the disk: at most two files of this many bytes, but for what comes while
+    /// one is copied.
+    pub(super) fn turn_log(&self, id: &str, most: u64) -> io::Result<()> {
+        let folder = self.folders.container(id);
+        let path = folder.join("log");
+        if fs::metadata(&path).map_or(0, |metadata| metadata.len()) < most {
+            return Ok(());
+        }
+        // The container has this very file open, hence a copy and no rename. It appends, so it goes on at the start.
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let (part, old) = (folder.join(".log"), folder.join("log.1"));
+        let mut copy: File =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+        io::copy(&mut io::Read::take(&file, most * 2), &mut copy)?;
+        copy.flush()?;
+        fs::rename(&part, &old)?;
+        file.set_len(0)
+    }
+}

@@ -1,0 +1,231 @@
+//! Loads in the background: started or asked after by the same call, shared by all who ask.
+//!
+//! ```text
+//! (absent) ──LoadImage──▶ pending ──slot free──▶ downloading ──whole, verified──▶ (stored)
+//!     ▲                                               │ any fault
+//!     └── told once by the next LoadImage ── error ◀──┘
+//!     └────────── asked after by nobody ── error
+//! ```
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageWant};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::folders::Folders;
+use super::images::{self, FORMAT, KIND};
+use super::load::{self, Limits, Progress, Wanted};
+use super::source::{self, Origin};
+use crate::storage::fetching::{FAILURE_KEPT, Secret};
+use crate::storage::names::check_id;
+use crate::storage::source::goes_direct;
+
+/// Loads that run at once; others are `pending`.
+const MAX_RUNNING: usize = 2;
+/// Loads that are known at once, failed ones included.
+const MAX_KNOWN: usize = 256;
+
+/// All loads that are not stored images yet.
+#[derive(Debug)]
+pub(super) struct Loads {
+    folders: Arc<Folders>,
+    image_dirs: Vec<PathBuf>,
+    limits: Limits,
+    known: Mutex<HashMap<String, Arc<Load>>>,
+    slots: Semaphore,
+    stopping: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Load {
+    id: String,
+    pin: String,
+    progress: Progress,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Pending,
+    Downloading,
+    Failed(Fault, Instant),
+}
+
+impl Loads {
+    pub(super) fn new(folders: Arc<Folders>, image_dirs: Vec<PathBuf>, limits: Limits) -> Self {
+        Loads {
+            folders,
+            image_dirs,
+            limits,
+            known: Mutex::default(),
+            slots: Semaphore::new(MAX_RUNNING),
+            stopping: Arc::default(),
+        }
+    }
+
+    /// Starts a load or tells how far it is. Must be called within a tokio runtime.
+    pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
+        check_id("image", &request.id)?;
+        let mut known = lock(&self.known);
+        known.retain(|_, load| !load.is_forgotten());
+        if let Some(load) = known.get(&request.id) {
+            let failed = matches!(*lock(&load.state), State::Failed(..));
+            if !failed {
+                check_same(request, &load.pin)?;
+            }
+            let image = load.to_wire();
+            if failed {
+                known.remove(&request.id);
+            }
+            return Ok(image);
+        }
+        if let Some(facts) = images::find(&self.folders, &request.id)? {
+            check_same(request, &facts.sha256)?;
+            return Ok(facts.to_wire());
+        }
+        let wanted = read(request)?;
+        if known.len() >= MAX_KNOWN {
+            let text = format!("{MAX_KNOWN} images are being loaded already; ask again later");
+            return Err(Fault::new(FaultCode::Unavailable, text));
+        }
+        let load = Arc::new(Load {
+            id: wanted.id.clone(),
+            pin: wanted.pin.clone(),
+            progress: Progress::new(Arc::clone(&self.stopping)),
+            state: Mutex::new(State::Pending),
+        });
+        known.insert(wanted.id.clone(), Arc::clone(&load));
+        let image = load.to_wire();
+        tokio::spawn(Arc::clone(self).run(load, wanted));
+        Ok(image)
+    }
+
+    /// How far a load is, without starting or forgetting anything.
+    pub(super) fn look(&self, id: &str) -> Option<Image> {
+        lock(&self.known).get(id).filter(|load| !load.is_forgotten()).map(|load| load.to_wire())
+    }
+
+    /// Every image that is not stored yet.
+    pub(super) fn list(&self) -> Vec<Image> {
+        let known = lock(&self.known);
+        known.values().filter(|load| !load.is_forgotten()).map(|load| load.to_wire()).collect()
+    }
+
+    /// Refuses to act on an image that is being loaded, and keeps a new load of it away meanwhile.
+    pub(super) fn while_idle<R>(&self, id: &str, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+        let mut known = lock(&self.known);
+        if let Some(load) = known.get(id) {
+            if !matches!(*lock(&load.state), State::Failed(..)) {
+                let text = format!("image {id} is being loaded; ask again when that has ended");
+                return Err(Fault::new(FaultCode::Conflict, text));
+            }
+            known.remove(id);
+        }
+        act()
+    }
+
+    /// Has running loads end soon; what they hold is removed.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    async fn run(self: Arc<Self>, load: Arc<Load>, wanted: Wanted) {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        *lock(&load.state) = State::Downloading;
+        let (loads, loading) = (Arc::clone(&self), Arc::clone(&load));
+        let task = tokio::task::spawn_blocking(move || {
+            load::load(&loads.folders, &loads.image_dirs, loads.limits, &wanted, &loading.progress)
+        });
+        let outcome = task.await.unwrap_or_else(|error| {
+            Err(Fault::new(FaultCode::Failed, format!("the load stopped by a defect: {error}")))
+        });
+        match outcome {
+            Ok(()) => {
+                tracing::info!(image = load.id, "image stored");
+                lock(&self.known).remove(&load.id);
+            }
+            Err(fault) => {
+                tracing::warn!(image = load.id, %fault, "image not stored");
+                *lock(&load.state) = State::Failed(fault, Instant::now());
+            }
+        }
+    }
+}
+
+impl Load {
+    /// Whether it failed and nobody came to be told.
+    fn is_forgotten(&self) -> bool {
+        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
+    }
+
+    fn to_wire(&self) -> Image {
+        let (status, error) = match &*lock(&self.state) {
+            State::Pending => ("pending", String::new()),
+            State::Downloading => ("downloading", String::new()),
+            State::Failed(fault, _) => ("error", fault.to_string()),
+        };
+        let (done_bytes, file_bytes) = self.progress.bytes();
+        Image {
+            id: self.id.clone(),
+            kind: KIND.to_owned(),
+            status: status.to_owned(),
+            haar: Some(ImageExtra {
+                format: FORMAT.to_owned(),
+                sha256: self.pin.clone(),
+                file_bytes,
+                virtual_bytes: 0,
+                done_bytes,
+                error,
+            }),
+            ..Image::default()
+        }
+    }
+}
+
+fn read(request: &ImageRequest) -> Result<Wanted, Fault> {
+    let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
+    if !matches!(request.kind.as_str(), "" | KIND) {
+        return Err(invalid("the image's type must be container; other images are the storage sub-agent's"));
+    }
+    let ImageWant { format, sha256, authorization, .. } = request.haar.clone().unwrap_or_default();
+    if !matches!(format.as_str(), "" | FORMAT) {
+        return Err(invalid("the image's format must be oci"));
+    }
+    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(lower_hex)) {
+        return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
+    }
+    let origin = source::parse(&request.source)?;
+    let (url, is_pinned) = match &origin {
+        Origin::Registry(reference) => {
+            (Some(&reference.base), reference.digest.is_some() || !sha256.is_empty())
+        }
+        Origin::Web(url) => (Some(url), !sha256.is_empty()),
+        Origin::Path(..) => (None, true),
+    };
+    // Over plain HTTP anybody on the way chooses what runs here.
+    if !is_pinned && url.is_some_and(|url| url.scheme() == "http" && !goes_direct(url, "")) {
+        return Err(invalid("an image that comes over plain HTTP needs a sha256 to verify it by"));
+    }
+    Ok(Wanted { id: request.id.clone(), origin, pin: sha256, authorization: Secret::new(authorization) })
+}
+
+/// An image's id stands for one content; a request without a pin takes what is there.
+fn check_same(request: &ImageRequest, sha256: &str) -> Result<(), Fault> {
+    let want = request.haar.as_ref().map_or("", |want| want.sha256.as_str());
+    if want.is_empty() || want == sha256 {
+        return Ok(());
+    }
+    let text =
+        format!("image {} is here with SHA-256 {sha256:?}, {want} was asked for; use another id", request.id);
+    Err(Fault::new(FaultCode::Conflict, text))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks is changed in more than one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,167 @@
+//! The table of methods, and who waits for whom: calls for one guest have turns, and so has the loop that looks after
+//! it. All work is off the reactor.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use haar_api::rpc::{Fault, FaultCode, ImageRequest, ImageResponse, Nothing};
+use sha2::{Digest as _, Sha256};
+
+use super::folders::Folders;
+use super::host::Host;
+use super::loads::Loads;
+use super::runtime::Runtime;
+use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestRequest, GuestResponse};
+use super::{Config, Error, cgroups, images};
+use crate::kit;
+use crate::storage::names::check_id;
+
+/// Opens the root folder, and ends what an earlier run left unfinished.
+pub(super) async fn open(config: &Config) -> Result<Arc<Host>, Error> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let folders = Arc::new(Folders::open(&config.root, &config.run)?);
+        let tag = hex::encode(&Sha256::digest(&config.cloud)[..4]);
+        let runtime = Runtime::probe(&folders, &cgroups::of_cloud(&tag));
+        match &runtime {
+            Ok(runtime) => tracing::info!(runtime = runtime.version, "container runtime"),
+            Err(why) => tracing::warn!(why, "containers cannot run here"),
+        }
+        let loads = Loads::new(Arc::clone(&folders), config.image_dirs, config.limits);
+        let host = Host {
+            folders,
+            loads: Arc::new(loads),
+            guests: kit::per_guest(),
+            cloud: config.cloud,
+            tag,
+            runtime,
+            devices: config.limits.devices,
+            monitor: config.monitor,
+            books: Mutex::default(),
+        };
+        if let Err(fault) = host.end_strays() {
+            tracing::warn!(%fault, "something an earlier run left of a container may be there still");
+        }
+        Ok::<_, Error>(host)
+    });
+    let opened = opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    opened.map(Arc::new)
+}
+
+/// The route table.
+pub(super) fn register(server: &mut kit::Server, host: &Arc<Host>) {
+    image_method(server, host, "MDocker.LoadImage", Host::load_image);
+    image_method(server, host, "MDocker.ListImages", Host::list_images);
+    image_method(server, host, "MDocker.GetImage", Host::get_image);
+    image_method(server, host, "MDocker.DeleteImage", Host::delete_image);
+    guest_method(server, host, "MDocker.CreateContainer", |host, guest, _| host.create(guest));
+    guest_method(server, host, "MDocker.StartContainer", |host, guest, _| host.start(guest));
+    guest_method(server, host, "MDocker.StopContainer", Host::stop);
+    guest_method(server, host, "MDocker.RestartContainer", |host, guest, _| host.restart(guest));
+    guest_method(server, host, "MDocker.RebootContainer", |host, guest, _| host.restart(guest));
+    guest_method(server, host, "MDocker.PauseContainer", |host, guest, _| host.pause(guest));
+    guest_method(server, host, "MDocker.UnpauseContainer", |host, guest, _| host.unpause(guest));
+    guest_method(server, host, "MDocker.DeleteContainer", |host, guest, _| host.delete(guest));
+    container_method(server, host, "MDocker.GetContainer", Host::get);
+    container_method(server, host, "MDocker.ListContainers", Host::list);
+    let shared = Arc::clone(host);
+    server.method("MDocker.GetInfo", move |_: Nothing| {
+        let host = Arc::clone(&shared);
+        off_reactor(move || host.info())
+    });
+}
+
+impl Host {
+    /// Has running loads end.
+    pub(super) fn stop_loads(&self) {
+        self.loads.stop();
+    }
+
+    fn load_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        self.loads.request(request).map(|image| ImageResponse { images: Some(vec![image]) })
+    }
+
+    fn list_images(&self, _: &ImageRequest) -> Result<ImageResponse, Fault> {
+        let mut images = self.loads.list();
+        // A load that ended between the two looks is stored by now.
+        for facts in images::list(&self.folders)? {
+            if images.iter().all(|image| image.id != facts.id) {
+                images.push(facts.to_wire());
+            }
+        }
+        images.sort_by(|left, right| left.id.cmp(&right.id));
+        Ok(ImageResponse { images: Some(images) })
+    }
+
+    fn get_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        check_id("image", &request.id)?;
+        let image = match self.loads.look(&request.id) {
+            Some(loading) => loading,
+            None => images::require(&self.folders, &request.id)?.to_wire(),
+        };
+        Ok(ImageResponse { images: Some(vec![image]) })
+    }
+
+    fn delete_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
+        check_id("image", &request.id)?;
+        let deleted = self.loads.while_idle(&request.id, || {
+            let _books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+            self.check_unused(&request.id)?;
+            images::delete(&self.folders, &request.id)
+        })?;
+        Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
+    }
+}
+
+type ImageMethod = fn(&Host, &ImageRequest) -> Result<ImageResponse, Fault>;
+
+fn image_method(server: &mut kit::Server, host: &Arc<Host>, name: &str, act: ImageMethod) {
+    let host = Arc::clone(host);
+    server.method(name, move |request: ImageRequest| {
+        let host = Arc::clone(&host);
+        off_reactor(move || act(&host, &request))
+    });
+}
+
+type GuestMethod = fn(&Host, Guest, &str) -> Result<GuestResponse, Fault>;
+
+fn guest_method(server: &mut kit::Server, host: &Arc<Host>, name: &str, act: GuestMethod) {
+    let host = Arc::clone(host);
+    server.method(name, move |mut request: GuestRequest| {
+        let host = Arc::clone(&host);
+        async move {
+            let action = std::mem::take(&mut request.action);
+            let guest = Guest::read(request)?;
+            let turn = host.guests.turn(&guest.id).await;
+            off_reactor(move || {
+                let _turn = turn;
+                act(&host, guest, &action)
+            })
+            .await
+        }
+    });
+}
+
+type ContainerMethod = fn(&Host, &ContainerRequest) -> Result<ContainerResponse, Fault>;
+
+fn container_method(server: &mut kit::Server, host: &Arc<Host>, name: &str, act: ContainerMethod) {
+    let host = Arc::clone(host);
+    server.method(name, move |request: ContainerRequest| {
+        let host = Arc::clone(&host);
+        off_reactor(move || act(&host, &request))
+    });
+}
+
+async fn off_reactor<R: Send + 'static>(
+    act: impl FnOnce() -> Result<R, Fault> + Send + 'static,
+) -> Result<R, Fault> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            // The kit turns it into an answer and logs it.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => {
+                Err(Fault::new(FaultCode::Unavailable, "the container sub-agent is stopping; ask again"))
+            }
+        },
+    }
+}

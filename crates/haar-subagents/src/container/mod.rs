@@ -1,0 +1,124 @@
+//! The container sub-agent: OCI images and containers of them (design §7; the methods are `mistify-wire` §2.13).
+//!
+//! Promised: nothing of an image is seen before every layer's digest is right; what an image's names, links and
+//! whiteouts say stays inside its own folder; containers run on without the sub-agent, and whatever it was killed in the
+//! middle of is ended or finished by its next start. All state is on the disk, none is needed from before a restart.
+//! Deliberately absent: building images, layers shared between images, user namespaces.
+
+mod bundle;
+mod cgroups;
+mod containers;
+mod decide;
+mod folders;
+mod host;
+mod images;
+mod inspect;
+mod keep;
+mod layer;
+mod load;
+mod loads;
+mod methods;
+mod monitor;
+mod mounts;
+mod network;
+pub mod oci;
+mod process;
+mod program;
+mod record;
+mod registry;
+mod root;
+mod runtime;
+mod source;
+mod user;
+mod wire;
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+pub use layer::Devices;
+pub use load::Limits;
+pub use monitor::monitor;
+
+use crate::kit;
+
+/// What the sub-agent is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it answers.
+    pub listen: kit::Listen,
+    /// The folder that holds `images/` and `containers/`; made when absent.
+    pub root: PathBuf,
+    /// The folder for what ends with the host's running; made when absent.
+    pub run: PathBuf,
+    /// Folders that `file://` sources may lie in; none allows no files.
+    pub image_dirs: Vec<PathBuf>,
+    /// What an image may take.
+    pub limits: Limits,
+    /// How the process beside each container is started.
+    pub monitor: Monitor,
+    /// The cloud's id, written beside containers; those of another cloud are not touched.
+    pub cloud: String,
+}
+
+/// Makes the command that runs [`monitor`] for a folder.
+#[derive(Clone)]
+pub struct Monitor(pub Arc<dyn Fn(&Path) -> Command + Send + Sync>);
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitor")
+    }
+}
+
+/// Why the sub-agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder cannot be made or used.
+    #[error(
+        "cannot use {path} for containers; check that it is on a writable file system and that you are root"
+    )]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another container sub-agent works on the root folder.
+    #[error("another container sub-agent works on {0}; stop that one first or configure another root")]
+    InUse(PathBuf),
+    /// The root's path cannot be written in a mount's options.
+    #[error(
+        "the path {0:?} is not UTF-8 or holds a comma, colon, backslash or quotation mark; configure another root"
+    )]
+    RootName(PathBuf),
+    /// A program that an earlier run started does not end.
+    #[error(
+        "a program that an earlier run started still works on {0}; look for it with fuser {0}/work, end it, and start \
+         again"
+    )]
+    AtWork(PathBuf),
+    /// The socket or port.
+    #[error(transparent)]
+    Kit(#[from] kit::Error),
+}
+
+/// Answers `MDocker.*` until `shutdown` resolves. Loads that still run then are given up; containers run on.
+///
+/// # Errors
+/// [`Error`] says what stands in the way.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let host = methods::open(&config).await?;
+    let mut server = kit::Server::new();
+    methods::register(&mut server, &host);
+    let bound = server.bind(&config.listen)?;
+    tracing::info!(root = %config.root.display(), "container sub-agent ready");
+    let keeping = tokio::spawn(keep::keep(Arc::clone(&host)));
+    let served = bound.serve(shutdown).await;
+    keeping.abort();
+    host.stop_loads();
+    cgroups::leave(&host.tag);
+    Ok(served?)
+}

@@ -1,0 +1,157 @@
+//! What is written of a container, in its folder, and who writes it.
+//!
+//! ```text
+//! <id>/container.json    what was asked for, and the goal              the sub-agent
+//! <id>/run.json          what a monitor shall run                      the sub-agent, before each run
+//! <id>/config.json       the same for the runtime; 0600, it holds the environment
+//! <id>/monitor.lock      held by the monitor of the present run        the monitor
+//! <id>/begun.json        which process it began with                   the monitor
+//! <id>/exit.json         how it ended                                  the monitor
+//! <id>/log, log.1        what the container printed
+//! <id>/upper, work, rootfs    its own files, and where they are mounted over the image's
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use haar_api::rpc::{Fault, FaultCode, Nic};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::decide::{Goal, Restart, Run, Seen};
+use super::folders::Folders;
+use super::process;
+use crate::storage::folders::{io_fault, write_json};
+
+/// What stands in `container.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Version of this record.
+    pub(super) v: u32,
+    pub(super) id: String,
+    pub(super) cloud: String,
+    /// The placement that made it; empty for what a stranger's agent made.
+    pub(super) life: String,
+    pub(super) created_s: u64,
+    /// What was asked for; another wish is another container.
+    pub(super) wish: Wish,
+    pub(super) goal: Goal,
+    /// How often it was run.
+    pub(super) run: u64,
+}
+
+/// What a container shall be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wish {
+    pub(super) image: String,
+    pub(super) hostname: String,
+    /// MiB, 0 for no limit.
+    pub(super) memory: u64,
+    /// 0 for no limit.
+    pub(super) cpu: u32,
+    pub(super) nics: Vec<Nic>,
+    pub(super) restart: Restart,
+    /// Instead of the image's; empty for the image's.
+    pub(super) entrypoint: Vec<String>,
+    pub(super) command: Vec<String>,
+    /// Beside the image's.
+    pub(super) env: Vec<String>,
+}
+
+/// What stands in `run.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) id: String,
+    pub(super) run: u64,
+    pub(super) runtime: std::path::PathBuf,
+    pub(super) state: std::path::PathBuf,
+}
+
+/// What stands in `begun.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begun {
+    pub(super) run: u64,
+    pub(super) process: process::Process,
+    pub(super) at_s: u64,
+}
+
+/// What stands in `exit.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Exit {
+    pub(super) run: u64,
+    /// As a shell has it: 128 and the signal's number for one that was killed.
+    pub(super) code: i32,
+    /// Why it was never begun.
+    pub(super) error: String,
+    pub(super) at_s: u64,
+}
+
+/// Reads a container; none when it is not there. The id must have been checked.
+pub(super) fn find(folders: &Folders, id: &str) -> Result<Option<Record>, Fault> {
+    let path = folders.container(id).join("container.json");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_fault("read", &path, &error)),
+    };
+    match serde_json::from_slice::<Record>(&text) {
+        Ok(record) if record.id == id => Ok(Some(record)),
+        other => {
+            let why = other.err().map_or_else(|| "it names another".to_owned(), |error| error.to_string());
+            let text = format!("the record of container {id} is damaged ({why}); an operator must look");
+            Err(Fault::new(FaultCode::Conflict, text))
+        }
+    }
+}
+
+/// Reads a container or says that there is none.
+pub(super) fn require(folders: &Folders, id: &str) -> Result<Record, Fault> {
+    find(folders, id)?
+        .ok_or_else(|| Fault::new(FaultCode::NotFound, format!("there is no container {id} here")))
+}
+
+/// Writes a container's record.
+pub(super) fn save(folders: &Folders, record: &Record) -> Result<(), Fault> {
+    let path = folders.container(&record.id).join("container.json");
+    write_json(&path, record).map_err(|error| io_fault("write", &path, &error))
+}
+
+/// Reads one of the small files; none when it is absent or damaged, for it then says nothing.
+pub(super) fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Option<T> {
+    let text = fs::read(folder.join(name)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// How a container stands.
+pub(super) fn look(folders: &Folders, record: &Record) -> Seen {
+    let folder = folders.container(&record.id);
+    // In this order: who has a monitor may end meanwhile, and has written its end before it lets the lock go.
+    let is_watched = is_watched(&folder);
+    let begun = read::<Begun>(&folder, "begun.json").filter(|begun| begun.run == record.run);
+    let exit = read::<Exit>(&folder, "exit.json").filter(|exit| exit.run == record.run);
+    let run = match (exit, begun) {
+        (Some(exit), _) => Run::Ended(Some(exit.code)),
+        (None, Some(begun)) if begun.process.is_alive() => Run::Alive,
+        (None, _) if is_watched => Run::Watched,
+        (None, Some(_)) => Run::Ended(None),
+        (None, None) => Run::Never,
+    };
+    Seen { goal: record.goal, restart: record.wish.restart, run }
+}
+
+fn is_watched(folder: &Path) -> bool {
+    let file = File::open(folder.join("monitor.lock"));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Opens the file that a monitor locks.
+pub(super) fn lock_file(folder: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join("monitor.lock"))
+}
+
+/// Seconds since 1970.
+pub(super) fn now_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,143 @@
+//! A sub-agent that is killed: containers run on, and nothing is orphaned or done twice.
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::make_image::script;
+
+#[tokio::test]
+async fn a_container_runs_on_without_the_sub_agent_and_is_found_again() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("echo begun; while :; do sleep 0.05; done"))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("begun")).await;
+    let pid = agent.inspect(GUEST).await.unwrap()["State"]["Pid"].clone();
+    agent.kill();
+    assert!(world.pids().contains(&i32::try_from(pid.as_i64().unwrap()).unwrap()), "it runs on");
+    let agent = Agent::start(&world).await;
+    let seen = agent.inspect(GUEST).await.unwrap();
+    assert_eq!((&seen["State"]["Pid"], &seen["RestartCount"]), (&pid, &json!(0)));
+    assert_eq!(world.log(GUEST), "begun\n", "begun once");
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_saw_is_seen_after_the_restart() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let words = "echo run; if [ -e /once ]; then sleep 1000; fi; touch /once; while [ ! -e /go ]; do sleep 0.02; done; exit 9";
+    agent.load(&world.request(&script(words))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("run")).await;
+    agent.kill();
+    std::fs::write(world.container(GUEST).join("rootfs/go"), "").unwrap();
+    let exit = world.container(GUEST).join("exit.json");
+    until("its monitor writes the end down", || {
+        std::fs::read_to_string(&exit).is_ok_and(|text| text.contains("\"code\": 9"))
+    })
+    .await;
+    let agent = Agent::start(&world).await;
+    agent.until_state(GUEST, "/RestartCount", &json!(1)).await;
+    until("it runs again", || world.log(GUEST) == "run\nrun\n").await;
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
+
+/// At many moments of a start, a stop and a deletion: the next sub-agent ends or finishes what the last one began.
+#[tokio::test]
+async fn killed_at_any_moment_nothing_is_orphaned_or_done_twice() {
+    let Some(world) = World::live() else { return };
+    let guest = world.guest(GUEST);
+    let agent = Agent::start(&world).await;
+    agent
+        .load(&world.request(&script("echo begun; trap 'exit 0' TERM; while :; do sleep 0.02; done")))
+        .await
+        .unwrap();
+    agent.end().await;
+    for step in 0..14_u64 {
+        // From before the first mount to after the last word, in steps that grow.
+        let pause = std::time::Duration::from_millis(step * step * 3 / 2);
+        for method in ["StartContainer", "StopContainer", "DeleteContainer"] {
+            let agent = Agent::start(&world).await;
+            agent.guest("CreateContainer", &guest).await.unwrap();
+            if method != "StartContainer" {
+                agent.guest("StartContainer", &guest).await.unwrap();
+            }
+            let params = json!({"guest": guest, "action": ""});
+            let cut = {
+                let call = agent.try_call::<Value>(method, &params);
+                tokio::time::timeout(pause, call).await.is_err()
+            };
+            agent.kill();
+
+            let agent = Agent::start(&world).await;
+            let answer: Value = agent.call(method, &params).await.unwrap();
+            let state = answer["guest"]["state"].as_str().unwrap().to_owned();
+            let context = format!("{method} cut={cut} after {pause:?}");
+            match method {
+                "StartContainer" => {
+                    assert_eq!(state, "running", "{context}");
+                    until("it speaks", || world.log(GUEST).contains("begun")).await;
+                    assert_eq!(world.log(GUEST), "begun\n", "{context}: begun once");
+                }
+                _ => {
+                    assert_ne!(state, "running", "{context}");
+                    assert_eq!(world.traces(), Vec::<String>::new(), "{context}");
+                }
+            }
+            agent.guest("DeleteContainer", &guest).await.unwrap();
+            assert_eq!(world.traces(), Vec::<String>::new(), "{context}");
+            assert_eq!(
+                std::fs::read_dir(world.path().join("container/containers")).unwrap().count(),
+                0,
+                "{context}"
+            );
+            agent.end().await;
+        }
+    }
+}
+
+/// Without asking again: what was begun is finished by the sub-agent itself.
+#[tokio::test]
+async fn a_deletion_that_was_cut_off_is_finished_by_the_next_start() {
+    let Some(world) = World::live() else { return };
+    let guest = world.guest(GUEST);
+    for pause in [0, 5, 15, 30, 60] {
+        let agent = Agent::start(&world).await;
+        agent.load(&world.request(&script("while :; do sleep 0.02; done"))).await.unwrap();
+        agent.run(&guest).await;
+        let pause = std::time::Duration::from_millis(pause);
+        let params = json!({"guest": guest, "action": ""});
+        let _ = tokio::time::timeout(pause, agent.try_call::<Value>("DeleteContainer", &params)).await;
+        agent.kill();
+        let record = world.container(GUEST).join("container.json");
+        let was_ordered = !std::fs::read_to_string(&record).is_ok_and(|text| !text.contains("gone"));
+        let agent = Agent::start(&world).await;
+        if was_ordered {
+            until("it is removed", || world.traces().is_empty() && !world.container(GUEST).exists()).await;
+        }
+        agent.guest("DeleteContainer", &guest).await.unwrap();
+        agent.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_run_left_on_the_host_is_ended_at_start() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    agent.run(&world.guest(GUEST)).await;
+    agent.kill();
+    // The folder went, and nothing else.
+    let folder = world.container(GUEST);
+    nix::mount::umount2(&folder.join("rootfs"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(!world.pids().is_empty());
+    let agent = Agent::start(&world).await;
+    until("all of it is gone", || world.traces().is_empty() && world.pids().is_empty()).await;
+    agent.end().await;
+}
