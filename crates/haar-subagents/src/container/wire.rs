@@ -14,6 +14,7 @@ use crate::storage::names::check_id;
 
 /// Bytes that the words and the environment of a container may have in all.
 const MAX_WORDS_BYTES: usize = 128 << 10;
+const MAX_NAME_BYTES: usize = 128;
 const MIN_MEMORY_MIB: u64 = 6;
 const MAX_MEMORY_MIB: u64 = 1 << 24;
 const MAX_CPUS: u32 = 4096;
@@ -89,7 +90,15 @@ impl Guest {
     /// What Haar adds.
     pub(super) fn extra(&self) -> Result<Extra, Fault> {
         let haar = self.whole.get("haar").cloned().unwrap_or_else(|| Map::new().into());
-        serde_json::from_value(haar).map_err(|error| unreadable("the guest's haar", &error))
+        let extra: Extra =
+            serde_json::from_value(haar).map_err(|error| unreadable("the guest's haar", &error))?;
+        // They are written down, and said again in refusals.
+        if extra.life.len() > MAX_NAME_BYTES
+            || extra.cloud.as_ref().is_some_and(|cloud| cloud.len() > MAX_NAME_BYTES)
+        {
+            return Err(invalid(format!("haar.cloud and haar.life have at most {MAX_NAME_BYTES} bytes")));
+        }
+        Ok(extra)
     }
 
     /// What the container shall be.

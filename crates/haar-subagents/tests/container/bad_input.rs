@@ -31,7 +31,7 @@ fn hostile() -> Vec<Value> {
         json!("a\0b"),
         json!("-rf"),
         json!("--help"),
-        json!("$(touch /tmp/x)"),
+        json!("$(touch /tmp/haar-hostile)"),
         json!("`x`;x|x&x\n"),
         json!("%2e%2e"),
         json!(GUEST.to_uppercase()),
@@ -117,7 +117,7 @@ async fn a_hostile_guest_makes_nothing() {
             );
         }
     }
-    assert!(!std::path::Path::new("/tmp/x").exists());
+    assert!(!std::path::Path::new("/tmp/haar-hostile").exists());
     agent.end().await;
 }
 
