@@ -90,7 +90,7 @@ const MOST_ERRORS: usize = 2;
 const MOST_COMPARED: usize = 4096;
 
 /// How many letters were left out, added, mistaken for another, or swapped with the next.
-fn errors(one: &[u8], other: &[u8]) -> usize {
+pub fn errors(one: &[u8], other: &[u8]) -> usize {
     let mut before = vec![0; other.len() + 1];
     let mut last: Vec<usize> = (0..=other.len()).collect();
     for (row, letter) in one.iter().enumerate() {
