@@ -22,6 +22,7 @@ mod rest;
 mod run;
 pub mod seed;
 mod stages;
+mod stir;
 mod streams;
 pub mod supervise;
 mod sweep;

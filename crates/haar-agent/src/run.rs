@@ -30,6 +30,7 @@ use crate::net::Networks;
 use crate::observe::{self, Reserve};
 use crate::rest::{self, Rest};
 use crate::stages::Hands;
+use crate::stir;
 use crate::streams;
 use crate::supervise::Program;
 use crate::sweep;
@@ -311,6 +312,7 @@ pub async fn start_with<L: Link>(
     tasks.spawn(networks.keep());
     tasks.spawn(streams::serve(Arc::clone(&hands), tickets));
     tasks.spawn(sweep::keep(Arc::clone(&hands), engine.clone(), catalogue));
+    tasks.spawn(stir::keep(Arc::clone(&hands), engine.clone()));
     // Both end only with the engine, whose own end tells why.
     tasks.spawn(talk.run().map(|_| ()));
     tasks.spawn(pull.run().map(|_| ()));

@@ -48,6 +48,8 @@ pub enum Input {
         /// Why, in words for a person.
         why: String,
     },
+    /// Something happened on the host that nobody here asked for: it is looked at now and not at the next time.
+    Stirred,
     /// A call has ended, or was surely cancelled.
     Ended {
         /// Which.

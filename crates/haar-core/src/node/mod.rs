@@ -205,6 +205,7 @@ impl Node {
             Input::Desired(set) => draft.take_set(set)?,
             Input::Observed(observation) => draft.observe(observation),
             Input::Unseen { ask, why } => draft.unseen(*ask, why),
+            Input::Stirred => draft.stirred(),
             Input::Ended { call, outcome } => draft.ended(*call, outcome),
             Input::Taken(report) => draft.taken(report),
             Input::Local { guest, goal } => draft.local(*guest, *goal)?,
@@ -335,6 +336,13 @@ impl Draft<'_> {
         entry.restart_due = None;
         self.advance(id);
         Ok(())
+    }
+
+    /// Before the first look nothing can have changed.
+    fn stirred(&mut self) {
+        if self.head.booted && self.head.observed_ask.is_some() {
+            self.ask_to_observe();
+        }
     }
 
     fn tick(&mut self) {

@@ -25,6 +25,22 @@ fn a_missing_disk_or_domain_is_lost_and_never_rebuilt() {
 }
 
 #[test]
+fn a_host_that_stirs_is_looked_at_at_once() {
+    let mut rig = Rig::running();
+    rig.look();
+    let asked = rig.asks.len();
+    rig.host = vec![off(OffReason::Crashed)];
+    rig.give(Input::Stirred);
+    assert_eq!(rig.asks.len(), asked + 1);
+    rig.look();
+    assert_eq!(rig.run(), [Stage::Inspect, Stage::Network, Stage::Start], "no time has passed");
+    rig.restart();
+    let asked = rig.asks.len();
+    rig.give(Input::Stirred);
+    assert_eq!(rig.asks.len(), asked, "the first look is under way anyhow");
+}
+
+#[test]
 fn a_start_that_finds_the_disk_missing_is_lost() {
     for (stage, code) in [(0, "not_found"), (0, "lost"), (2, "lost")] {
         let mut rig = Rig::running();
