@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cases;
+mod container;
 mod defects;
 #[path = "../../../haar/tests/left_out/mod.rs"]
 mod left_out;

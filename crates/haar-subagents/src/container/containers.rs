@@ -11,7 +11,7 @@ use super::host::Host;
 use super::inspect::inspect;
 use super::record::{self, Record};
 use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestResponse};
-use super::{cgroups, folders, images};
+use super::{cgroups, folders, images, network};
 use crate::storage::names::check_id;
 
 /// How long a container may take to end after it was asked, as with the seed.
@@ -189,6 +189,17 @@ impl Host {
             self.end(record, Duration::ZERO)?;
         }
         self.unmake(id)
+    }
+
+    /// Removes every container, also one whose record is damaged.
+    pub(super) fn remove_all(&self) -> Result<(), Fault> {
+        for id in folders::ids_in(&self.folders.containers())? {
+            if self.remove(&id).is_err() {
+                self.tear_down(&id, network::MAX_NICS)?;
+                self.unmake(&id)?;
+            }
+        }
+        self.end_strays()
     }
 
     /// One container as Docker shows it.

@@ -42,6 +42,8 @@ pub use layer::Devices;
 pub use load::Limits;
 pub use monitor::monitor;
 
+use tokio::task::JoinSet;
+
 use crate::kit;
 
 /// What the sub-agent is told at start.
@@ -100,6 +102,9 @@ pub enum Error {
          again"
     )]
     AtWork(PathBuf),
+    /// Something of a container stays.
+    #[error("a container cannot be removed")]
+    Purge(#[source] haar_api::rpc::Fault),
     /// The socket or port.
     #[error(transparent)]
     Kit(#[from] kit::Error),
@@ -115,10 +120,33 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     methods::register(&mut server, &host);
     let bound = server.bind(&config.listen)?;
     tracing::info!(root = %config.root.display(), "container sub-agent ready");
-    let keeping = tokio::spawn(keep::keep(Arc::clone(&host)));
+    // Ended with this function, however that ends.
+    let mut keeping = JoinSet::new();
+    keeping.spawn(keep::keep(Arc::clone(&host)));
     let served = bound.serve(shutdown).await;
-    keeping.abort();
+    keeping.shutdown().await;
     host.stop_loads();
     cgroups::leave(&host.tag);
     Ok(served?)
+}
+
+/// Ends and removes every container and image below the root, and what has the cloud's name on the host. No
+/// sub-agent may work on the root. A root that is not there is fine.
+///
+/// # Errors
+/// [`Error::Purge`] when something stays, besides what stands in the way of a start.
+pub async fn purge(config: &Config) -> Result<(), Error> {
+    if !config.root.exists() {
+        return Ok(());
+    }
+    let host = methods::open(config).await?;
+    let removing = tokio::task::spawn_blocking(move || {
+        let removed = host.remove_all();
+        cgroups::leave(&host.tag);
+        removed
+    });
+    let removed = removing.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    removed.map_err(Error::Purge)?;
+    let failed = |source| Error::Folder { path: config.root.clone(), source };
+    folders::remove(&config.root).map_err(failed)
 }

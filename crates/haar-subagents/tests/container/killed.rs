@@ -141,3 +141,19 @@ async fn what_a_stranger_run_left_on_the_host_is_ended_at_start() {
     until("all of it is gone", || world.traces().is_empty() && world.pids().is_empty()).await;
     agent.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_removes_everything_and_asked_again_nothing() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    agent.run(&world.guest(GUEST)).await;
+    agent.run(&world.guest(OTHER_GUEST)).await;
+    agent.kill();
+    std::fs::write(world.container(GUEST).join("container.json"), "damaged").unwrap();
+    for _ in 0..2 {
+        haar_subagents::container::purge(&config(world.path())).await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+        assert!(world.pids().is_empty() && !world.path().join("container").exists());
+    }
+}

@@ -86,6 +86,21 @@ async fn run(words: Words) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Ends and removes all containers and images of an agent's data folder.
+pub(super) async fn purge(config: &haar_agent::Config) -> anyhow::Result<()> {
+    let run = config.run_dir().join("container");
+    let config = container::Config {
+        listen: kit::Listen::Unix(run.join("purge.sock")),
+        root: config.data_dir.join("container"),
+        run,
+        image_dirs: Vec::new(),
+        limits: Limits::default(),
+        monitor: Monitor(Arc::new(monitor)),
+        cloud: config.cloud.to_string(),
+    };
+    container::purge(&config).await.context("the cloud's containers cannot be removed")
+}
+
 /// This very program, also when its file was replaced meanwhile.
 fn monitor(folder: &std::path::Path) -> Command {
     let mut command = Command::new("/proc/self/exe");

@@ -161,6 +161,7 @@ async fn purge(folder: &Folder) -> anyhow::Result<Vec<String>> {
         let started = started.map_err(|why| anyhow::anyhow!("{why}; it must tell which guests to remove"))?;
         left.extend(started.map(|how| format!("libvirtd, started {how}; stop it as you stop services")));
         remove_guests(&config).await?;
+        super::container::purge(&config).await?;
         net::prune(config.cloud, &[]).await.context("the cloud's bridges cannot be removed")?;
         remove_folder(&config.run_dir())?;
         left.extend(up::forget(&config.cloud.to_string()));
