@@ -1,3 +1,5 @@
+//! Layers as friends and strangers make them: what is laid, what is refused, and that nothing outside is touched.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
