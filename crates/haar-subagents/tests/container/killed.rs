@@ -157,3 +157,35 @@ async fn a_purge_removes_everything_and_asked_again_nothing() {
         assert!(world.pids().is_empty() && !world.path().join("container").exists());
     }
 }
+
+#[tokio::test]
+async fn a_container_whose_monitor_was_killed_runs_on_and_its_end_counts_as_a_failure() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let words = "echo run; while [ ! -e /go ]; do sleep 0.02; done; exit 0";
+    agent.load(&world.request(&script(words))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("run")).await;
+    let pid = agent.inspect(GUEST).await.unwrap()["State"]["Pid"].as_i64().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    assert!(parent > 1, "its monitor is its parent");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(parent), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let monitor = std::path::PathBuf::from(format!("/proc/{parent}/fd"));
+    until("the monitor is gone", || {
+        std::fs::read_dir(&monitor).map_or(true, |mut files| files.next().is_none())
+    })
+    .await;
+    let seen = agent.inspect(GUEST).await.unwrap();
+    assert_eq!((&seen["State"]["Running"], &seen["State"]["Pid"]), (&json!(true), &json!(pid)));
+
+    std::fs::write(world.container(GUEST).join("rootfs/go"), "").unwrap();
+    until("it is run again", || world.log(GUEST) == "run\nrun\n").await;
+    // The second end was seen, and was a good one.
+    let ended = agent.until_state(GUEST, "/State/Status", &json!("exited")).await;
+    assert_eq!(ended["RestartCount"], 1, "{ended:#}");
+    until("it holds nothing of the host", || world.traces().is_empty()).await;
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
