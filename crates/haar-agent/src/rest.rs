@@ -50,7 +50,7 @@ impl Rest {
             Some(settings) => {
                 // Whoever could tell is gone: that is a stop too.
                 let running =
-                    local::start_beside(cloud, settings, async move { drop(stopped.await) }).await?;
+                    local::start_beside(cloud, None, settings, async move { drop(stopped.await) }).await?;
                 let guard = ended.clone().drop_guard();
                 Some(tokio::spawn(async move {
                     let _guard = guard;

@@ -96,6 +96,11 @@ pub(crate) fn deletes(name: &str) -> bool {
     find(name).is_some_and(|row| row.name == "delete")
 }
 
+/// Whether it removes an image or a snapshot.
+pub(crate) fn removes(name: &str) -> bool {
+    find(name).is_some_and(|row| matches!(row.name, "deleteImage" | "deleteSnapshot"))
+}
+
 /// Whether it fetches an image, which may take long.
 pub(crate) fn fetches(name: &str) -> bool {
     find(name).is_some_and(|row| row.name == "fetchImage")

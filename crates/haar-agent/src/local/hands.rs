@@ -1,7 +1,7 @@
 //! Calling the services of the plan: at most so many calls of each at once, each with its time limit.
 //!
 //! A method that answers `retry`, and an image that is still being fetched, are asked again until the stage's time
-//! is over. Deliberately absent: what an answer means for a guest; that is the runners'.
+//! is over; so is, for a while, what takes something back while its service is not there. Deliberately absent: what an answer means for a guest; that is the runners'.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +24,11 @@ const ASK_IMAGE_AGAIN: Duration = Duration::from_millis(500);
 /// The longest a sub-agent may put off the next question.
 const MOST_RETRY: Duration = Duration::from_secs(60);
 
+/// How long a service that is not there is asked to take something back: it may be starting again.
+const INSIST: Duration = Duration::from_secs(30);
+/// Between two such questions.
+const INSIST_AGAIN: Duration = Duration::from_millis(250);
+
 /// The services with their limits.
 pub(crate) struct Hands {
     services: BTreeMap<String, (Service, Arc<Semaphore>)>,
@@ -41,6 +46,10 @@ pub(crate) struct Failure {
 impl Failure {
     fn plain(message: String) -> Failure {
         Failure { message, why: Why::Other }
+    }
+
+    fn unheard(message: String) -> Failure {
+        Failure { message, why: Why::Unheard }
     }
 
     /// The sub-agent's own no, in its words.
@@ -86,8 +95,21 @@ impl Hands {
         Ok((service, permit))
     }
 
-    /// Carries out a stage of a job, whatever comes of it.
+    /// Carries out a stage of a job, whatever comes of it. What takes something back is asked again when no answer
+    /// came: nobody else will.
     pub(crate) async fn carry_out(&self, call: Call) -> Outcome {
+        let until = Instant::now() + INSIST.min(call.timeout);
+        loop {
+            let outcome = self.carry_out_once(call.clone()).await;
+            let is_unheard = matches!(outcome, Outcome::Failed { why: Why::Unheard, .. });
+            if !is_unheard || !call.step.takes_back() || Instant::now() + INSIST_AGAIN >= until {
+                return outcome;
+            }
+            tokio::time::sleep(INSIST_AGAIN).await;
+        }
+    }
+
+    async fn carry_out_once(&self, call: Call) -> Outcome {
         let done = match call.params {
             Params::Guest(guest) => {
                 let request = GuestRequest { guest: &guest, action: &call.action, args: &call.args };
@@ -168,7 +190,7 @@ impl Hands {
 }
 
 fn overdue(service: &str, method: &str, limit: Duration) -> Failure {
-    Failure::plain(format!(
+    Failure::unheard(format!(
         "the service `{service}` did not end {method} within {} s; it may still be at it",
         limit.as_secs()
     ))
@@ -182,7 +204,7 @@ fn failure(service: &str, method: &str, error: &CallError) -> Failure {
     match error {
         CallError::Fault(fault) => Failure::of(fault),
         CallError::Connect { source, .. } => {
-            Failure::plain(format!("the service `{service}` cannot be reached ({source}); is it running?"))
+            Failure::unheard(format!("the service `{service}` cannot be reached ({source}); is it running?"))
         }
         CallError::Refused { status, text } => {
             Failure::plain(format!("the service `{service}` refused {method} with status {status}: {text}"))
@@ -192,7 +214,7 @@ fn failure(service: &str, method: &str, error: &CallError) -> Failure {
             Failure::plain(format!("the service `{service}` answered {method} with neither result nor error"))
         }
         CallError::Transport(_) | CallError::Timeout(_) => {
-            Failure::plain(format!("the service `{service}` broke off before it had answered {method}"))
+            Failure::unheard(format!("the service `{service}` broke off before it had answered {method}"))
         }
     }
 }

@@ -106,15 +106,28 @@ pub async fn start(
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Running, Error> {
-    start_beside(Cloud::default(), settings, shutdown).await
+    start_beside(Cloud::default(), None, settings, shutdown).await
 }
 
-/// Starts the REST of an agent that also has guests of a controller.
+/// Starts the REST with its records on a disk of the caller's, such as one that fails; no file is opened then.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(
+    disk: Box<dyn haar_store::Disk>,
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<Running, Error> {
+    start_beside(Cloud::default(), Some(disk), settings, shutdown).await
+}
+
+/// Starts the REST of an agent that also has guests of a controller; on the settings' file when no disk is given.
 ///
 /// # Errors
 /// As [`start`].
 pub(crate) async fn start_beside(
     cloud: Cloud,
+    disk: Option<Box<dyn haar_store::Disk>>,
     settings: Settings,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Running, Error> {
@@ -123,7 +136,8 @@ pub(crate) async fn start_beside(
     let plan = Arc::new(settings.plan);
     let path = plan.dbpath.clone().unwrap_or(settings.store);
     let failed = |source| Error::Store { path: path.clone(), source };
-    let (store, records) = Store::open(&path).map_err(failed)?;
+    let opened = disk.map_or_else(|| Store::open(&path), Store::on);
+    let (store, records) = opened.map_err(failed)?;
     let runners = Runners::restore(Arc::clone(&plan), records);
     let (calls_sender, calls) = mpsc::unbounded_channel();
     let (engine, mut engine_ended) = Engine::start(runners, store, calls_sender);

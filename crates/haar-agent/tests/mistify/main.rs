@@ -7,6 +7,8 @@ mod bad_input;
 mod cases;
 mod container;
 mod defects;
+mod host;
+mod killed;
 #[path = "../../../haar/tests/left_out/mod.rs"]
 mod left_out;
 mod libvirt;

@@ -41,6 +41,8 @@ pub(crate) enum Manner {
 }
 
 type Manners = BTreeMap<String, Manner>;
+/// What answers where no manner is told.
+type Usual = Arc<dyn Fn(&str, &Value) -> Manner + Send + Sync>;
 
 pub(crate) struct Stub {
     pub(crate) address: SocketAddr,
@@ -57,6 +59,11 @@ impl Drop for Stub {
 
 impl Stub {
     pub(crate) async fn start() -> Stub {
+        Stub::answering(Arc::new(|method, params| Manner::Result(usual(method, params)))).await
+    }
+
+    /// One that answers so, unless it is told otherwise.
+    pub(crate) async fn answering(usual: Usual) -> Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -66,7 +73,7 @@ impl Stub {
             async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    tokio::spawn(serve(stream, Arc::clone(&seen), watched.clone()));
+                    tokio::spawn(serve(stream, Arc::clone(&seen), watched.clone(), Arc::clone(&usual)));
                 }
             }
         });
@@ -101,7 +108,12 @@ impl Stub {
     }
 }
 
-async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, mut manners: watch::Receiver<Manners>) {
+async fn serve(
+    stream: TcpStream,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    mut manners: watch::Receiver<Manners>,
+    usual: Usual,
+) {
     let mut stream = BufReader::new(stream);
     let Some((path, head, body)) = request(&mut stream).await else { return };
     let envelope: Value = serde_json::from_slice(&body).unwrap();
@@ -122,14 +134,17 @@ async fn serve(stream: TcpStream, seen: Arc<Mutex<Vec<Seen>>>, mut manners: watc
     let answer = |result: Value, error: Value| {
         (200, json!({"result": result, "error": error, "id": envelope["id"]}).to_string())
     };
+    let manner = match manner {
+        None if method == "download" => Manner::Raw(200, "bytes of the snapshot"),
+        None => usual(&method, &params),
+        Some(manner) => manner,
+    };
     let (status, body) = match manner {
-        None if method == "download" => (200, "bytes of the snapshot".to_owned()),
-        None | Some(Manner::Hang) => answer(usual(&method, &params), Value::Null),
-        Some(Manner::Result(result)) => answer(result, Value::Null),
-        Some(Manner::Made(make)) => answer(make(&params), Value::Null),
-        Some(Manner::Error(text)) => answer(Value::Null, json!(text)),
-        Some(Manner::Raw(status, body)) => (status, body.to_owned()),
-        Some(Manner::Crash) => return,
+        Manner::Result(result) => answer(result, Value::Null),
+        Manner::Made(make) => answer(make(&params), Value::Null),
+        Manner::Error(text) => answer(Value::Null, json!(text)),
+        Manner::Raw(status, body) => (status, body.to_owned()),
+        Manner::Crash | Manner::Hang => return,
     };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     // The agent may have gone away.

@@ -236,7 +236,7 @@ impl World {
     }
 }
 
-fn request(method: &str, path: &str, body: String) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: &str, path: &str, body: String) -> Request<Full<Bytes>> {
     let request = Request::builder().method(method).uri(path).header("host", "localhost");
     request.body(Full::new(Bytes::from(body))).unwrap()
 }
@@ -245,11 +245,19 @@ async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    try_exchange(stream, request).await.unwrap()
+}
+
+/// As long as the other end lives.
+pub(crate) async fn try_exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driven = tokio::spawn(connection);
-    let response = sender.send_request(request).await.unwrap();
+    let response = sender.send_request(request).await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let body = response.into_body().collect().await?.to_bytes();
     driven.abort();
-    Answer { status, headers, body }
+    Ok(Answer { status, headers, body })
 }

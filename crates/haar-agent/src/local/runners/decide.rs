@@ -144,6 +144,7 @@ impl Draft<'_> {
             status: Status::Queued,
             message: String::new(),
             left: Vec::new(),
+            again: false,
             queued_at: self.now,
             started_at: None,
             updated_at: self.now,

@@ -62,6 +62,8 @@ pub(crate) enum Why {
     Absent,
     /// Something of its name is there and is somebody else's.
     Foreign,
+    /// No answer came: nobody knows whether it took effect.
+    Unheard,
     /// Nothing.
     Other,
 }

@@ -64,6 +64,13 @@ pub(crate) enum Step {
     Undo(Vec<usize>),
 }
 
+impl Step {
+    /// Whether it takes something back; nobody else will when it fails.
+    pub(crate) fn takes_back(&self) -> bool {
+        matches!(self, Step::Undo(_))
+    }
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
@@ -79,6 +86,9 @@ pub(crate) struct JobRecord {
     /// Services where taking back has failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) left: Vec<String>,
+    /// Whether its stage is asked a second time, after the agent's end: it may have taken effect already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) again: bool,
     pub(crate) queued_at: WallMs,
     pub(crate) started_at: Option<WallMs>,
     pub(crate) updated_at: WallMs,

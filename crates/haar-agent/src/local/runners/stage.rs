@@ -28,7 +28,7 @@ impl Draft<'_> {
     }
 
     /// Takes up a job that the agent's end left open.
-    pub(super) fn resume(&mut self, job: JobRecord) {
+    pub(super) fn resume(&mut self, mut job: JobRecord) {
         if job.status == Status::Queued {
             return self.start(job);
         }
@@ -40,6 +40,7 @@ impl Draft<'_> {
             );
             return self.finish(job, Status::Error, message);
         }
+        job.again = true;
         self.go_on(job);
     }
 
@@ -122,6 +123,10 @@ impl Draft<'_> {
             Outcome::Failed { why: Why::Absent | Why::Foreign, .. } if action::deletes(&job.action) => {
                 return Ok(());
             }
+            // Whether it was there the first time nobody knows; it is gone, as was asked.
+            Outcome::Failed { why: Why::Absent, .. } if job.again && action::removes(&job.action) => {
+                return Ok(());
+            }
             Outcome::Failed { message, .. } => return Err(message),
             Outcome::Guest { sent, got } => (sent, got),
         };
@@ -153,6 +158,7 @@ impl Draft<'_> {
         let is_called = |stage: &Stage| left.is_none_or(|left| left.contains(&stage.service));
         let stages = self.base.plan.stages(&job.action).unwrap_or_default().iter().enumerate();
         let next = stages.skip(at).find(|(_, stage)| is_called(stage)).map(|(at, _)| at);
+        job.again = false;
         if let Some(at) = next {
             job.step = Step::Forward(at);
             return self.go_on(job);
@@ -185,7 +191,7 @@ impl Draft<'_> {
     }
 
     fn undone(&mut self, mut job: JobRecord, left: &[usize], outcome: &Outcome) {
-        if let Outcome::Failed { message, why: Why::Other } = outcome {
+        if let Outcome::Failed { message, why: Why::Other | Why::Unheard } = outcome {
             // The rest is taken back all the same.
             let delete = action::full_name("delete", job.action.starts_with("container"));
             let stages = self.base.plan.stages(&delete).unwrap_or_default();

@@ -1,0 +1,153 @@
+//! A host of the test's own behind the sub-agents: what is on it, and what was really done to it, in order.
+//!
+//! Its methods are "make it so", but for those that do it again when asked again. At one call it may break: the
+//! sub-agent, or the agent that asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::stub::{Manner, Stub};
+
+/// What breaks at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Break {
+    /// The sub-agent, before it has done anything.
+    SubAgentBefore,
+    /// The sub-agent, when it is done and has not answered.
+    SubAgentAfter,
+    /// The agent, before anything was done for it.
+    AgentBefore,
+    /// The agent, when it is done.
+    AgentAfter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) disks: BTreeSet<String>,
+    /// Whether each runs.
+    pub(crate) domains: BTreeMap<String, bool>,
+    /// As `<dataset>@<name>`, with the order that took each.
+    pub(crate) snapshots: BTreeMap<String, String>,
+    /// What was done.
+    pub(crate) effects: Vec<String>,
+    /// Calls until it breaks, and how.
+    pub(crate) breaks: Option<(usize, Break)>,
+    /// The agent's process.
+    pub(crate) agent: Option<Pid>,
+}
+
+/// The host, as the test and its stub share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Host(Arc<Mutex<State>>);
+
+impl Host {
+    pub(crate) async fn stub(&self) -> Stub {
+        let host = self.clone();
+        Stub::answering(Arc::new(move |method, params| host.state().call(method, params))).await
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl State {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.disks.is_empty() && self.domains.is_empty() && self.snapshots.is_empty()
+    }
+
+    fn call(&mut self, method: &str, params: &Value) -> Manner {
+        let breaks = match &mut self.breaks {
+            Some((1, how)) => Some(*how),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        };
+        if breaks.is_some() {
+            self.breaks = None;
+        }
+        if breaks == Some(Break::AgentBefore) {
+            self.kill_agent();
+        }
+        if matches!(breaks, Some(Break::AgentBefore | Break::SubAgentBefore)) {
+            return Manner::Crash;
+        }
+        let answer = self.act(method, params);
+        if breaks == Some(Break::AgentAfter) {
+            self.kill_agent();
+        }
+        match (breaks, answer) {
+            (Some(_), _) => Manner::Crash,
+            (None, Ok(result)) => Manner::Result(result),
+            (None, Err(words)) => Manner::Error(words),
+        }
+    }
+
+    pub(crate) fn kill_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            kill(agent, Signal::SIGKILL).unwrap();
+        }
+    }
+
+    fn act(&mut self, method: &str, params: &Value) -> Result<Value, &'static str> {
+        if method.contains("Snapshot") {
+            return self.act_on_snapshots(method, params);
+        }
+        let mut guest = params["guest"].clone();
+        let id = guest["id"].as_str().unwrap().to_owned();
+        let is_done = match method {
+            "ImageStore.CreateGuestDisks" => self.disks.insert(id),
+            "ImageStore.DeleteGuestsDisks" => {
+                self.snapshots.retain(|name, _| !name.contains(&id));
+                self.disks.remove(&id)
+            }
+            "Libvirt.CreateGuest" if self.domains.contains_key(&id) => false,
+            "Libvirt.CreateGuest" => self.domains.insert(id, false).is_none(),
+            "Libvirt.Delete" => self.domains.remove(&id).map(|_| true).ok_or("not found")?,
+            _ => {
+                let runs = self.domains.get_mut(&id).ok_or("not found")?;
+                let before = *runs;
+                match method {
+                    "Libvirt.Run" => *runs = true,
+                    "Libvirt.Shutdown" => *runs = false,
+                    "Libvirt.Reboot" => {}
+                    _ => return Err("there is no such method"),
+                }
+                guest["state"] = json!(if *runs { "running" } else { "shutoff" });
+                before != *runs || method == "Libvirt.Reboot"
+            }
+        };
+        if is_done {
+            self.effects.push(method.to_owned());
+        }
+        Ok(json!({"guest": guest}))
+    }
+
+    fn act_on_snapshots(&mut self, method: &str, params: &Value) -> Result<Value, &'static str> {
+        let mut id = params["id"].as_str().unwrap().to_owned();
+        match method {
+            "ImageStore.CreateSnapshot" => {
+                id = format!("{id}@{}", params["dest"].as_str().unwrap());
+                let order = params["haar"]["order"].as_str().unwrap_or_default();
+                match self.snapshots.get(&id) {
+                    Some(found) if found == order && !order.is_empty() => {
+                        return Ok(json!({"snapshots": []}));
+                    }
+                    Some(_) => return Err("conflict: a snapshot of that name exists"),
+                    None => drop(self.snapshots.insert(id.clone(), order.to_owned())),
+                }
+            }
+            _ if !self.snapshots.contains_key(&id) => return Err("not found"),
+            "ImageStore.DeleteSnapshot" => drop(self.snapshots.remove(&id)),
+            _ => {}
+        }
+        self.effects.push(method.to_owned());
+        Ok(json!({"snapshots": [{"id": id, "size": 1}]}))
+    }
+}
