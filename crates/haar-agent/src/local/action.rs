@@ -101,6 +101,11 @@ pub(crate) fn removes(name: &str) -> bool {
     find(name).is_some_and(|row| matches!(row.name, "deleteImage" | "deleteSnapshot"))
 }
 
+/// Whether it takes a snapshot.
+pub(crate) fn takes_snapshot(name: &str) -> bool {
+    name == "createSnapshot"
+}
+
 /// Whether it fetches an image, which may take long.
 pub(crate) fn fetches(name: &str) -> bool {
     find(name).is_some_and(|row| row.name == "fetchImage")

@@ -5,7 +5,8 @@
 //!  "services": {"libvirt": {"port": 20001, "path": "/_mistify_RPC_", "max_pending": 4}},
 //!  "dbpath": "/var/lib/mistify/agent.redb"}
 //! ```
-//! Ours on top: `socket` instead of `port`, `watch` of a service, `timeout` of a stage in seconds, and `limits`.
+//! Ours on top: `socket` instead of `port`, `watch` of a service, `timeout` of a stage in seconds, `quiesce` of one
+//! that takes a snapshot, and `limits`.
 //! A file that names what is not there is refused, with the place; so are keys that nobody reads.
 
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub(crate) struct Stage {
     pub(crate) method: String,
     pub(crate) args: BTreeMap<String, String>,
     pub(crate) timeout: Duration,
+    /// The service that holds a running guest still meanwhile; of a stage that takes a snapshot.
+    pub(crate) quiesce: Option<String>,
 }
 
 /// A sub-agent's address.
@@ -145,6 +148,7 @@ struct FileStage {
     method: String,
     args: Option<BTreeMap<String, String>>,
     timeout: Option<u64>,
+    quiesce: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -265,10 +269,24 @@ fn stages(
                 return Err(wrong(place("timeout"), format!("must be from 1 to {MOST_TIMEOUT} seconds")));
             }
         };
-        let args = stage.args.unwrap_or_default();
-        Ok(Stage { service: stage.service, method: stage.method, args, timeout })
+        if let Some(quiesce) = &stage.quiesce {
+            check_quiesce(name, quiesce, services).map_err(|what| wrong(place("quiesce"), what))?;
+        }
+        let (args, quiesce) = (stage.args.unwrap_or_default(), stage.quiesce);
+        Ok(Stage { service: stage.service, method: stage.method, args, timeout, quiesce })
     };
     file.stages.into_iter().enumerate().map(stage).collect()
+}
+
+fn check_quiesce(action: &str, quiesce: &str, services: &BTreeMap<String, Service>) -> Result<(), String> {
+    if !action::takes_snapshot(action) {
+        return Err("is for stages that take a snapshot, those of createSnapshot".to_owned());
+    }
+    if services.contains_key(quiesce) {
+        Ok(())
+    } else {
+        Err(format!("`{quiesce}` is not among the services"))
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +297,7 @@ mod tests {
         "actions": {
             "start": {"Type": 7, "stages": [{"service": "vm", "method": "Libvirt.Run", "args": {"a": "b"}, "timeout": 5}]},
             "suspend": {"stages": []},
+            "createSnapshot": {"stages": [{"service": "disk", "method": "ImageStore.Take", "quiesce": "vm"}]},
             "fetchImage": {"stages": [{"service": "disk", "method": "ImageStore.RequestImage"}]}
         },
         "services": {
@@ -296,6 +315,7 @@ mod tests {
         assert_eq!((run.service.as_str(), run.method.as_str()), ("vm", "Libvirt.Run"));
         assert_eq!((run.args["a"].as_str(), run.timeout), ("b", Duration::from_secs(5)));
         assert_eq!(plan.stages("fetchImage").unwrap()[0].timeout, FETCH_LIMIT);
+        assert_eq!(plan.stages("createSnapshot").unwrap()[0].quiesce.as_deref(), Some("vm"));
         assert_eq!(plan.services["vm"].address, Address::Tcp("127.0.0.1:20001".parse().unwrap()));
         assert_eq!(
             (plan.services["vm"].path.as_str(), plan.services["vm"].max_pending),
@@ -325,6 +345,8 @@ mod tests {
             (r#""service": "vm""#, r#""service": "nobody""#, "actions.start.stages[0].service"),
             (r#""Libvirt.Run""#, r#""""#, "actions.start.stages[0].method"),
             (r#""timeout": 5"#, r#""timeout": 0"#, "actions.start.stages[0].timeout"),
+            (r#""timeout": 5"#, r#""quiesce": "vm""#, "actions.start.stages[0].quiesce"),
+            (r#""quiesce": "vm""#, r#""quiesce": "nobody""#, "actions.createSnapshot.stages[0].quiesce"),
             (r#""suspend""#, r#""hibernate""#, "actions.hibernate"),
             (r#""/var/lib/x.redb""#, r#""x.redb""#, "dbpath"),
             (r#""stream": 2"#, r#""stream": 0"#, "limits.stream"),

@@ -196,7 +196,9 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
                 Outcome::Failed { message, .. } => {
                     tracing::warn!(%owner, method, why = message, "a stage failed");
                 }
-                Outcome::Guest { .. } | Outcome::Done => tracing::info!(%owner, method, "a stage is done"),
+                Outcome::Guest { .. } | Outcome::Told(_) | Outcome::Done => {
+                    tracing::info!(%owner, method, "a stage is done");
+                }
             }
             // The engine has ended when the agent stops; the job goes on after its restart.
             let _ = app.engine.give(Input::Ended { seq, step, outcome }).await;

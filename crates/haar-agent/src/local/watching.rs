@@ -100,6 +100,7 @@ async fn state(app: &App, service: &str, guest: &Guest) -> Option<String> {
         method: "Libvirt.Status".to_owned(),
         args: Default::default(),
         timeout: LOOK,
+        quiesce: None,
     };
     let request = GuestRequest { guest, action: "status", args: &stage.args };
     match app.hands.ask::<_, GuestResponse>(&stage, &request).await {

@@ -1,4 +1,5 @@
-//! The REST with Haar's own libvirt sub-agent as a service, on libvirt's test driver: metrics, suspend and resume.
+//! The REST with Haar's own libvirt sub-agent as a service: on libvirt's test driver metrics, suspend and resume; on
+//! QEMU, where `HAAR_LIVE` promises one, snapshots of a guest that runs.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::storage::Storage;
 use crate::world::{G, World};
 
 /// The program in a folder of its own; it ends with the test.
@@ -25,7 +27,7 @@ impl Drop for Libvirt {
 
 impl Libvirt {
     /// None, with words, where the program is not built.
-    async fn start(test: &str) -> Option<Libvirt> {
+    async fn start(test: &str, uri: &str) -> Option<Libvirt> {
         let program = program();
         if !program.is_file() {
             crate::left_out::left_out(
@@ -37,7 +39,7 @@ impl Libvirt {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let mut command = Command::new(program);
-        command.args(["--uri", "test:///default"]).stdout(Stdio::null());
+        command.args(["--uri", uri]).stdout(Stdio::null());
         command
             .arg("--socket")
             .arg(at("rpc"))
@@ -73,7 +75,9 @@ fn program() -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_of_libvirt_is_measured_suspended_resumed_and_watched() {
-    let Some(libvirt) = Libvirt::start("metrics, suspend and resume").await else { return };
+    let Some(libvirt) = Libvirt::start("metrics, suspend and resume", "test:///default").await else {
+        return;
+    };
     let world = World::with(|config| {
         config["services"]["libvirt"] = json!({"socket": libvirt.socket(), "watch": true});
         let stage = |method: &str| json!({"stages": [{"service": "libvirt", "method": method}]});
@@ -110,4 +114,71 @@ async fn a_guest_of_libvirt_is_measured_suspended_resumed_and_watched() {
     let nics = world.get(&metrics("nic")).await.is(200).json();
     assert_eq!((&nics["eth0"]["name"], nics["eth0"].as_object().unwrap().len()), (&json!("eth0"), 9));
     assert_eq!(world.act("delete").await["Status"], "Complete");
+}
+
+/// A domain on the host's own libvirtd; gone with the test, however it ends.
+struct Domain(String);
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        for act in ["destroy", "undefine"] {
+            let mut virsh = Command::new("virsh");
+            virsh.args(["--quiet", "-c", SYSTEM, act, &self.0]);
+            // It is gone already when all went well.
+            let _ = virsh.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+const SYSTEM: &str = "qemu:///system";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_runs_on_qcow2_is_snapshot_by_its_qemu_and_rolled_back_by_the_storage() {
+    if std::env::var_os("HAAR_LIVE").is_none() {
+        println!("left out: snapshots of a guest that runs: HAAR_LIVE is not set");
+        return;
+    }
+    let Some(libvirt) = Libvirt::start("snapshots of a guest that runs", SYSTEM).await else { return };
+    let storage = Storage::start().await;
+    let world = World::with(|config| {
+        config["services"]["libvirt"] = json!({"socket": libvirt.socket()});
+        config["services"]["storage"] = json!({"socket": storage.socket()});
+        config["actions"]["createSnapshot"]["stages"][0]["quiesce"] = json!("libvirt");
+    })
+    .await;
+    let domain = Domain(uuid::Uuid::new_v4().to_string());
+    let path = format!("/guests/{}", domain.0);
+    world.guest(json!({"id": domain.0, "memory": 64, "disks": [{"size": 8}, {"size": 8}]})).await;
+    let ask = async |method: &str, rest: &str, body: serde_json::Value| {
+        let answer = world.ask(method, &format!("{path}{rest}"), body.to_string()).await;
+        world.ended(&answer.job()).await
+    };
+    let well = async |method: &str, rest: &str, body: serde_json::Value| {
+        let job = ask(method, rest, body).await;
+        assert_eq!(job["Status"], "Complete", "{rest}: {job}");
+    };
+    let take = |name: &str| json!({"dest": name});
+    well("POST", "/snapshots", take("off")).await;
+    well("POST", "/start", json!(null)).await;
+    well("POST", "/snapshots", take("on")).await;
+    well("POST", "/disks/1/snapshots", take("one")).await;
+    for (place, name) in [("", "on"), ("/disks/0", "off"), ("", "one"), ("/disks/1", "one")] {
+        let job = ask("POST", &format!("{place}/snapshots"), take(name)).await;
+        assert!(job["Message"].as_str().unwrap().contains("exists"), "{name}: {job}");
+    }
+    assert_eq!(world.get(&path).await.json()["state"], "running");
+    let listed = world.get(&format!("{path}/snapshots")).await.is(200).json();
+    let ids: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|found| found["id"].as_str().unwrap()).collect();
+    for id in ["@off", "@on", "/disk-0@on", "/disk-1@on", "/disk-1@one"] {
+        assert!(ids.contains(&format!("guests/{}{id}", domain.0).as_str()), "{ids:?}");
+    }
+    assert_eq!(ids.len(), 7, "{ids:?}");
+    let refused = ask("POST", "/snapshots/on/rollback", json!({"destroyMoreRecent": true})).await;
+    assert!(refused["Message"].as_str().unwrap().contains("shut the guest off"), "{refused}");
+    well("POST", "/poweroff", json!(null)).await;
+    well("POST", "/snapshots/on/rollback", json!({"destroyMoreRecent": true})).await;
+    well("DELETE", "/snapshots/off", json!(null)).await;
+    well("POST", "/delete", json!(null)).await;
+    assert!(!storage.holds(&domain.0));
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::world::{G, World};
 
 /// The sub-agent in a folder of its own; it ends with the test.
-struct Storage {
+pub(crate) struct Storage {
     folder: TempDir,
     serving: JoinHandle<Result<(), storage::Error>>,
 }
@@ -24,8 +24,11 @@ impl Drop for Storage {
 }
 
 impl Storage {
-    async fn start() -> Storage {
+    pub(crate) async fn start() -> Storage {
         let folder = tempfile::tempdir().unwrap();
+        // QEMU's user must get through to the disks.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
         let config = Config {
             listen: Listen::Unix(folder.path().join("run/storage.sock")),
             root: folder.path().join("storage"),
@@ -47,7 +50,7 @@ impl Storage {
     }
 
     /// Whether anything of the guest's is there.
-    fn holds(&self, guest: &str) -> bool {
+    pub(crate) fn holds(&self, guest: &str) -> bool {
         let mut folders = vec![self.folder.path().join("storage")];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -63,7 +66,7 @@ impl Storage {
         false
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.folder.path().join("run/storage.sock")
     }
 }

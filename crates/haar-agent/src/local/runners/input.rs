@@ -6,6 +6,7 @@ use std::time::Duration;
 use haar_api::agent::{Guest, Job};
 use haar_api::rpc::{ImageRequest, SnapshotRequest};
 use haar_core::fence::WallMs;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::record::{Change, Owner, Step};
@@ -45,6 +46,8 @@ pub(crate) enum Input {
 pub(crate) enum Outcome {
     /// Well, and of a guest stage: with which guest it was called and which one it gave back.
     Guest { sent: Box<Guest>, got: Option<Box<Guest>> },
+    /// Well, with this.
+    Told(Value),
     /// Well.
     Done,
     /// Badly.
@@ -122,6 +125,8 @@ pub(crate) enum Params {
     Guest(Box<Guest>),
     Image(Box<ImageRequest>),
     Snapshot(SnapshotRequest),
+    /// Whatever the stage needs; the answer is given back as it is.
+    Any(Value),
 }
 
 /// Why an input is not followed; nothing changes.

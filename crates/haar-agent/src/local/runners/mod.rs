@@ -15,9 +15,12 @@
 
 mod decide;
 mod input;
+mod quiesce;
 mod record;
 mod stage;
 
+#[cfg(test)]
+mod quiesce_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]

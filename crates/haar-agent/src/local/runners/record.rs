@@ -8,6 +8,8 @@ use haar_core::fence::WallMs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::quiesce::Phase;
+
 /// Who the work is for: one at a time for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,12 +64,18 @@ pub(crate) enum Step {
     Forward(usize),
     /// It failed, and this is left to be called to take back what stands: stages of the delete pipeline.
     Undo(Vec<usize>),
+    /// At this stage, which takes a snapshot of a guest that may run, and what of it is under way.
+    Quiesce(usize, Phase),
 }
 
 impl Step {
     /// Whether it takes something back; nobody else will when it fails.
     pub(crate) fn takes_back(&self) -> bool {
-        matches!(self, Step::Undo(_))
+        match self {
+            Step::Forward(_) => false,
+            Step::Undo(_) => true,
+            Step::Quiesce(_, phase) => phase.takes_back(),
+        }
     }
 }
 

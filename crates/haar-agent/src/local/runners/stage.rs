@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::decide::{Draft, STATE_ERROR};
 use super::input::{Answer, Call, Outcome, Params, Why};
+use super::quiesce::Phase;
 use super::record::{Change, JobRecord, Owner, Step, Work};
 use crate::local::action::{self, Again};
 use crate::local::config::Stage;
@@ -32,6 +33,9 @@ impl Draft<'_> {
         if job.status == Status::Queued {
             return self.start(job);
         }
+        if let Step::Quiesce(at, phase) = job.step {
+            return self.resume_quiesced(job, at, phase);
+        }
         if let (Step::Forward(at), Again::Unsafe) = (&job.step, action::again(&job.action)) {
             let method = self.base.plan.stages(&job.action).and_then(|stages| stages.get(*at));
             let method = method.map_or(job.action.as_str(), |stage| stage.method.as_str());
@@ -45,14 +49,17 @@ impl Draft<'_> {
     }
 
     /// Calls the stage the job is at, or ends it when there is none.
-    fn go_on(&mut self, mut job: JobRecord) {
+    pub(super) fn go_on(&mut self, mut job: JobRecord) {
         let pipeline = match &job.step {
-            Step::Forward(_) => job.action.clone(),
+            Step::Forward(_) | Step::Quiesce(..) => job.action.clone(),
             Step::Undo(_) => action::full_name("delete", job.action.starts_with("container")),
         };
         let stages = self.base.plan.stages(&pipeline).unwrap_or_default();
+        if let Step::Quiesce(at, phase) = job.step {
+            return self.call_quiesced(job, stages.get(at), phase);
+        }
         let at = match &mut job.step {
-            Step::Forward(at) => Some(*at),
+            Step::Forward(at) | Step::Quiesce(at, _) => Some(*at),
             Step::Undo(left) => {
                 left.retain(|at| *at < stages.len());
                 left.first().copied()
@@ -65,7 +72,7 @@ impl Draft<'_> {
                 None => self.finish(job, Status::Error, "its guest does not exist any more".to_owned()),
             },
             (None, Step::Undo(_)) => self.end_failed_create(job),
-            (None, Step::Forward(_)) => {
+            (None, Step::Forward(_) | Step::Quiesce(..)) => {
                 let message = format!("the action `{pipeline}` has no such stage any more");
                 self.finish(job, Status::Error, message);
             }
@@ -111,6 +118,7 @@ impl Draft<'_> {
                 Err(message) => self.failed(job, if foreign { *at } else { *at + 1 }, message),
             },
             Step::Undo(left) => self.undone(job, left, &outcome),
+            Step::Quiesce(at, phase) => self.quiesced(job, *at, *phase, outcome),
         }
         Answer::Nothing
     }
@@ -118,7 +126,7 @@ impl Draft<'_> {
     /// Takes over what the stage has given.
     fn take(&mut self, job: &JobRecord, at: usize, outcome: Outcome) -> Result<(), String> {
         let (sent, got) = match outcome {
-            Outcome::Done => return Ok(()),
+            Outcome::Done | Outcome::Told(_) => return Ok(()),
             // What is to be removed and is not there, or is somebody else's, is removed.
             Outcome::Failed { why: Why::Absent | Why::Foreign, .. } if action::deletes(&job.action) => {
                 return Ok(());
@@ -150,7 +158,7 @@ impl Draft<'_> {
     }
 
     /// Goes on with the stage at this place or the first one after it that is called; without one the job is done.
-    fn next(&mut self, mut job: JobRecord, at: usize) {
+    pub(super) fn next(&mut self, mut job: JobRecord, at: usize) {
         let left = match job.owner {
             Owner::Guest(id) => self.left(id),
             Owner::Agent => None,
@@ -160,7 +168,9 @@ impl Draft<'_> {
         let next = stages.skip(at).find(|(_, stage)| is_called(stage)).map(|(at, _)| at);
         job.again = false;
         if let Some(at) = next {
-            job.step = Step::Forward(at);
+            let stage = self.base.plan.stages(&job.action).and_then(|stages| stages.get(at));
+            let is_quiesced = stage.is_some_and(|stage| self.is_quiesced(&job, stage));
+            job.step = if is_quiesced { Step::Quiesce(at, Phase::Look) } else { Step::Forward(at) };
             return self.go_on(job);
         }
         if let (true, Owner::Guest(id)) = (action::deletes(&job.action), job.owner) {
@@ -171,7 +181,7 @@ impl Draft<'_> {
     }
 
     /// `begun` stages may have left something.
-    fn failed(&mut self, mut job: JobRecord, begun: usize, message: String) {
+    pub(super) fn failed(&mut self, mut job: JobRecord, begun: usize, message: String) {
         if !action::creates(&job.action) {
             return self.finish(job, Status::Error, message);
         }

@@ -1,0 +1,291 @@
+//! Snapshots of a guest that may run, on a host in memory: every kind of guest, broken in every way at every call.
+
+use std::sync::Arc;
+
+use haar_api::agent::{Guest, Status, go};
+use haar_core::fence::WallMs;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::local::runners::record::Step;
+
+const G: Uuid = Uuid::from_u128(0x0101);
+const JOB: Uuid = Uuid::from_u128(0x0202);
+
+/// A host with one guest on it.
+#[derive(Debug, Clone, Default)]
+struct Host {
+    is_up: bool,
+    is_paused: bool,
+    has_agent: bool,
+    is_qcow2: bool,
+    is_frozen: bool,
+    /// Names with their orders.
+    snapshots: Vec<(String, String)>,
+    calls: Vec<String>,
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Break {
+    No,
+    UnheardBefore,
+    UnheardAfter,
+    KilledBefore,
+    KilledAfter,
+}
+
+const BREAKS: [Break; 5] =
+    [Break::No, Break::UnheardBefore, Break::UnheardAfter, Break::KilledBefore, Break::KilledAfter];
+
+fn failed(message: &str, why: Why) -> Outcome {
+    Outcome::Failed { message: message.to_owned(), why }
+}
+
+impl Host {
+    fn act(&mut self, call: &Call) -> Outcome {
+        self.calls.push(call.method.clone());
+        let told = |value: Value| Outcome::Told(value);
+        if !self.is_up && matches!(&*call.method, "Libvirt.Freeze" | "Libvirt.Suspend" | "Libvirt.Snapshot") {
+            return failed("the domain is shutoff", Why::Other);
+        }
+        let params = match &call.params {
+            Params::Any(params) => params.clone(),
+            Params::Snapshot(request) => return self.take(request),
+            other => panic!("{other:?}"),
+        };
+        match &*call.method {
+            "Libvirt.Status" => {
+                let state = if self.is_paused { "paused" } else { "running" };
+                told(json!({"guest": {"state": if self.is_up { state } else { "shutoff" }}}))
+            }
+            "Libvirt.Freeze" => {
+                assert!(!self.is_frozen, "frozen twice");
+                self.is_frozen = self.has_agent;
+                told(json!({"agent": if self.has_agent { "answers" } else { "absent" }}))
+            }
+            "Libvirt.Thaw" => {
+                self.is_frozen = false;
+                told(json!({}))
+            }
+            "Libvirt.Suspend" | "Libvirt.Resume" => {
+                self.is_paused = call.method == "Libvirt.Suspend";
+                told(json!({}))
+            }
+            "ImageStore.ListSnapshots" => {
+                let wire = |(name, order): &(String, String)| json!({"id": format!("guests/x/disk-0@{name}"), "haar": {"order": order}});
+                told(json!({"snapshots": self.snapshots.iter().map(wire).collect::<Vec<_>>()}))
+            }
+            method => {
+                let (name, order) =
+                    params["name"].as_str().unwrap().strip_prefix("haar:").unwrap().split_once('@').unwrap();
+                let snapshot = (name.to_owned(), order.to_owned());
+                assert_eq!(params["devices"], json!(["vda", "vdb"]));
+                self.snapshots.retain(|standing| *standing != snapshot);
+                if method == "Libvirt.Snapshot" {
+                    self.snapshots.push(snapshot);
+                }
+                told(json!({}))
+            }
+        }
+    }
+
+    fn take(&mut self, request: &haar_api::rpc::SnapshotRequest) -> Outcome {
+        let want = request.haar.clone().unwrap();
+        let snapshot = (request.dest.clone(), want.order);
+        let is_still = self.is_frozen || self.is_paused || !self.is_up;
+        assert!(is_still || !want.quiet, "the storage is told that a guest is quiet that is not: {self:?}");
+        if self.snapshots.contains(&snapshot) {
+            return Outcome::Done;
+        }
+        if self.snapshots.iter().any(|(name, _)| *name == request.dest) {
+            return failed("conflict: it exists", Why::Foreign);
+        }
+        if self.is_up && (!want.quiet || self.is_qcow2) {
+            return failed("conflict: QEMU holds it", Why::Foreign);
+        }
+        self.snapshots.push(snapshot);
+        Outcome::Done
+    }
+}
+
+fn plan() -> Arc<Plan> {
+    let text = json!({
+        "actions": {
+            "create": {"stages": [{"service": "libvirt", "method": "Define"}]},
+            "createSnapshot": {"stages": [
+                {"service": "storage", "method": "ImageStore.CreateSnapshot", "quiesce": "libvirt"}]},
+        },
+        "services": {"libvirt": {"port": 1}, "storage": {"port": 2}},
+    });
+    Arc::new(Plan::parse(&text.to_string()).unwrap())
+}
+
+struct World {
+    runners: Runners,
+    calls: Vec<Call>,
+}
+
+impl World {
+    fn with_guest(host: &Host) -> World {
+        let mut world = World { runners: Runners::restore(plan(), Records::default()), calls: Vec::new() };
+        let disk = |device: &str| {
+            let format = if host.is_qcow2 { "qcow2" } else { "raw" };
+            json!({"device": device, "size": 1, "haar": {"format": format}})
+        };
+        let guest = json!({"id": G.to_string(), "memory": 1, "cpu": 1, "disks": [disk("vda"), disk("vdb")]});
+        let guest: Guest = go::from_value(guest).unwrap();
+        world.give(Input::Create { guest: Box::new(guest), job: Uuid::from_u128(1) });
+        let call = world.calls.remove(0);
+        let Params::Guest(sent) = call.params else { panic!("{call:?}") };
+        let outcome = Outcome::Guest { sent: sent.clone(), got: Some(sent) };
+        world.give(Input::Ended { seq: call.seq, step: call.step, outcome });
+        world
+    }
+
+    fn give(&mut self, input: Input) {
+        let decision = self.runners.decide(input, &Env { now: WallMs(1) }).unwrap();
+        self.runners.apply(decision.changes);
+        self.calls.extend(decision.calls);
+    }
+
+    /// Takes a snapshot; the call at this place goes wrong in this way. Gives the call, if there was one.
+    fn snapshot(&mut self, host: &mut Host, breaks: Option<(usize, Break)>) -> Option<Call> {
+        let request = haar_api::rpc::SnapshotRequest {
+            id: format!("guests/{G}"),
+            dest: "s1".to_owned(),
+            ..Default::default()
+        };
+        self.give(Input::Snapshot { guest: G, action: "createSnapshot".to_owned(), request, job: JOB });
+        let mut broken = None;
+        for at in 1.. {
+            let Some(call) = self.calls.pop() else { break };
+            assert!(at < 30, "it does not end: {:?}", host.calls);
+            let how = breaks.filter(|(place, _)| *place == at).map(|(_, how)| how);
+            if how.is_some() {
+                broken = Some(call.clone());
+            }
+            let outcome = match how {
+                None => host.act(&call),
+                Some(Break::No) => failed("no", Why::Other),
+                Some(Break::UnheardBefore | Break::KilledBefore) => failed("no answer", Why::Unheard),
+                Some(Break::UnheardAfter | Break::KilledAfter) => {
+                    host.act(&call);
+                    failed("no answer", Why::Unheard)
+                }
+            };
+            if matches!(how, Some(Break::KilledBefore | Break::KilledAfter)) {
+                self.runners = Runners::restore(plan(), self.runners.records.clone());
+                self.give(Input::Boot);
+            } else {
+                self.give(Input::Ended { seq: call.seq, step: call.step, outcome });
+            }
+        }
+        broken
+    }
+
+    fn job(&self) -> (Status, &str) {
+        let job = self.runners.job(JOB).unwrap();
+        (job.status, job.message.as_str())
+    }
+}
+
+fn hosts() -> impl Iterator<Item = Host> {
+    (0..16_u8).map(|bits| Host {
+        is_up: bits & 1 != 0,
+        is_paused: bits & 3 == 3,
+        has_agent: bits & 4 != 0,
+        is_qcow2: bits & 8 != 0,
+        ..Host::default()
+    })
+}
+
+#[test]
+fn a_guest_is_snapshot_however_it_is_and_goes_on_afterwards() {
+    for before in hosts() {
+        let mut host = before.clone();
+        let mut world = World::with_guest(&host);
+        world.snapshot(&mut host, None);
+        assert_eq!(world.job(), (Status::Complete, ""), "{host:?}");
+        assert_eq!((host.is_frozen, host.is_paused), (false, before.is_paused), "{host:?}");
+        assert_eq!(host.snapshots.len(), 1, "{host:?}");
+        let how = match (before.is_up, before.is_qcow2, before.is_paused, before.has_agent) {
+            (false, ..) => "ImageStore.CreateSnapshot",
+            (true, true, ..) => "ImageStore.ListSnapshots Libvirt.Snapshot",
+            (true, false, true, _) => "ImageStore.CreateSnapshot",
+            (true, false, false, true) => "Libvirt.Freeze ImageStore.CreateSnapshot Libvirt.Thaw",
+            (true, false, false, false) => {
+                "Libvirt.Freeze Libvirt.Suspend ImageStore.CreateSnapshot Libvirt.Resume"
+            }
+        };
+        assert_eq!(host.calls.join(" "), format!("Libvirt.Status {how}"));
+    }
+}
+
+#[test]
+fn whatever_breaks_at_any_call_a_guest_is_let_go_on_and_the_job_tells_the_truth() {
+    for before in hosts() {
+        for how in BREAKS {
+            for at in 1.. {
+                let mut host = before.clone();
+                let mut world = World::with_guest(&host);
+                let Some(broken) = world.snapshot(&mut host, Some((at, how))) else { break };
+                let place = format!("{how:?} at {}: {:?} {host:?}", broken.method, world.job());
+                let (status, message) = world.job();
+                assert!(status.has_ended(), "{place}");
+                let lets_go = matches!(broken.step, Step::Quiesce(_, step) if step.takes_back());
+                let is_killed = matches!(how, Break::KilledBefore | Break::KilledAfter);
+                if lets_go && !is_killed {
+                    assert!(status == Status::Error && message.contains("stands"), "{place}");
+                } else {
+                    assert_eq!((host.is_frozen, host.is_paused), (false, before.is_paused), "{place}");
+                }
+                if is_killed {
+                    assert_eq!((status, host.snapshots.len()), (Status::Complete, 1), "{place}");
+                }
+                let is_late = broken.method == "ImageStore.CreateSnapshot" && how == Break::UnheardAfter;
+                if status == Status::Error && !is_late && !lets_go {
+                    assert!(host.snapshots.is_empty(), "{place}");
+                }
+                if status == Status::Complete {
+                    assert_eq!(host.snapshots.len(), 1, "{place}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_that_another_order_took_is_refused_and_left_alone() {
+    for before in hosts() {
+        let mut host = Host { snapshots: vec![("s1".to_owned(), "7".to_owned())], ..before.clone() };
+        let mut world = World::with_guest(&host);
+        world.snapshot(&mut host, None);
+        let (status, message) = world.job();
+        assert!(status == Status::Error && message.contains("exists"), "{message}");
+        assert_eq!(host.snapshots, [("s1".to_owned(), "7".to_owned())]);
+        assert_eq!((host.is_frozen, host.is_paused), (false, before.is_paused), "{host:?}");
+    }
+}
+
+#[test]
+fn what_qemu_may_have_taken_is_removed_when_nobody_knows() {
+    let mut host = Host { is_up: true, is_qcow2: true, ..Host::default() };
+    let mut world = World::with_guest(&host);
+    let broken = world.snapshot(&mut host, Some((3, Break::UnheardAfter))).unwrap();
+    assert_eq!(broken.method, "Libvirt.Snapshot");
+    assert_eq!(host.calls.last().unwrap(), "Libvirt.DropSnapshot");
+    assert_eq!((world.job(), host.snapshots.len()), ((Status::Error, "no answer"), 0));
+}
+
+#[test]
+fn one_disk_is_snapshot_inside_by_its_own_name() {
+    let disks = json!({"disks": [{"device": "vda", "haar": {"format": "raw"}}, {"device": "vdb", "haar": {"format": "qcow2"}}]});
+    let guest: Guest = go::from_value(disks).unwrap();
+    let asked = |id: &str| haar_api::rpc::SnapshotRequest { id: id.to_owned(), ..Default::default() };
+    let inside = |id: &str| super::quiesce::inside(&guest, &asked(id));
+    assert_eq!(inside("guests/x/disk-1"), Some(vec!["vdb"]));
+    for other in ["guests/x/disk-0", "guests/x", "guests/x/disk-2", "guests/x/disk-y"] {
+        assert_eq!(inside(other), None, "{other}");
+    }
+}
