@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::storage::Storage;
-use crate::world::{G, World};
+use crate::world::{G, H, World};
 
 /// The program in a folder of its own; it ends with the test.
 struct Libvirt {
@@ -114,6 +114,47 @@ async fn a_guest_of_libvirt_is_measured_suspended_resumed_and_watched() {
     let nics = world.get(&metrics("nic")).await.is(200).json();
     assert_eq!((&nics["eth0"]["name"], nics["eth0"].as_object().unwrap().len()), (&json!("eth0"), 9));
     assert_eq!(world.act("delete").await["Status"], "Complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_while_the_agent_was_away_is_seen_at_its_start_and_strangers_are_left_alone() {
+    let Some(libvirt) = Libvirt::start("states at the start", "test:///default").await else { return };
+    let mut world = World::with(|config| {
+        config["services"]["libvirt"] = json!({"socket": libvirt.socket(), "watch": true});
+    })
+    .await;
+    let disks = json!([{"size": 8, "source": "/d"}]);
+    world.guest(json!({"memory": 64, "disks": disks})).await;
+    world.guest(json!({"id": H, "memory": 64, "disks": disks})).await;
+    assert_eq!(world.act("start").await["Status"], "Complete");
+    let guest = |id: &str| json!({"guest": {"id": id, "memory": 64, "cpu": 1, "disks": disks}});
+    // The test driver comes with a domain of its own, which runs.
+    let domains = async || {
+        let listed = libvirt.call("Libvirt.List", &json!({})).await;
+        let mut domains: Vec<(String, String)> = listed["guests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| (found["id"].as_str().unwrap().into(), found["state"].as_str().unwrap().into()))
+            .collect();
+        domains.sort();
+        domains
+    };
+    world.stop().await;
+    libvirt.call("Libvirt.Poweroff", &guest(G)).await;
+    libvirt.call("Libvirt.Delete", &guest(H)).await;
+    let before = domains().await;
+    assert!(before.contains(&("test".into(), "running".into())), "{before:?}");
+    world.start().await;
+    for (id, state) in [(G, "shutoff"), (H, "unknown")] {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while world.get(&format!("/guests/{id}")).await.json()["state"] != state {
+            assert!(Instant::now() < deadline, "{id} is not seen to be {state}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert_eq!(world.get("/guests").await.json().as_array().unwrap().len(), 2, "strangers are no guests");
+    assert_eq!(domains().await, before, "looking changes nothing");
 }
 
 /// A domain on the host's own libvirtd; gone with the test, however it ends.
