@@ -224,6 +224,26 @@ async fn a14_a_guests_jobs_are_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a15_a_job_is_read_whole_while_it_changes() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    let path = format!("/guests/{G}/start");
+    let mut last = String::new();
+    for _ in 0..20 {
+        last = world.ask("POST", &path, "").await.is(202).job();
+    }
+    let mut is_done = false;
+    while !is_done {
+        let jobs = world.get("/jobs").await.is(200).json();
+        for job in jobs.as_array().unwrap() {
+            let is_begun = job["Status"] != "Queued";
+            assert_eq!(job["StartedAt"].as_str().unwrap().starts_with("0001-"), !is_begun, "{job}");
+            is_done |= job["ID"] == last && job["Status"] == "Complete";
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a16_the_log_is_pruned_also_after_a_restart() {
     let mut world = World::with(|config| config["limits"] = json!({"jobs": 3})).await;
     world.guest(json!({})).await;

@@ -12,6 +12,7 @@ mod killed;
 #[path = "../../../haar/tests/left_out/mod.rs"]
 mod left_out;
 mod libvirt;
+mod list;
 mod python;
 mod storage;
 mod stub;
