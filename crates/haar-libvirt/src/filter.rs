@@ -94,6 +94,18 @@ pub(crate) fn ensure(connection: &Connect) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Removes those filters that no domain of the host names; libvirt itself refuses to remove the others.
+pub(crate) fn prune(connection: &Connect) -> Result<(), Fault> {
+    for (name, _) in FILTERS {
+        let name = format!("{PREFIX}{name}");
+        match NWFilter::lookup_by_name(connection, &name).and_then(|filter| filter.undefine()) {
+            Ok(()) => tracing::info!(name, "no guest names this filter: removed"),
+            Err(error) => tracing::debug!(name, %error, "the filter stays"),
+        }
+    }
+    Ok(())
+}
+
 fn is_known(connection: &Connect, name: &str) -> Result<bool, Fault> {
     match NWFilter::lookup_by_name(connection, name) {
         Ok(_) => Ok(true),

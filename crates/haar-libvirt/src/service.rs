@@ -18,7 +18,7 @@ use crate::connection::{Pool, fault};
 use crate::console::Folders;
 use crate::events::Journal;
 use crate::xml::Switch;
-use crate::{define, domain, guest_agent, metrics, power, screen, snapshot};
+use crate::{define, domain, filter, guest_agent, metrics, power, screen, snapshot};
 
 /// How long a question may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -112,6 +112,11 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     });
     inside(&mut server, &hands);
     let (pool, host) = (hands.pool.clone(), hands.host);
+    let pruning = pool.clone();
+    server.method("Libvirt.Prune", move |_: Nothing| {
+        let pool = pruning.clone();
+        async move { pool.run(CHANGE, (), |connection| filter::prune(connection).map(|()| Nothing {})).await }
+    });
     let listing = pool.clone();
     server.method("Libvirt.List", move |_: Nothing| {
         let pool = listing.clone();

@@ -93,7 +93,12 @@ async fn v11_without_ebtables_a_guest_runs_and_is_held_to_nothing() {
         assert_eq!(agent.call("Libvirt.Run", &guest).await.unwrap().state, "running");
         let words = libvirtd.virsh(&["dumpxml", &guest.id]);
         assert_eq!(words.matches("<filterref filter='haar-1-guest'").count(), filters, "{words}");
+        let known = || libvirtd.virsh(&["nwfilter-list"]).matches("haar-1-").count();
+        agent.raw("Libvirt.Prune", &serde_json::json!({})).await.unwrap();
+        assert_eq!(known(), filters, "what a guest names stays, and nothing else");
         agent.call("Libvirt.Delete", &guest).await.unwrap();
+        agent.raw("Libvirt.Prune", &serde_json::json!({})).await.unwrap();
+        assert_eq!(known(), 0);
     }
 }
 

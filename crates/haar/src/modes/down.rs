@@ -249,5 +249,9 @@ async fn remove_domains(address: &Address, cloud: &str) -> anyhow::Result<()> {
             rpc_client::call(address, rpc::DEFAULT_PATH, "Libvirt.Delete", &request, GUEST_LIMIT).await;
         deleted.with_context(|| format!("the domain {id} cannot be removed"))?;
     }
+    // What the guests shared; another cloud's guests keep what they use.
+    let path = rpc::DEFAULT_PATH;
+    let pruned = rpc_client::call(address, path, "Libvirt.Prune", &rpc::Nothing {}, GUEST_LIMIT).await;
+    let rpc::Nothing {} = pruned.context("the guests' network filters cannot be removed")?;
     Ok(())
 }
