@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -125,7 +126,8 @@ impl Scratch {
             .with_context(|| format!("cannot make the folder {}", parent.display()))?;
         for attempt in 0.. {
             let folder = parent.join(format!(".xtask-{}-{attempt}", std::process::id()));
-            match std::fs::create_dir(&folder) {
+            // What lies in it may be secret, and its parent may be everybody's.
+            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Ok(()) => return Ok(Self(folder)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => {

@@ -10,8 +10,9 @@ use haar_core::flavor::FlavorSpec;
 use haar_core::fleet::Fleet;
 use haar_core::fleet::command::{Alive, Command, Env};
 use haar_core::id::{CloudId, FwGroupId, HypervisorId, NetworkId, TokenId};
+use haar_core::ipam::usable;
 use haar_core::name::Name;
-use haar_core::network::{NetworkSpec, Reach, SubnetSpec};
+use haar_core::network::{Gateway, NetworkSpec, Reach, SubnetSpec};
 use haar_core::refusal::Refusal;
 use haar_core::token::Role;
 use haar_core::units::{MiB, Resources};
@@ -92,7 +93,7 @@ fn commands(admin: &Secret, range: Cidr, dns: &[std::net::IpAddr]) -> Result<Vec
     let name = |text: &str| Name::new(text).map_err(Refusal::from);
     let project = Name::default_project();
     let (network, fwgroup) = (NetworkId(new_id()), FwGroupId(new_id()));
-    let (gateway, end) = crate::wire::subnet::usable(range);
+    let (gateway, end) = usable(range);
     let id = TokenId(new_id());
     let mut commands = vec![
         Command::CreateToken { id, name: name("admin")?, role: Role::Admin, hash: admin.hash() },
@@ -119,6 +120,7 @@ fn commands(admin: &Secret, range: Cidr, dns: &[std::net::IpAddr]) -> Result<Vec
                 end,
                 dns: dns.to_vec(),
             },
+            Gateway::Said,
         ),
         Command::CreateFwGroup(
             fwgroup,

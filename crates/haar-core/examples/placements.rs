@@ -24,7 +24,7 @@ use haar_core::hypervisor::{HypervisorSpec, Inventory};
 use haar_core::id::{CloudId, FlavorId, GuestId, HypervisorId, ImageId, Kind, NetworkId, SubnetId};
 use haar_core::image::{Format, ImageData, ImageSpec, Source};
 use haar_core::name::Name;
-use haar_core::network::{NetworkSpec, Reach, SubnetSpec};
+use haar_core::network::{Gateway, NetworkSpec, Reach, SubnetSpec};
 use haar_core::order::{Claim, Complete, GuestReport, Hello, Phase, Power, Report};
 use haar_core::refusal::Refusal;
 use haar_core::units::{MiB, Resources};
@@ -147,7 +147,7 @@ impl Bench {
                 end: parsed(format!("10.{}.255.254", first + 15)),
                 dns: Vec::new(),
             };
-            self.ask(&Command::CreateSubnet(SubnetId(id(4, number)), spec))?;
+            self.ask(&Command::CreateSubnet(SubnetId(id(4, number)), spec, Gateway::Said))?;
         }
         Ok(())
     }

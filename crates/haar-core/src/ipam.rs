@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::address::Cidr;
 use crate::id::GuestId;
 use crate::network::{BadSubnet, SubnetSpec};
 
@@ -169,10 +170,17 @@ impl Pool {
         inside.or_else(later).or_else(wrapped).map(|number| range.address(number))
     }
 
-    /// The last free address of the range: the one that is handed out latest.
-    pub fn last_free(&self) -> Option<IpAddr> {
-        let range = self.range.as_ref()?;
-        self.free.values().next_back().map(|number| range.address(*number))
+    /// The last address of `spec`'s range that a guest could have and none does.
+    pub fn last_free(&self, spec: &SubnetSpec) -> Option<IpAddr> {
+        let range = Range::of(spec);
+        let (first, last) = (range.first, range.last);
+        // So many are held that one of this many is free, if any is.
+        let most = self.held.len() as u128 + range.reserved.len() as u128 + 1;
+        let lowest = first.max(last.saturating_sub(most));
+        let addresses = (lowest..=last).rev().map(|number| range.address(number));
+        addresses
+            .into_iter()
+            .find(|address| range.usable(*address).is_ok() && self.holder(*address).is_none())
     }
 
     /// Who holds an address.
@@ -248,6 +256,20 @@ fn number_of(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+/// First and last address of a range that could be a guest's or a gateway's.
+pub fn usable(cidr: Cidr) -> (IpAddr, IpAddr) {
+    let net = cidr.net();
+    match (net.network(), net.broadcast()) {
+        (IpAddr::V4(first), IpAddr::V4(last)) if net.prefix_len() <= 30 => {
+            (Ipv4Addr::from(u32::from(first) + 1).into(), Ipv4Addr::from(u32::from(last) - 1).into())
+        }
+        (IpAddr::V6(first), last) if net.prefix_len() <= 126 => {
+            (Ipv6Addr::from(u128::from(first) + 1).into(), last)
+        }
+        narrow => narrow,
     }
 }
 
@@ -397,6 +419,36 @@ mod tests {
         assert_eq!(pool.next_free().unwrap().to_string(), "::1");
         pool.give_back(all.parse().unwrap(), guest(1));
         assert!(pool.available(all.parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn what_can_be_a_guests_leaves_network_and_broadcast_alone() {
+        let texts = |cidr: &str| {
+            let (first, last) = usable(cidr.parse().unwrap());
+            (first.to_string(), last.to_string())
+        };
+        assert_eq!(texts("10.77.0.0/24"), ("10.77.0.1".into(), "10.77.0.254".into()));
+        assert_eq!(texts("10.0.0.0/31"), ("10.0.0.0".into(), "10.0.0.1".into()));
+        assert_eq!(texts("fd00::/64").0, "fd00::1");
+    }
+
+    #[test]
+    fn the_last_free_address_is_of_the_range_that_is_asked_for() {
+        let mut pool = Pool::default();
+        let spec = subnet("10.0.0.0/24", Some("10.0.0.1"), "10.0.0.0", "10.0.0.255");
+        pool.set_range(Some(&spec));
+        let last = |pool: &Pool, end: &str| {
+            let narrowed = SubnetSpec { end: end.parse().unwrap(), ..spec.clone() };
+            pool.last_free(&narrowed).map(|address| address.to_string())
+        };
+        assert_eq!(last(&pool, "10.0.0.255").unwrap(), "10.0.0.254");
+        assert_eq!(last(&pool, "10.0.0.100").unwrap(), "10.0.0.100");
+        pool.take("10.0.0.100".parse().unwrap(), guest(1));
+        assert_eq!(last(&pool, "10.0.0.100").unwrap(), "10.0.0.99");
+        for number in 2..100 {
+            pool.take(format!("10.0.0.{number}").parse().unwrap(), guest(1));
+        }
+        assert_eq!(last(&pool, "10.0.0.100"), None);
     }
 
     #[test]

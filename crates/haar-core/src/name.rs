@@ -87,14 +87,16 @@ impl Name {
 /// More typing errors than these make another word.
 const MOST_ERRORS: usize = 2;
 /// So many names are compared for one tip.
-const MOST_COMPARED: usize = 4096;
+const MOST_COMPARED: usize = 1024;
 
 /// How many letters were left out, added, mistaken for another, or swapped with the next.
 pub fn errors(one: &[u8], other: &[u8]) -> usize {
     let mut before = vec![0; other.len() + 1];
     let mut last: Vec<usize> = (0..=other.len()).collect();
+    let mut this = Vec::with_capacity(other.len() + 1);
     for (row, letter) in one.iter().enumerate() {
-        let mut this = vec![row + 1];
+        this.clear();
+        this.push(row + 1);
         for (column, against) in other.iter().enumerate() {
             let mistaken = last[column] + usize::from(letter != against);
             let mut fewest = mistaken.min(last[column + 1] + 1).min(this[column] + 1);
@@ -104,7 +106,9 @@ pub fn errors(one: &[u8], other: &[u8]) -> usize {
             }
             this.push(fewest);
         }
-        before = std::mem::replace(&mut last, this);
+        // The row before the last is room for the next.
+        std::mem::swap(&mut before, &mut last);
+        std::mem::swap(&mut last, &mut this);
     }
     last[other.len()]
 }

@@ -88,6 +88,16 @@ pub struct SubnetSpec {
     pub dns: Vec<IpAddr>,
 }
 
+/// What a subnet's maker says of its gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gateway {
+    /// It is as the spec has it, none included.
+    Said,
+    /// Nothing: a network with NAT gets the first usable address, for without a gateway nobody would reach its
+    /// guests, nor they anybody; another gets none.
+    Left,
+}
+
 /// Why a subnet is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSubnet {

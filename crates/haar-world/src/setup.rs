@@ -11,7 +11,7 @@ use haar_core::hypervisor::HypervisorSpec;
 use haar_core::id::{FlavorId, FwGroupId, HypervisorId, ImageId, NetworkId, SubnetId};
 use haar_core::image::{Format, ImageData, ImageSpec, Source};
 use haar_core::name::Name;
-use haar_core::network::{NetworkSpec, Reach, SubnetSpec};
+use haar_core::network::{Gateway, NetworkSpec, Reach, SubnetSpec};
 use haar_core::units::{MiB, Resources};
 
 use crate::host::Host;
@@ -126,7 +126,11 @@ impl World {
             let id = NetworkId(self.lot.uuid());
             commands.push(Command::CreateNetwork(id, network_spec(&format!("net-{number}"))));
             let subnet = SubnetId(self.lot.uuid());
-            commands.push(Command::CreateSubnet(subnet, subnet_spec(&format!("sub-{number}"), id, number)));
+            commands.push(Command::CreateSubnet(
+                subnet,
+                subnet_spec(&format!("sub-{number}"), id, number),
+                Gateway::Said,
+            ));
             self.user.stock.networks.push(id);
         }
         let fwgroup = FwGroupId(self.lot.uuid());

@@ -7,6 +7,7 @@ use haar_core::firewall::Protocol;
 use haar_core::fleet::command::{Command, Decided, GuestAction, GuestPatch};
 use haar_core::guest::{Guest, RestartPolicy, State};
 use haar_core::id::{FlavorId, FwGroupId, GuestId, HypervisorId, Kind, SubnetId};
+use haar_core::network::Gateway;
 use haar_core::refusal::Refusal;
 use haar_core::units::{MiB, Resources};
 
@@ -216,7 +217,13 @@ impl World {
             }
             3 => return Some(Command::Act(guest?.id, GuestAction::Poweroff, Some(1))),
             4 => return Some(Command::Delete(Kind::Network, network.0, None)),
-            5 => return Some(Command::CreateSubnet(SubnetId(fresh.0), subnet_spec("twice", network, 1))),
+            5 => {
+                return Some(Command::CreateSubnet(
+                    SubnetId(fresh.0),
+                    subnet_spec("twice", network, 1),
+                    Gateway::Said,
+                ));
+            }
             6 => return Some(Command::CreateFwGroup(FwGroupId(fresh.0), fwgroup_spec("bad", Protocol::Any))),
             7 => return Some(Command::CreateFlavor(FlavorId(fresh.0), flavor_spec("none", None, nothing))),
             8 => {

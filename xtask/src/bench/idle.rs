@@ -37,7 +37,8 @@ pub(super) fn measure(each: &mut dyn FnMut(Figure)) -> Result<()> {
     stage.seen()?;
     let share = |name: &str| -> Option<f64> {
         let (before, after) = (before.get(name)?, after.get(name)?);
-        Some(rounded((after.ticks - before.ticks) as f64 / ticks_per_second().ok()? / seconds * 100.0))
+        let ticks = after.ticks.checked_sub(before.ticks).filter(|_| after.process == before.process)?;
+        Some(rounded(ticks as f64 / ticks_per_second().ok()? / seconds * 100.0))
     };
     let mib = |name: &str| after.get(name).map(|usage| rounded(usage.resident_kib as f64 / 1024.0));
     let fields = json!({
@@ -153,6 +154,7 @@ fn node() -> String {
 /// What the kernel says of a process.
 #[derive(Debug)]
 struct Usage {
+    process: u32,
     ticks: u64,
     resident_kib: u64,
 }
@@ -161,12 +163,18 @@ struct Usage {
 fn usage(agent: u32) -> Result<BTreeMap<&'static str, Usage>> {
     let mut found = BTreeMap::from([("agent", of(agent)?)]);
     for child in run::quiet("pgrep", ["-P", &agent.to_string()])?.split_whitespace() {
-        let words = std::fs::read(format!("/proc/{child}/cmdline"))?;
-        let name =
-            if String::from_utf8_lossy(&words).contains("haar-libvirt") { "libvirt" } else { "storage" };
+        // A program that is run for a moment may be gone by now.
+        let words = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let is = |name: &str| words.first().is_some_and(|program| program.ends_with(name));
+        let name = match words.get(1).map(AsRef::as_ref) {
+            _ if is("/haar-libvirt") => "libvirt",
+            Some("storage") if is("/haar") => "storage",
+            _ => continue,
+        };
         found.insert(name, of(child.parse()?)?);
     }
-    ensure!(found.len() == 3, "an agent has two sub-agents: {found:?}");
+    ensure!(found.len() == 3, "the agent's sub-agents are not all there: {found:?}");
     Ok(found)
 }
 
@@ -180,6 +188,7 @@ fn of(process: u32) -> Result<Usage> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident_kib = resident.and_then(|text| text.split_whitespace().next()?.parse().ok());
     Ok(Usage {
+        process,
         ticks: ticks.context("the kernel tells no times")?,
         resident_kib: resident_kib.context("the kernel tells no memory")?,
     })

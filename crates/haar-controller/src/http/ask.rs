@@ -167,7 +167,7 @@ where
         let name = Name::new(self.param()).map_err(Refusal::from)?;
         let project = crate::wire::project(project.cloned())?;
         let found = look.fleet.find(kind, &project, &name);
-        found.ok_or_else(|| look.fleet.no_such_name(kind, &project, &name).into())
+        found.ok_or_else(|| look.fleet.no_such_name(kind, &[&project], &name).into())
     }
 
     /// Refuses an `Idempotency-Key` where it would be ignored: who sends one counts on it.

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
-use haar_api::endpoint::Endpoint;
+use haar_api::endpoint::{Endpoint, Permission};
 use haar_api::problem::ErrorCode;
 use haar_api::table::*;
 use haar_core::fleet::command::GuestAction;
@@ -188,7 +188,8 @@ impl Routes {
                     Err(no) => return (Err(no), caller),
                 };
                 parts.headers = headers;
-                match read_json(Request::from_parts(parts, body), limit).await {
+                let request = Request::from_parts(parts, body);
+                match read_json(request, limit, E::Permission::ACCESS).await {
                     Ok(body) => (handler(ask, body).await, caller),
                     Err(no) => (Err(no), caller),
                 }

@@ -2,8 +2,8 @@
 //!
 //! Events are written before the books they tell of are published; names made in the same commit come
 //! from the scribe. Counts that are derived (a hypervisor's guests, a subnet's addresses) are as of the
-//! commit before. A large object is left out of its event. Which fields a change touched is read off the two
-//! objects as shown, so that it says neither more nor less than a reader of both would find.
+//! commit before, so that no change of one is told. A large object is left out of its event. Which fields a change
+//! touched is read off the two objects as shown.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -61,7 +61,8 @@ impl Scribe {
                 Change::Delete(kind, id) => {
                     let key = (*kind, *id);
                     self.gone.extend(self.fresh.remove(&key).map(|name| (key, name)));
-                    self.before.remove(&(*kind, *id));
+                    self.before.remove(&key);
+                    self.shown.remove(&key);
                 }
                 _ => {}
             }
@@ -130,12 +131,11 @@ impl Scribe {
         fleet: &Fleet,
         liveness: &Liveness,
     ) -> Vec<String> {
-        let before = match self.shown.get(&(kind, id)) {
-            Some(shown) => Some(shown.clone()),
-            None => {
-                published(fleet, kind, id).map(|record| self::object(&record, &Look::new(fleet, liveness)))
-            }
-        };
+        if let Some(shown) = self.shown.get(&(kind, id)) {
+            return changed(shown, object);
+        }
+        let before = published(fleet, kind, id);
+        let before = before.map(|record| self::object(&record, &Look::new(fleet, liveness)));
         before.map(|before| changed(&before, object)).unwrap_or_default()
     }
 }

@@ -99,7 +99,7 @@ impl<'a> Look<'a> {
 
     /// Guests that name a firewall group.
     pub(crate) fn members(&self, group: FwGroupId) -> u64 {
-        self.fleet.guests().filter(|guest| guest.spec.fwgroup == Some(group)).count() as u64
+        self.fleet.members_of(group) as u64
     }
 }
 

@@ -95,9 +95,10 @@ pub(crate) fn resolve(fleet: &Fleet, kind: Kind, reference: &Ref, project: &Name
         Reference::Name(text) => text,
     };
     let name = Name::new(text)?;
-    let found = fleet.find(kind, project, &name);
-    let found = found.or_else(|| fleet.find(kind, &Name::default_project(), &name));
-    found.ok_or_else(|| fleet.no_such_name(kind, project, &name))
+    let default = Name::default_project();
+    let found = fleet.find(kind, project, &name).or_else(|| fleet.find(kind, &default, &name));
+    let looked = if *project == default { &[project][..] } else { &[project, &default] };
+    found.ok_or_else(|| fleet.no_such_name(kind, looked, &name))
 }
 
 /// The same for a reference that may be left out.

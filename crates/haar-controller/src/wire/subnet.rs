@@ -1,6 +1,6 @@
 //! Subnets: core ⇄ wire.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use haar_api::v1::{SubnetCreate, SubnetPatch, SubnetView};
@@ -9,8 +9,9 @@ use haar_core::fence::Revision;
 use haar_core::fleet::Fleet;
 use haar_core::fleet::command::Command;
 use haar_core::id::Kind;
+use haar_core::ipam::usable;
 use haar_core::name::Name;
-use haar_core::network::{Subnet, SubnetSpec};
+use haar_core::network::{Gateway, Subnet, SubnetSpec};
 use haar_core::refusal::Refusal;
 use uuid::Uuid;
 
@@ -19,20 +20,6 @@ use super::{Makeable, Noun, address, address_some, project, resolve, time};
 
 /// The noun.
 pub(crate) struct Subnets;
-
-/// First and last address of a range that could be a guest's.
-pub(crate) fn usable(cidr: Cidr) -> (IpAddr, IpAddr) {
-    let net = cidr.net();
-    match (net.network(), net.broadcast()) {
-        (IpAddr::V4(first), IpAddr::V4(last)) if net.prefix_len() <= 30 => {
-            (Ipv4Addr::from(u32::from(first) + 1).into(), Ipv4Addr::from(u32::from(last) - 1).into())
-        }
-        (IpAddr::V6(first), last) if net.prefix_len() <= 126 => {
-            (Ipv6Addr::from(u128::from(first) + 1).into(), last)
-        }
-        narrow => narrow,
-    }
-}
 
 fn dns(texts: &[String]) -> Result<Vec<IpAddr>, Refusal> {
     texts.iter().map(|text| address("dns", text)).collect()
@@ -96,21 +83,19 @@ impl Makeable for Subnets {
         let cidr: Cidr = body.cidr.parse()?;
         let (first, last) = usable(cidr);
         let network = resolve(look.fleet, Kind::Network, &body.network, &project)?.into();
-        // What NAT is done for needs a way there: without a gateway nobody would reach the guests, nor they anybody.
-        let has_nat = look.fleet.network(network).is_some_and(|network| network.spec.nat);
-        let chosen = has_nat.then_some(first);
         let spec = SubnetSpec {
             name: Name::new(body.name)?,
             network,
             project,
             metadata: body.metadata,
             cidr,
-            gateway: address_some("gateway", body.gateway.as_ref())?.or(chosen),
+            gateway: address_some("gateway", body.gateway.as_ref())?,
             start: address_some("start", body.start.as_ref())?.unwrap_or(first),
             end: address_some("end", body.end.as_ref())?.unwrap_or(last),
             dns: dns(&body.dns)?,
         };
-        Ok(Command::CreateSubnet(id.into(), spec))
+        let gateway = if spec.gateway.is_some() { Gateway::Said } else { Gateway::Left };
+        Ok(Command::CreateSubnet(id.into(), spec, gateway))
     }
 
     fn set(
@@ -137,21 +122,5 @@ impl Makeable for Subnets {
             spec.dns = dns(&servers)?;
         }
         Ok(Command::SetSubnet(record.id, spec, if_match))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_handed_out_by_default_leaves_network_and_broadcast_alone() {
-        let texts = |cidr: &str| {
-            let (first, last) = usable(cidr.parse().unwrap());
-            (first.to_string(), last.to_string())
-        };
-        assert_eq!(texts("10.77.0.0/24"), ("10.77.0.1".into(), "10.77.0.254".into()));
-        assert_eq!(texts("10.0.0.0/31"), ("10.0.0.0".into(), "10.0.0.1".into()));
-        assert_eq!(texts("fd00::/64").0, "fd00::1");
     }
 }

@@ -12,7 +12,7 @@ use crate::id::{
 };
 use crate::image::{ImageData, ImageSpec};
 use crate::name::Name;
-use crate::network::{NetworkSpec, SubnetSpec};
+use crate::network::{Gateway, NetworkSpec, SubnetSpec};
 use crate::order::{Hello, Report};
 use crate::refusal::Refusal;
 use crate::token::Role;
@@ -59,8 +59,8 @@ pub enum Command {
     CreateImage(ImageId, ImageSpec),
     /// Makes a network.
     CreateNetwork(NetworkId, NetworkSpec),
-    /// Makes a subnet.
-    CreateSubnet(SubnetId, SubnetSpec),
+    /// Makes a subnet, with the gateway it says or with one chosen for it.
+    CreateSubnet(SubnetId, SubnetSpec, Gateway),
     /// Makes a firewall group.
     CreateFwGroup(FwGroupId, FwGroupSpec),
     /// Makes a token; the secret stays with the shell.

@@ -13,9 +13,10 @@ use super::change::{Change, Decision, Effect, Record};
 use super::command::{Answer, Env, Outcome};
 use crate::fence::{Fence, Revision};
 use crate::guest::Guest;
-use crate::id::{GuestId, HypervisorId, JobId, Kind, NetworkId};
+use crate::id::{GuestId, HypervisorId, JobId, Kind, NetworkId, SubnetId};
 use crate::job::Job;
 use crate::name::Name;
+use crate::network::{Network, SubnetSpec};
 use crate::refusal::Refusal;
 
 /// Ended jobs kept besides each guest's last one.
@@ -190,35 +191,18 @@ impl<'a> Draft<'a> {
     }
 
     fn effects(&self) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let (mut effects, mut known) = (Vec::new(), BTreeSet::new());
         let mut wake = |effect: Effect| {
-            if !effects.contains(&effect) {
+            if known.insert(effect) {
                 effects.push(effect);
             }
         };
         for change in &self.changes {
-            match change {
-                Change::Put(Record::Guest(guest)) => {
-                    let before = self.fleet.guests.get(&guest.id);
-                    for hypervisor in newly_ordered(before.map(AsRef::as_ref), guest) {
-                        wake(Effect::WakeHypervisor(hypervisor));
-                    }
-                }
-                Change::Delete(Kind::Guest, id) => {
-                    let before = self.fleet.guests.get(&GuestId(*id));
-                    if let Some(place) = before.and_then(|guest| guest.place) {
-                        wake(Effect::WakeHypervisor(place.hypervisor));
-                    }
-                }
-                Change::Put(Record::Network(network)) => {
-                    self.hosts_of(network.id).into_iter().map(Effect::WakeHypervisor).for_each(&mut wake);
-                }
-                Change::Put(Record::Subnet(subnet)) => {
-                    let hosts = self.hosts_of(subnet.spec.network);
-                    hosts.into_iter().map(Effect::WakeHypervisor).for_each(&mut wake);
-                }
-                Change::Put(Record::Job(job)) => wake(Effect::WakeJob(job.id)),
-                _ => {}
+            for hypervisor in self.hosts_touched(change) {
+                wake(Effect::WakeHypervisor(hypervisor));
+            }
+            if let Change::Put(Record::Job(job)) = change {
+                wake(Effect::WakeJob(job.id));
             }
         }
         for change in &self.changes {
@@ -230,12 +214,62 @@ impl<'a> Draft<'a> {
         effects
     }
 
-    /// The hypervisors with guests of a network: its bridges, gateways and NAT are among their orders.
-    fn hosts_of(&self, network: NetworkId) -> BTreeSet<HypervisorId> {
-        let guests = self.fleet.index.of_network.get(&network).into_iter().flatten();
-        let places = guests.filter_map(|id| self.fleet.guests.get(id)?.place);
-        places.map(|place| place.hypervisor).collect()
+    /// The hypervisors whose desired set a change touches.
+    fn hosts_touched(&self, change: &Change) -> Vec<HypervisorId> {
+        let fleet = self.fleet;
+        match change {
+            Change::Put(Record::Guest(guest)) => {
+                newly_ordered(fleet.guests.get(&guest.id).map(AsRef::as_ref), guest)
+            }
+            Change::Delete(Kind::Guest, id) => {
+                let place = fleet.guests.get(&GuestId(*id)).and_then(|guest| guest.place);
+                place.map(|place| place.hypervisor).into_iter().collect()
+            }
+            Change::Put(Record::Hypervisor(record)) => {
+                let before = fleet.hypervisors.get(&record.id);
+                let lists_others = before.is_some_and(|before| before.spec.subnets != record.spec.subnets);
+                lists_others.then_some(record.id).into_iter().collect()
+            }
+            Change::Put(Record::Network(network)) => {
+                let ordered = |network: &Network| (network.spec.nat, network.spec.reach);
+                let before = fleet.networks.get(&network.id);
+                if before.is_some_and(|before| ordered(before) == ordered(network)) {
+                    return Vec::new();
+                }
+                self.hosts_of(network.id)
+            }
+            Change::Put(Record::Subnet(subnet)) => {
+                let before = fleet.subnets.get(&subnet.id);
+                if before.is_some_and(|before| is_ordered_alike(&before.spec, &subnet.spec)) {
+                    return Vec::new();
+                }
+                self.hosts_of(subnet.spec.network)
+            }
+            Change::Delete(Kind::Subnet, id) => fleet
+                .subnets
+                .get(&SubnetId(*id))
+                .map(|subnet| self.hosts_of(subnet.spec.network))
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
+
+    /// The hypervisors with guests of a network: its bridges, gateways and NAT are among their orders.
+    fn hosts_of(&self, network: NetworkId) -> Vec<HypervisorId> {
+        let fleet = self.fleet;
+        let Some(members) = fleet.index.of_network.get(&network) else { return Vec::new() };
+        let hosts = fleet.index.on_hypervisor.iter();
+        hosts
+            .filter(|(_, guests)| guests.iter().any(|id| members.contains(id)))
+            .map(|(host, _)| *host)
+            .collect()
+    }
+}
+
+/// Whether two subnets mean the same to a hypervisor.
+fn is_ordered_alike(one: &SubnetSpec, other: &SubnetSpec) -> bool {
+    let ordered = |spec: &SubnetSpec| (spec.network, spec.cidr, spec.gateway);
+    ordered(one) == ordered(other) && one.dns == other.dns
 }
 
 /// The hypervisor whose overdue step this change of a job asks for once more.

@@ -133,7 +133,7 @@ impl Fleet {
             Command::CreateFlavor(id, spec) => flavor::create(draft, *id, spec),
             Command::CreateImage(id, spec) => image::create(draft, *id, spec),
             Command::CreateNetwork(id, spec) => network::create(draft, *id, spec),
-            Command::CreateSubnet(id, spec) => subnet::create(draft, *id, spec),
+            Command::CreateSubnet(id, spec, gateway) => subnet::create(draft, *id, spec, *gateway),
             Command::CreateFwGroup(id, spec) => fwgroup::create(draft, *id, spec),
             Command::CreateToken { id, name, role, hash } => token::create(draft, *id, name, *role, hash),
             Command::CreateGuest(id, spec, blob) => guest::create(draft, *id, spec, blob.as_ref()),

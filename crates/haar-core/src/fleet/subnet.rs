@@ -10,11 +10,15 @@ use crate::address::Cidr;
 use crate::fence::Revision;
 use crate::hypervisor::Hypervisor;
 use crate::id::{Kind, NetworkId, SubnetId};
-use crate::ipam::{Pool, Unavailable, check_subnet};
-use crate::network::{BadSubnet, Network, Reach, Subnet, SubnetSpec};
+use crate::ipam::{Pool, Unavailable, check_subnet, usable};
+use crate::network::{BadSubnet, Gateway, Network, Reach, Subnet, SubnetSpec};
 use crate::refusal::Refusal;
 
-pub(super) fn create(mut draft: Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Decided {
+pub(super) fn create(mut draft: Draft<'_>, id: SubnetId, spec: &SubnetSpec, gateway: Gateway) -> Decided {
+    let spec = &match gateway {
+        Gateway::Said => spec.clone(),
+        Gateway::Left => with_gateway(&draft, id, spec),
+    };
     if let Some(present) = draft.fleet.subnet(id) {
         let name = present.spec.name.clone();
         let fields = differing!(&present.spec, spec; name => "name", project => "project",
@@ -32,6 +36,22 @@ pub(super) fn create(mut draft: Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> D
         updated_at: wall,
     })));
     Ok(draft.finish(Kind::Subnet, id.0, Outcome::Created, None))
+}
+
+/// The spec with the gateway it has already, or the one that is chosen for it.
+fn with_gateway(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> SubnetSpec {
+    let as_left = SubnetSpec { gateway: None, ..spec.clone() };
+    if let Some(present) = draft.fleet.subnet(id) {
+        // Asked again, it is the same subnet, whatever became of its gateway since.
+        return SubnetSpec { gateway: present.spec.gateway, ..as_left };
+    }
+    let has_nat = draft.fleet.network(spec.network).is_some_and(|network| network.spec.nat);
+    let chosen = SubnetSpec { gateway: has_nat.then(|| usable(spec.cidr).0), ..spec.clone() };
+    match check_subnet(&chosen) {
+        // Where the gateway would take the only address, the guest has it.
+        Err(BadSubnet::Empty { .. }) => as_left,
+        _ => chosen,
+    }
 }
 
 pub(super) fn set(
@@ -79,7 +99,7 @@ fn check(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Result<(), Refus
     for (address, guest) in pool.held() {
         let why = match Pool::usable(spec, address) {
             Ok(()) => continue,
-            Err(Unavailable::Reserved) if spec.gateway == Some(address) => not_the_gateway(pool),
+            Err(Unavailable::Reserved) if spec.gateway == Some(address) => not_the_gateway(pool, spec),
             Err(Unavailable::Reserved) => "and would be the network's or the broadcast address".to_owned(),
             Err(_) => "and would lie outside the range".to_owned(),
         };
@@ -90,8 +110,8 @@ fn check(draft: &Draft<'_>, id: SubnetId, spec: &SubnetSpec) -> Result<(), Refus
 }
 
 /// Why a guest's address is no gateway, and which one could be.
-fn not_the_gateway(pool: &Pool) -> String {
-    let instead = pool.last_free().map(|free| format!("; take a free one as gateway, such as {free}"));
+fn not_the_gateway(pool: &Pool, spec: &SubnetSpec) -> String {
+    let instead = pool.last_free(spec).map(|free| format!("; take a free one as gateway, such as {free}"));
     format!("and cannot be the gateway too{}", instead.unwrap_or_default())
 }
 

@@ -1,5 +1,6 @@
 //! Reading the books: by id, by name, in id order from anywhere.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -78,9 +79,10 @@ impl Fleet {
         self.index.find(kind, project, name)
     }
 
-    /// The refusal of a name that nothing of this kind has in this project, with the one that comes closest.
-    pub fn no_such_name(&self, kind: Kind, project: &Name, name: &Name) -> Refusal {
-        let closest = name.closest(self.index.names(kind, project)).cloned();
+    /// The refusal of a name that nothing of this kind has in these projects, with the one that comes closest.
+    pub fn no_such_name(&self, kind: Kind, projects: &[&Name], name: &Name) -> Refusal {
+        let names = projects.iter().flat_map(|project| self.index.names(kind, project));
+        let closest = name.closest(names).cloned();
         Refusal::NotFound { kind, reference: name.to_string(), closest }
     }
 
@@ -93,6 +95,11 @@ impl Fleet {
     pub fn guests_on(&self, hypervisor: HypervisorId) -> impl Iterator<Item = &Arc<Guest>> {
         let ids = self.index.on_hypervisor.get(&hypervisor).into_iter().flatten();
         ids.filter_map(|id| self.guest(*id))
+    }
+
+    /// How many guests name a firewall group.
+    pub fn members_of(&self, group: FwGroupId) -> usize {
+        self.index.of_fwgroup.get(&group).map_or(0, BTreeSet::len)
     }
 
     /// The subnets of a network, in id order.

@@ -165,7 +165,7 @@ fn a_listed_network_is_only_where_its_subnets_are_listed() {
     cloud.yes(Command::CreateNetwork(network, spec));
     let want = |number| with(number, |spec: &mut GuestSpec| spec.network = network);
     assert_eq!(reasons(cloud.no(want(1)))[0].3, "the network has no subnet");
-    cloud.yes(Command::CreateSubnet(subnet, subnet_spec("rack-a", network, "10.1.0")));
+    cloud.yes(Command::CreateSubnet(subnet, subnet_spec("rack-a", network, "10.1.0"), Gateway::Said));
     assert_eq!(reasons(cloud.no(want(1)))[0].3, "lists none of the network's subnets");
     let listing = |list: &[SubnetId]| HypervisorSpec {
         subnets: list.iter().map(|id| (*id, "br-rack".to_owned())).collect(),
@@ -178,7 +178,7 @@ fn a_listed_network_is_only_where_its_subnets_are_listed() {
     assert_eq!(cloud.fleet.desired(host(2)).unwrap().networks[0].bridge, "br-rack");
     let mut one = subnet_spec("rack-b", network, "10.2.0");
     one.end = one.start;
-    cloud.yes(Command::CreateSubnet(empty, one));
+    cloud.yes(Command::CreateSubnet(empty, one, Gateway::Said));
     cloud.yes(Command::SetHypervisor(host(2), listing(&[subnet, empty]), None));
     cloud.yes(with(2, |spec| {
         spec.network = network;

@@ -20,7 +20,7 @@ use crate::id::{CloudId, FlavorId, GuestId, HypervisorId, ImageId, JobId, Networ
 use crate::image::{Format, ImageData, ImageSpec, Source};
 use crate::job::{Job, Status};
 use crate::name::Name;
-use crate::network::{NetworkSpec, Reach, SubnetSpec};
+use crate::network::{Gateway, NetworkSpec, Reach, SubnetSpec};
 use crate::order::{Claim, Complete, GuestReport, Hello, Phase, Power, Report};
 use crate::refusal::Refusal;
 use crate::units::{MiB, Resources};
@@ -90,7 +90,7 @@ impl Cloud {
         cloud.yes(Command::ImageReady(IMAGE, data));
         cloud.yes(Command::CreateFlavor(FLAVOR, flavor_spec("small", 1, 1024, 10 << 10)));
         cloud.yes(Command::CreateNetwork(NETWORK, network_spec("lan")));
-        cloud.yes(Command::CreateSubnet(SUBNET, subnet_spec("lan-a", NETWORK, "10.0.0")));
+        cloud.yes(Command::CreateSubnet(SUBNET, subnet_spec("lan-a", NETWORK, "10.0.0"), Gateway::Said));
         for number in 1..=hosts {
             cloud.add_host(number);
         }

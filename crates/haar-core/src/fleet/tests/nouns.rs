@@ -31,7 +31,7 @@ fn create_all(text: &str, number: u128) -> Vec<Command> {
         Command::CreateFlavor(id.into(), flavor_spec(text, 1, 512, 1024)),
         Command::CreateImage(id.into(), image_spec(text)),
         Command::CreateNetwork(id.into(), network_spec(text)),
-        Command::CreateSubnet(id.into(), subnet_spec(text, NETWORK, "10.7.0")),
+        Command::CreateSubnet(id.into(), subnet_spec(text, NETWORK, "10.7.0"), Gateway::Said),
         Command::CreateFwGroup(id.into(), group_spec(text, None)),
     ]
 }
@@ -142,7 +142,8 @@ fn subnets_that_one_hypervisor_would_route_both_never_overlap() {
     let other = NetworkId(Uuid::from_u128(0x2f));
     let subnet = SubnetId(Uuid::from_u128(0x5c));
     cloud.yes(Command::CreateNetwork(other, network_spec("other")));
-    let same_range = |network| Command::CreateSubnet(subnet, subnet_spec("again", network, "10.0.0"));
+    let same_range =
+        |network| Command::CreateSubnet(subnet, subnet_spec("again", network, "10.0.0"), Gateway::Said);
     assert_eq!(cloud.no(same_range(NETWORK)).code(), "bad_subnet");
     let words = cloud.no(same_range(other)).to_string();
     assert!(words.contains("`again` (10.0.0.0/24)") && words.contains("`lan-a` (10.0.0.0/24)"), "{words}");
@@ -151,13 +152,13 @@ fn subnets_that_one_hypervisor_would_route_both_never_overlap() {
     cloud.yes(Command::SetNetwork(other, without_nat, None));
     assert_eq!(cloud.no(same_range(other)).code(), "bad_subnet");
     let lone = SubnetSpec { gateway: None, ..subnet_spec("again", other, "10.0.0") };
-    cloud.yes(Command::CreateSubnet(subnet, lone));
+    cloud.yes(Command::CreateSubnet(subnet, lone, Gateway::Said));
     // Nor may they come to overlap by a gateway, by turning NAT on, or by growing.
     let set = Command::SetSubnet(subnet, subnet_spec("again", other, "10.0.0"), None);
     assert_eq!(cloud.no(set).code(), "bad_subnet");
     assert_eq!(cloud.no(Command::SetNetwork(other, network_spec("other"), None)).code(), "bad_subnet");
     let third = SubnetId(Uuid::from_u128(0x5d));
-    cloud.yes(Command::CreateSubnet(third, subnet_spec("third", other, "10.3.0")));
+    cloud.yes(Command::CreateSubnet(third, subnet_spec("third", other, "10.3.0"), Gateway::Said));
     let mut grown = subnet_spec("third", other, "10.3.0");
     grown.cidr = "10.0.0.0/14".parse().unwrap();
     assert_eq!(cloud.no(Command::SetSubnet(third, grown, None)).code(), "bad_subnet");
@@ -170,7 +171,7 @@ fn listed_networks_may_overlap_until_one_hypervisor_would_have_both() {
     cloud.yes(Command::SetNetwork(NETWORK, listed("lan"), None));
     let (other, subnet) = (NetworkId(Uuid::from_u128(0x2f)), SubnetId(Uuid::from_u128(0x5c)));
     cloud.yes(Command::CreateNetwork(other, listed("other")));
-    cloud.yes(Command::CreateSubnet(subnet, subnet_spec("other-a", other, "10.0.0")));
+    cloud.yes(Command::CreateSubnet(subnet, subnet_spec("other-a", other, "10.0.0"), Gateway::Said));
     let list = |number: u128, subnets: &[SubnetId]| {
         let mut spec = hypervisor_spec(&format!("lab{number}"));
         spec.subnets.extend(subnets.iter().map(|id| (*id, String::new())));
@@ -194,13 +195,64 @@ fn a_subnet_keeps_the_addresses_in_use_and_its_network() {
     assert_eq!(cloud.no(set(moved)).code(), "address_unavailable");
     let gateway = SubnetSpec { gateway: Some("10.0.0.10".parse().unwrap()), ..spec() };
     assert_eq!(cloud.no(set(gateway)).code(), "address_unavailable");
-    let narrow = SubnetSpec { end: "10.0.0.12".parse().unwrap(), ..spec() };
-    let decision = cloud.yes(set(narrow));
-    assert!(decision.effects.contains(&Effect::WakeHypervisor(host(1))), "its bridge changes at once");
+    let narrow = || SubnetSpec { end: "10.0.0.12".parse().unwrap(), ..spec() };
+    let decision = cloud.yes(set(narrow()));
+    assert_eq!(decision.effects, [], "nothing of it concerns a host");
     assert_eq!(cloud.fleet.addresses(SUBNET).total, 3);
     assert_eq!(cloud.fleet.desired_revision(host(1)), cloud.fleet.fence().revision);
     let elsewhere = SubnetSpec { network: NetworkId(Uuid::nil()), ..spec() };
     assert_eq!(cloud.no(set(elsewhere)).code(), "bad_field");
+}
+
+#[test]
+fn a_host_hears_at_once_what_becomes_of_its_networks() {
+    let mut cloud = Cloud::with_hosts(2);
+    cloud.running(1);
+    let subnet = SubnetId(Uuid::from_u128(0x5c));
+    let wakes = [Effect::WakeHypervisor(host(1))];
+    let new = Command::CreateSubnet(subnet, subnet_spec("lan-b", NETWORK, "10.3.0"), Gateway::Said);
+    assert_eq!(cloud.yes(new).effects, wakes);
+    let moved =
+        SubnetSpec { gateway: Some("10.3.0.2".parse().unwrap()), ..subnet_spec("lan-b", NETWORK, "10.3.0") };
+    assert_eq!(cloud.yes(Command::SetSubnet(subnet, moved.clone(), None)).effects, wakes);
+    let renamed = SubnetSpec { name: name("lan-c"), ..moved };
+    assert_eq!(cloud.yes(Command::SetSubnet(subnet, renamed, None)).effects, []);
+    assert_eq!(cloud.yes(Command::Delete(Kind::Subnet, subnet.0, None)).effects, wakes);
+    let without_nat = || NetworkSpec { nat: false, ..network_spec("lan") };
+    assert_eq!(cloud.yes(Command::SetNetwork(NETWORK, without_nat(), None)).effects, wakes);
+    let labelled = NetworkSpec { metadata: [("a".to_owned(), "b".to_owned())].into(), ..without_nat() };
+    assert_eq!(cloud.yes(Command::SetNetwork(NETWORK, labelled, None)).effects, []);
+    let mut listing = hypervisor_spec("lab2");
+    listing.subnets.insert(SUBNET, "br0".to_owned());
+    let listed = cloud.yes(Command::SetHypervisor(host(2), listing, None));
+    assert_eq!(listed.effects, [Effect::WakeHypervisor(host(2))]);
+}
+
+#[test]
+fn a_subnet_of_a_network_with_nat_gets_a_gateway_unless_it_says_its_own() {
+    let mut cloud = Cloud::with_hosts(0);
+    let (plain, subnet) = (NetworkId(Uuid::from_u128(0x2f)), SubnetId(Uuid::from_u128(0x5c)));
+    cloud.yes(Command::CreateNetwork(plain, NetworkSpec { nat: false, ..network_spec("plain") }));
+    let bare = |network| SubnetSpec { gateway: None, ..subnet_spec("new", network, "10.9.0") };
+    let left = |network| Command::CreateSubnet(subnet, bare(network), Gateway::Left);
+    let gateway = |cloud: &Cloud| cloud.fleet.subnet(subnet).unwrap().spec.gateway;
+    cloud.yes(left(plain));
+    assert_eq!(gateway(&cloud), None);
+    // The same request is the same subnet, whatever became of it or of its network since.
+    cloud.yes(Command::SetNetwork(plain, network_spec("plain"), None));
+    assert!(cloud.yes(left(plain)).changes.is_empty());
+    cloud.yes(Command::Delete(Kind::Subnet, subnet.0, None));
+    cloud.yes(left(NETWORK));
+    assert_eq!(gateway(&cloud), Some("10.9.0.1".parse().unwrap()));
+    assert!(cloud.yes(left(NETWORK)).changes.is_empty());
+    cloud.yes(Command::Delete(Kind::Subnet, subnet.0, None));
+    cloud.yes(Command::CreateSubnet(subnet, bare(NETWORK), Gateway::Said));
+    assert_eq!(gateway(&cloud), None);
+    cloud.yes(Command::Delete(Kind::Subnet, subnet.0, None));
+    let only = "10.9.0.1".parse().unwrap();
+    let alone = SubnetSpec { start: only, end: only, ..bare(NETWORK) };
+    cloud.yes(Command::CreateSubnet(subnet, alone, Gateway::Left));
+    assert_eq!(gateway(&cloud), None, "the only address is a guest's");
 }
 
 #[test]
@@ -331,7 +383,10 @@ fn what_cannot_be_is_refused() {
                 HypervisorSpec { overcommit: Some(ratio), ..hypervisor_spec("x") },
             ),
         ),
-        ("not_found", Command::CreateSubnet(id.into(), subnet_spec("x", NetworkId(id), "10.5.0"))),
+        (
+            "not_found",
+            Command::CreateSubnet(id.into(), subnet_spec("x", NetworkId(id), "10.5.0"), Gateway::Said),
+        ),
         ("not_found", Command::CreateFwGroup(id.into(), group_spec("x", Some(GROUP)))),
         ("bad_field", Command::Delete(Kind::Job, id, None)),
         ("bad_field", Command::Delete(Kind::Config, id, None)),

@@ -127,7 +127,11 @@ impl Life {
         cloud.yes(Command::SetSubnet(SUBNET, narrow("lan-a", NETWORK, "10.0.0"), None));
         let listed = NetworkSpec { reach: Reach::Listed, ..network_spec("racks") };
         cloud.yes(Command::CreateNetwork(OTHER_NETWORK, listed));
-        cloud.yes(Command::CreateSubnet(OTHER_SUBNET, narrow("racks-a", OTHER_NETWORK, "10.1.0")));
+        cloud.yes(Command::CreateSubnet(
+            OTHER_SUBNET,
+            narrow("racks-a", OTHER_NETWORK, "10.1.0"),
+            Gateway::Said,
+        ));
         cloud.yes(Command::CreateFlavor(LARGE, flavor_spec("large", 3, 4 << 10, 40 << 10)));
         for number in 2..=3 {
             cloud.yes(Command::SetHypervisor(host(number), host_spec(number, None), None));

@@ -71,7 +71,7 @@ fn a_listed_network_waits_only_for_the_hosts_that_have_it() {
     let subnet = SubnetId(Uuid::from_u128(0x5c));
     let spec = NetworkSpec { reach: Reach::Listed, ..network_spec("racks") };
     backup.yes(Command::CreateNetwork(network, spec));
-    backup.yes(Command::CreateSubnet(subnet, subnet_spec("rack-a", network, "10.1.0")));
+    backup.yes(Command::CreateSubnet(subnet, subnet_spec("rack-a", network, "10.1.0"), Gateway::Said));
     let mut listing = hypervisor_spec("lab1");
     listing.subnets.insert(subnet, String::new());
     backup.yes(Command::SetHypervisor(host(1), listing, None));
