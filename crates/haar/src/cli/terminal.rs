@@ -2,8 +2,9 @@
 //!
 //! A serial log is full of what its own terminal should do: tell where the cursor is, clear, scroll, change its title.
 //! Replayed on a person's terminal this hides lines, and answers to questions land in the shell as if typed. Text, line
-//! ends, tabs and colours pass; every other control sequence is dropped, also when it comes in pieces. Deliberately
-//! absent: drawing what a full-screen program drew.
+//! ends, tabs and colours pass; every other control sequence is dropped, also when it comes in pieces. What passes is
+//! valid UTF-8: no byte goes out before the letter it belongs to is whole, and what is no letter is shown as `�`.
+//! Deliberately absent: drawing what a full-screen program drew.
 
 /// The most bytes of a sequence that is kept to see how it ends; a longer one is no colour.
 const MOST_SEQUENCE: usize = 64;
@@ -11,12 +12,17 @@ const MOST_SEQUENCE: usize = 64;
 const ESCAPE: u8 = 0x1b;
 const BELL: u8 = 0x07;
 
+/// What stands for bytes that are no letter.
+const NO_LETTER: &[u8] = "\u{fffd}".as_bytes();
+
 /// Drops what a terminal would do other than show, from bytes that come in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Harmless {
     state: State,
     /// The bytes of a sequence that may be a colour.
     sequence: Vec<u8>,
+    /// The first bytes of a letter of several.
+    letter: Vec<u8>,
     is_coloured: bool,
 }
 
@@ -34,8 +40,8 @@ enum State {
     Addressed,
     /// After an ESC in such a text.
     MaybeEnd,
-    /// After the byte that begins a control character of two bytes in UTF-8.
-    Upper,
+    /// In a letter of several bytes.
+    Letter,
 }
 
 impl Harmless {
@@ -60,7 +66,7 @@ impl Harmless {
             (State::Addressed, BELL) => State::Text,
             (State::Addressed, ESCAPE) => State::MaybeEnd,
             // One whose end is lost does not swallow the rest of the log.
-            (State::Addressed, b'\n') => plain(byte, passed),
+            (State::Addressed, b'\n') => self.plain(byte, passed),
             (State::Addressed, _) => State::Addressed,
             (State::MaybeEnd, b'\\') => State::Text,
             (State::MaybeEnd | State::Escape, _) => self.after_escape(byte),
@@ -68,13 +74,42 @@ impl Harmless {
             (State::Intermediate, 0x20..=0x2f) => State::Intermediate,
             (State::Intermediate, _) => State::Text,
             (State::Control, _) => self.in_control(byte, passed),
-            (State::Upper, 0x80..=0x9f) => upper(byte),
-            (State::Upper, _) => {
-                passed.push(0xc2);
-                plain(byte, passed)
+            (State::Letter, 0x80..=0xbf) => self.in_letter(byte, passed),
+            (State::Letter, _) => {
+                passed.extend_from_slice(NO_LETTER);
+                self.plain(byte, passed)
             }
-            (State::Text, _) => plain(byte, passed),
+            (State::Text, _) => self.plain(byte, passed),
         };
+    }
+
+    /// A byte outside of any sequence.
+    fn plain(&mut self, byte: u8, passed: &mut Vec<u8>) -> State {
+        match byte {
+            b'\n' | b'\r' | b'\t' | 0x20..=0x7e => passed.push(byte),
+            // The others ring, answer, move or switch character sets.
+            0x00..=0x1f | 0x7f => {}
+            0xc2..=0xf4 => {
+                self.letter.clear();
+                self.letter.push(byte);
+                return State::Letter;
+            }
+            // These begin nothing; a terminal may still take some of them for control characters.
+            _ => passed.extend_from_slice(NO_LETTER),
+        }
+        State::Text
+    }
+
+    /// A byte that goes on with a letter. The letter is sent on when it is whole, and only then.
+    fn in_letter(&mut self, byte: u8, passed: &mut Vec<u8>) -> State {
+        self.letter.push(byte);
+        match (std::str::from_utf8(&self.letter), self.letter.as_slice()) {
+            (Ok(_), [0xc2, control @ 0x80..=0x9f]) => return upper(*control),
+            (Ok(_), letter) => passed.extend_from_slice(letter),
+            (Err(error), _) if error.error_len().is_none() => return State::Letter,
+            (Err(_), _) => passed.extend_from_slice(NO_LETTER),
+        }
+        State::Text
     }
 
     fn after_escape(&mut self, byte: u8) -> State {
@@ -124,18 +159,6 @@ impl Harmless {
     }
 }
 
-/// A byte outside of any sequence.
-fn plain(byte: u8, passed: &mut Vec<u8>) -> State {
-    match byte {
-        b'\n' | b'\r' | b'\t' => passed.push(byte),
-        // The others ring, answer, move or switch character sets.
-        0x00..=0x1f | 0x7f => {}
-        0xc2 => return State::Upper,
-        _ => passed.push(byte),
-    }
-    State::Text
-}
-
 /// A control character of two bytes; some begin a sequence as ESC and a letter do.
 fn upper(byte: u8) -> State {
     match byte {
@@ -177,6 +200,23 @@ mod tests {
             (b"a\x1b]0;t\x1b[31mb", "a\x1b[31mb"),
         ] {
             assert_eq!(passed(bytes), left, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn no_byte_passes_but_as_part_of_a_letter() {
+        for (bytes, left) in [
+            // What stands between the two bytes of a control character must not bring them back together.
+            (&b"\xc2\x00\x9b6n"[..], "\u{fffd}\u{fffd}6n"),
+            (b"\xc2\x07\x9d0;t", "\u{fffd}\u{fffd}0;t"),
+            (b"\xc2\xc2\x9bm\x9b6n", "\u{fffd}\u{1b}[m\u{fffd}6n"),
+            (b"\xc2\x1b[6n\x9b6n", "\u{fffd}6n"),
+            (b"\x9b6n\x90q\xff", "\u{fffd}6n\u{fffd}q\u{fffd}"),
+            (b"Gr\xf6\xdfe", "Gr\u{fffd}\u{fffd}e"),
+            (b"\xe0\x82\x9b6n\xed\xa0\x80", "\u{fffd}\u{fffd}6n\u{fffd}\u{fffd}"),
+            ("a\u{9b}6nü\u{20ac}\u{1f600}".as_bytes(), "aü\u{20ac}\u{1f600}"),
+        ] {
+            assert_eq!(passed(bytes), left, "{bytes:x?}");
         }
     }
 
