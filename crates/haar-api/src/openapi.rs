@@ -181,7 +181,7 @@ fn status_words(row: &EndpointInfo, status: u16) -> &'static str {
         (204, _) if row.method == "GET" => "Nothing newer within `?wait=`.",
         (204, _) => "Done at once.",
         (_, Media::Events) => {
-            "Each message has `id: epoch.revision.n` and `event: change`; comment lines keep the connection alive. A `since` that is no longer kept is answered 410 `resync`: list again, then follow from the list's revision."
+            "Each message has `id: epoch.revision.n` and `event: change`; comment lines keep the connection alive. A `since` that is no longer kept is answered 410 `resync`: list again, then follow from the list's revision. A stream that falls behind what is kept ends with `event: resync` and that problem; one with `follow=false` ends with `event: end`, and without it has not told all."
         }
         _ => "Well.",
     }

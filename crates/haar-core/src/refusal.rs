@@ -215,7 +215,7 @@ pub enum Refusal {
 }
 
 fn did_you_mean(closest: Option<&Name>) -> String {
-    closest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    closest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 fn more_users(more: usize) -> String {

@@ -1,10 +1,12 @@
 //! A reader of server-sent events.
 //!
-//! Knows the fields `id`, `event` and `data`, joins several `data` lines, skips comments. Deliberately
-//! absent: reconnecting; the caller has the last id and asks again from there.
+//! Knows the fields `id`, `event` and `data`, joins several `data` lines, skips comments. Tells a stream that
+//! was told to its end from one that only broke off. Deliberately absent: reconnecting; the caller has the last
+//! id and asks again from there.
 
 use super::error::ClientError;
 use super::stream::ByteReader;
+use crate::problem::Problem;
 use crate::v1::EventView;
 
 /// The most bytes of one message.
@@ -24,24 +26,27 @@ pub struct Message {
 pub struct EventReader {
     bytes: ByteReader,
     parser: Parser,
+    has_ended: bool,
 }
 
 impl EventReader {
     pub(super) fn new(bytes: ByteReader) -> EventReader {
-        EventReader { bytes, parser: Parser::default() }
+        EventReader { bytes, parser: Parser::default(), has_ended: false }
     }
 
-    /// The next message; None when the server ended the stream.
+    /// The next message; None when the server ended the stream. Whether it then had told all that was asked for,
+    /// [`Self::has_ended`] says.
     ///
     /// # Errors
-    /// [`ClientError::Broken`] when the connection breaks, [`ClientError::Json`] when a message is not an
-    /// event's.
+    /// [`ClientError::Problem`] when the server cannot go on, such as `resync` when events are no longer kept;
+    /// [`ClientError::Broken`] when the connection breaks, [`ClientError::Json`] when a message is not an event's.
     pub async fn next(&mut self) -> Result<Option<Message>, ClientError> {
         loop {
             while let Some(raw) = self.parser.take() {
-                if raw.event == "change" {
-                    let event = serde_json::from_str(&raw.data).map_err(ClientError::Json)?;
-                    return Ok(Some(Message { id: raw.id, event }));
+                match told(raw)? {
+                    Told::Change(message) => return Ok(Some(*message)),
+                    Told::End => self.has_ended = true,
+                    Told::Else => {}
                 }
             }
             match self.bytes.chunk().await? {
@@ -49,6 +54,36 @@ impl EventReader {
                 Some(chunk) => self.parser.push(&chunk)?,
             }
         }
+    }
+
+    /// Whether the server said that these were all. A stream that follows has no end, and one whose server stops
+    /// or whose token is removed ends without a word.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+}
+
+/// What a message of the stream is about.
+#[derive(Debug)]
+enum Told {
+    Change(Box<Message>),
+    End,
+    /// What a later server may say besides.
+    Else,
+}
+
+fn told(raw: Raw) -> Result<Told, ClientError> {
+    match raw.event.as_str() {
+        "change" => {
+            let event = serde_json::from_str(&raw.data).map_err(ClientError::Json)?;
+            Ok(Told::Change(Box::new(Message { id: raw.id, event })))
+        }
+        "resync" => {
+            let problem: Problem = serde_json::from_str(&raw.data).map_err(ClientError::Json)?;
+            Err(ClientError::Problem(Box::new(problem)))
+        }
+        "end" => Ok(Told::End),
+        _ => Ok(Told::Else),
     }
 }
 
@@ -123,6 +158,16 @@ mod tests {
         let raw = Raw { id: "1.2.0".into(), event: "change".into(), data: "{\n}".into() };
         assert_eq!(parser.take(), Some(raw));
         assert_eq!(parser.take(), None);
+    }
+
+    #[test]
+    fn a_server_that_cannot_go_on_is_an_error_and_its_last_word_is_known() {
+        let raw = |event: &str, data: &str| Raw { id: String::new(), event: event.into(), data: data.into() };
+        let problem = serde_json::to_string(&Problem::new(410, "resync", "list again")).unwrap();
+        let error = told(raw("resync", &problem)).unwrap_err();
+        assert_eq!(error.problem().map(|problem| problem.code.as_str()), Some("resync"));
+        assert!(matches!(told(raw("end", "{}")), Ok(Told::End)));
+        assert!(matches!(told(raw("news", "{}")), Ok(Told::Else)));
     }
 
     #[test]

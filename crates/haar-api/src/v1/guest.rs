@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::common::{Ref, ResourcesView, Time, given, present};
+use super::common::{FenceText, Ref, ResourcesView, Time, given, present};
 
 /// When a guest is started again by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -179,6 +179,10 @@ pub struct GuestView {
     pub require: BTreeMap<String, String>,
     /// Public keys for the first user.
     pub ssh_keys: Vec<String>,
+    /// The fence of its making on its hypervisor; another one after it was made anew, with new disks and host keys.
+    /// Null when it is on none.
+    #[serde(default)]
+    pub life: Option<FenceText>,
     /// SHA-256 of its user-data, lower-case hex.
     pub user_data: Option<String>,
     /// The job under way, else the last one.

@@ -127,6 +127,7 @@ pub struct HypervisorView {
     /// What it has for guests, as its agent says; zero before it joined.
     pub total_resources: ResourcesView,
     /// What may be promised in all: total times overcommit.
+    #[serde(default)]
     pub promised_resources: ResourcesView,
     /// What may still be promised: total times overcommit, less what guests hold.
     pub available_resources: ResourcesView,

@@ -30,6 +30,7 @@ pub struct StatusView {
     /// Jobs.
     pub jobs: JobsView,
     /// What all hypervisors have for guests.
+    #[serde(default)]
     pub total: ResourcesView,
     /// What may be promised in all, with overcommit.
     pub promised: ResourcesView,

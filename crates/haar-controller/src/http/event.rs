@@ -2,7 +2,8 @@
 //!
 //! Each follower reads from its own place in the ring; nothing is queued for it. One that is slower than
 //! the ring is told `resync` and its stream ends, as does every stream when the controller does, and a
-//! follower's own when its token is removed.
+//! follower's own when its token is removed. One that was not to follow is told `end` once it has heard all, so
+//! that a stream that only broke off is known for one.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -98,7 +99,8 @@ impl Follower {
         }
         loop {
             if self.end.is_some_and(|end| self.next >= end) {
-                return None;
+                self.state = State::Ended;
+                return Some(Bytes::from_static(b"event: end\ndata: {}\n\n"));
             }
             // Seen before reading: what comes after the read is a change.
             self.ring.mark_unchanged();

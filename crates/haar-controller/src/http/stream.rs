@@ -12,7 +12,7 @@ use axum::response::Response;
 use haar_api::feed::StreamKind;
 use haar_api::problem::ErrorCode;
 use haar_api::table::{AgentStream, GuestConsole, GuestLog};
-use haar_core::guest::{Place, State};
+use haar_core::guest::{Goal, Place, State};
 use haar_core::id::{GuestId, Kind, TokenId};
 use haar_core::refusal::Refusal;
 use http::StatusCode;
@@ -138,13 +138,17 @@ async fn agent_end(app: &App, wanted: Wanted) -> Result<Dialled, No> {
     }
 }
 
-/// The console of a guest that is off would only close at once, without a word.
+/// The console of a guest that is off would only close at once, without a word. One that was started is off only until
+/// its hypervisor has said otherwise; its console is where to see it boot.
 fn refuse_one_that_is_off(app: &App, guest: GuestId) -> Result<(), No> {
     let record =
         app.look(|look| look.fleet.guest(guest).cloned()).ok_or_else(|| not_found(Kind::Guest, &guest))?;
     let name = &record.spec.name;
+    let is_meant_off = matches!(record.goal, Goal::Stopped | Goal::Off);
     let next = match record.state {
-        State::Stopped => format!("its console is silent; start it:  haar guest start {name}"),
+        State::Stopped if is_meant_off => {
+            format!("its console is silent; start it:  haar guest start {name}")
+        }
         State::Lost => format!("it has no console; make it anew, empty:  haar guest recreate {name}"),
         _ => return Ok(()),
     };

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use haar_api::v1::{CandidateView, CandidatesView, GuestCreate, GuestPatch, GuestRestart, GuestView};
+use haar_api::v1::{
+    CandidateView, CandidatesView, FenceText, GuestCreate, GuestPatch, GuestRestart, GuestView,
+};
 use haar_core::address::bridge_name;
 use haar_core::fence::Revision;
 use haar_core::fleet::Fleet;
@@ -156,6 +158,7 @@ impl Noun for Guests {
             start: spec.start,
             require: spec.require,
             ssh_keys: spec.ssh_keys,
+            life: record.place.map(|place| FenceText(place.life)),
             user_data: spec.user_data,
             job: record.job,
             revision: record.revision,

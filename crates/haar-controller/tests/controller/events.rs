@@ -85,9 +85,11 @@ async fn a_stream_that_is_not_to_follow_ends_after_what_there_is() {
     for expected in ["n-1", "n-2"] {
         assert_eq!(followed.next().await.unwrap().2["name"], expected);
     }
+    assert_eq!(followed.next().await.unwrap().1, "end");
     assert!(followed.next().await.is_none());
     let newest = cloud.get("/v1/networks").await["revision"].as_str().unwrap().to_owned();
     let mut followed = Followed::since(&cloud, &format!("{newest}&follow=false")).await;
+    assert_eq!(followed.next().await.unwrap().1, "end");
     assert!(followed.next().await.is_none());
     cloud.stop().await;
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::agent::Agent;
-use super::cloud::{Cloud, guest, uuid};
+use super::agent::{Agent, Outcome};
+use super::cloud::{Ask, Cloud, LIMIT, guest, uuid};
 
 /// A cloud with a guest on the one hypervisor it has.
 pub(crate) async fn with_guest() -> (Cloud, Agent) {
@@ -55,6 +55,34 @@ async fn a_console_is_spliced_both_ways_and_its_ticket_is_used_once() {
     // One end closes, then so does the other.
     host.shutdown().await.unwrap();
     assert_eq!(client.read(&mut heard).await.unwrap(), 0);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_of_a_guest_that_is_off_is_refused_until_it_is_started() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let work = agent.work(Outcome::Settled);
+    let path = format!("/v1/guests/{}?wait=60s", uuid(100));
+    assert_eq!(cloud.ask("PUT", &path).json(&guest("web")).send().await.status, 201);
+    assert_eq!(cloud.ask("POST", "/v1/guests/web/shutdown?wait=60s").send().await.status, 200);
+    drop(work);
+    let console = || cloud.ask("GET", "/v1/guests/web/console");
+    let asked = |ask: Ask| ask.header("connection", "upgrade").header("upgrade", "haar-stream");
+    assert_eq!(asked(console()).send().await.code(), "wrong_state");
+    assert_eq!(cloud.ask("POST", "/v1/guests/web/start").send().await.status, 202);
+    // Its hypervisor has not said that it runs.
+    assert_eq!(cloud.get("/v1/guests/web").await["state"], "stopped");
+    let client = tokio::spawn(console().upgrade());
+    let stream = tokio::time::timeout(LIMIT, ordered(&agent)).await.expect("the console is asked for");
+    let path = format!("/v1/agent/streams/{}", stream["ticket"].as_str().unwrap());
+    let mut host = agent.ask("GET", &path).upgrade().await;
+    let mut client = client.await.unwrap();
+    host.write_all(b"boot").await.unwrap();
+    let mut heard = [0; 4];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"boot");
     cloud.stop().await;
 }
 
