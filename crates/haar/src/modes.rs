@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::credentials::{self, Credentials, DEFAULT_CLOUD};
+use crate::cli::output::quoted;
 
 /// A mode.
 pub(crate) struct Mode {
@@ -69,7 +70,10 @@ const USUAL_DATA: &str = "/var/lib/haar";
 
 /// The word for another data folder than the usual one, as a person would type it.
 pub(crate) fn data_words(data: &Path) -> String {
-    if data == Path::new(USUAL_DATA) { String::new() } else { format!(" --data {}", data.display()) }
+    if data == Path::new(USUAL_DATA) {
+        return String::new();
+    }
+    format!(" --data {}", quoted(&data.display().to_string()))
 }
 
 /// The data folder of the cloud that the command line would speak to, when `haar up` saved it here.

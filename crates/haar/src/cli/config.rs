@@ -4,6 +4,7 @@ use haar_api::client::Answered;
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
 use haar_api::v1::{ConfigPatch, ConfigView};
+use haar_core::name::errors;
 
 use super::context::Context;
 use super::failure::Failure;
@@ -48,8 +49,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Set(words) => {
             let shown = context.client.request::<t::ConfigShow>(&[]).send(&Nothing).await?;
             let known: Vec<&str> = shown.value.known.iter().map(|setting| setting.key.as_str()).collect();
-            for setting in &words.setting {
-                refuse_slip(&setting.key, &known)?;
+            // A key that is kept already is no slip, wherever it came from.
+            let is_new = |key: &str| !shown.value.values.contains_key(key);
+            let list = context.hint("config show");
+            for setting in words.setting.iter().filter(|setting| is_new(&setting.key)) {
+                refuse_slip(&setting.key, &known, &list)?;
             }
             let values = words.setting.into_iter().map(|label| (label.key, Some(label.value)));
             ConfigPatch { values: values.collect() }
@@ -85,41 +89,25 @@ fn rows(view: &ConfigView) -> Vec<Vec<String>> {
 
 /// The controller keeps keys it does not know, for its user. One that is nearly a known key, or begins as known ones
 /// do, is a slip of the finger: it would be kept and do nothing.
-fn refuse_slip(key: &str, known: &[&str]) -> Result<(), Failure> {
+fn refuse_slip(key: &str, known: &[&str], list: &str) -> Result<(), Failure> {
     if known.contains(&key) {
         return Ok(());
     }
     let beginning = |key: &str| key.split_once('.').map(|(beginning, _)| beginning.to_owned());
     let is_reserved =
         beginning(key).is_some() && known.iter().any(|known| beginning(known) == beginning(key));
-    let closest = known.iter().map(|known| (distance(key, known), *known)).min();
+    let closest = known.iter().map(|known| (errors(key.as_bytes(), known.as_bytes()), *known)).min();
     match closest {
-        Some((distance, closest)) if distance <= SLIPS || is_reserved => Err(Failure::Usage(format!(
-            "there is no setting `{key}`; did you mean `{closest}`? `haar config show` lists them, and a key of your \
-             own begins with a word of your own, such as site/contact"
+        Some((errors, closest)) if errors <= SLIPS || is_reserved => Err(Failure::Usage(format!(
+            "there is no setting `{key}`; did you mean `{closest}`? `{list}` lists them, and a key of your own begins \
+             with a word of your own, such as site/contact"
         ))),
         _ => Ok(()),
     }
 }
 
-/// The most letters in which a slip differs from what was meant.
+/// The most typing errors by which a slip differs from what was meant.
 const SLIPS: usize = 3;
-
-/// How many letters must be put in, taken out or changed to make one text of the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, letter) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, wanted) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *wanted);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
-}
 
 #[cfg(test)]
 mod tests {
@@ -136,21 +124,13 @@ mod tests {
             ("overcommit.memry", "overcommit.memory"),
             ("livenes.ttl-ms", "liveness.ttl_ms"),
         ] {
-            let failure = refuse_slip(slip, &KNOWN).unwrap_err();
+            let failure = refuse_slip(slip, &KNOWN, "haar config show").unwrap_err();
             assert_eq!(failure.code(), 2);
             assert!(failure.text().contains(&format!("did you mean `{meant}`?")), "{}", failure.text());
         }
         for own in ["site/contact", "overcommit.cpu", "site.owner", "contact"] {
-            assert!(refuse_slip(own, &KNOWN).is_ok(), "{own}");
+            assert!(refuse_slip(own, &KNOWN, "").is_ok(), "{own}");
         }
-        assert!(refuse_slip("anything", &[]).is_ok());
-    }
-
-    #[test]
-    fn a_distance_counts_letters() {
-        for (one, other, letters) in [("", "", 0), ("a", "", 1), ("cpuu", "cpu", 1), ("kitten", "sitting", 3)]
-        {
-            assert_eq!((distance(one, other), distance(other, one)), (letters, letters), "{one} {other}");
-        }
+        assert!(refuse_slip("anything", &[], "").is_ok());
     }
 }

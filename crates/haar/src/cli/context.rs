@@ -7,7 +7,7 @@ use haar_api::client::Client;
 use super::Global;
 use super::credentials::{self, Credentials, DEFAULT_CLOUD, SavedCloud};
 use super::failure::Failure;
-use super::output::Format;
+use super::output::{self, Format};
 
 /// What a command needs besides its words.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) cloud: String,
     /// Where address and token came from.
     pub(crate) origin: Origin,
+    /// The words every command of this call must have too, to mean the same; each with a space before it.
+    pub(crate) again: String,
 }
 
 /// Where address and token came from, for whoever must mend them.
@@ -52,6 +54,7 @@ impl Context {
     /// Finds address and token and makes a client; nothing is sent yet.
     pub(crate) fn connect(global: Global) -> Result<Context, Failure> {
         let saved = load()?;
+        let again = again(&global, |variable| std::env::var(variable).ok());
         let environment = std::env::var("HAAR_TOKEN").ok().filter(|token| !token.is_empty());
         let chosen = choose(&saved, global.url.as_deref(), global.cloud.as_deref(), environment)?;
         Ok(Context {
@@ -60,13 +63,37 @@ impl Context {
             project: global.project,
             cloud: chosen.cloud,
             origin: chosen.origin,
+            again,
         })
+    }
+
+    /// A command line to type next: it means the same cloud and project as this one does.
+    pub(crate) fn hint(&self, command: &str) -> String {
+        format!("haar {command}{}", self.again)
     }
 
     /// Whether answers are printed as JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
+}
+
+/// Which cloud and project were said on the command line. What a variable says is known to the next command as well.
+fn again(global: &Global, variable: impl Fn(&str) -> Option<String>) -> String {
+    let said = [
+        ("url", "HAAR_URL", &global.url),
+        ("cloud", "HAAR_CLOUD", &global.cloud),
+        ("project", "HAAR_PROJECT", &global.project),
+    ];
+    let mut words = String::new();
+    for (word, name, value) in said {
+        if let Some(value) = value
+            && variable(name).as_ref() != Some(value)
+        {
+            words.push_str(&format!(" --{word} {}", output::quoted(value)));
+        }
+    }
+    words
 }
 
 fn load() -> Result<Credentials, Failure> {
@@ -172,6 +199,21 @@ mod tests {
         assert_eq!(chosen(Some("http://stranger:3"), None, None).1, None);
         assert_eq!(chosen(Some("http://stranger:3"), Some("lab"), None).1, None);
         assert_eq!(chosen(Some("http://stranger:3"), None, Some("x")).1, Some("x".into()));
+    }
+
+    #[test]
+    fn a_hint_means_the_cloud_and_the_project_of_the_command_it_follows() {
+        let global = |project: Option<&str>| Global {
+            url: None,
+            cloud: Some("lab".to_owned()),
+            project: project.map(str::to_owned),
+            output: Format::Table,
+        };
+        assert_eq!(again(&global(Some("dev")), |_| None), " --cloud lab --project dev");
+        assert_eq!(again(&global(Some("a b")), |_| Some("lab".to_owned())), " --project 'a b'");
+        let variables = |name: &str| (name == "HAAR_PROJECT").then(|| "dev".to_owned());
+        assert_eq!(again(&global(Some("dev")), variables), " --cloud lab");
+        assert_eq!(again(&global(None), variables), " --cloud lab");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `haar events`: what changes, as it changes.
 //!
 //! Without words it tells what is new from now on, until it is ended. With `--since` it tells what is kept after that
-//! place and ends; `--follow` goes on from there.
+//! place and ends; `--follow` goes on from there. It ends well only when the controller says that these were all:
+//! a stream that breaks off before is a failure, and says where to go on.
 
-use haar_api::client::Message;
+use haar_api::client::{ClientError, Message};
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
 use haar_api::v1::{EventView, EventsQuery};
@@ -36,12 +37,46 @@ impl Words {
 }
 
 pub(crate) async fn run(context: &Context, words: &Words) -> Result<(), Failure> {
-    let call = context.client.request::<t::EventStream>(&[]).query(words.query());
-    let mut events = call.events(&Nothing).await?;
-    while let Some(message) = events.next().await? {
-        print(context, &message)?;
+    let query = words.query();
+    let must_end = query.follow == Some(false);
+    let call = context.client.request::<t::EventStream>(&[]).query(query);
+    let opened = call.events(&Nothing).await;
+    let mut events = opened.map_err(|error| knows_no_end(context, words, must_end, error))?;
+    let mut last = words.since.clone();
+    loop {
+        match events.next().await {
+            Ok(Some(message)) => {
+                print(context, &message)?;
+                last = Some(message.id);
+            }
+            Ok(None) if must_end && events.has_ended() => return Ok(()),
+            Ok(None) => {
+                let why = "the controller ended the events before their end";
+                return Err(broken_off(context, must_end, last, ClientError::Broken(why.into())));
+            }
+            Err(error) => return Err(broken_off(context, must_end, last, error)),
+        }
     }
-    Ok(())
+}
+
+/// Not all was told: where to go on. Events that are no longer kept are in no place to go on from.
+fn broken_off(context: &Context, must_end: bool, last: Option<String>, error: ClientError) -> Failure {
+    let is_gone = error.problem().is_some_and(|problem| problem.code == "resync");
+    let Some(last) = last.filter(|_| !is_gone) else { return error.into() };
+    let follow = if must_end { "" } else { " --follow" };
+    let next = context.hint(&format!("events --since {}{follow}", output::quoted(&last)));
+    Failure::Advised(Box::new(error.into()), vec![format!("go on from there:  {next}")])
+}
+
+/// A controller of an earlier release takes no `follow=false`: it cannot say where its events end.
+fn knows_no_end(context: &Context, words: &Words, must_end: bool, error: ClientError) -> Failure {
+    let is_older = must_end
+        && error.problem().is_some_and(|no| no.code == "unknown_field" && no.message.contains("`follow`"));
+    let Some(since) = words.since.as_ref().filter(|_| is_older) else { return error.into() };
+    let next = context.hint(&format!("events --since {} --follow", output::quoted(since)));
+    let advice =
+        format!("the controller is of an earlier release, which tells no end; until Ctrl-C:  {next}");
+    Failure::Advised(Box::new(error.into()), vec![advice])
 }
 
 fn print(context: &Context, message: &Message) -> Result<(), Failure> {
@@ -84,8 +119,8 @@ fn line(event: &EventView) -> String {
 }
 
 /// Fields of a change that the line says already, or that are too small to say.
-const UNSAID: [&str; 8] =
-    ["state", "status", "reason", "error", "name", "observed_revision", "seen_at", "addresses_used"];
+const UNSAID: [&str; 9] =
+    ["state", "status", "reason", "error", "name", "life", "observed_revision", "seen_at", "addresses_used"];
 
 /// The fields that are otherwise than before, with their values where these are short.
 fn fields(event: &EventView) -> String {

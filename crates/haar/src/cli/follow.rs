@@ -1,7 +1,7 @@
 //! Waits for a job and says how far it is, on one line that is written over; on no terminal it is silent.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
@@ -22,6 +22,26 @@ pub(crate) struct WaitWords {
     pub(crate) wait: u64,
 }
 
+impl WaitWords {
+    /// How long is waited in all, from now on, be it for one job or for several.
+    pub(crate) fn limit(self) -> Limit {
+        Limit { begun: Instant::now(), seconds: self.wait }
+    }
+}
+
+/// How long is waited, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    begun: Instant,
+    seconds: u64,
+}
+
+impl Limit {
+    fn left(&self) -> Duration {
+        Duration::from_secs(self.seconds).saturating_sub(self.begun.elapsed())
+    }
+}
+
 /// Waits until the job has ended well.
 ///
 /// # Errors
@@ -30,14 +50,12 @@ pub(crate) async fn to_the_end(
     context: &Context,
     subject: &str,
     job: &str,
-    words: WaitWords,
+    limit: Limit,
 ) -> Result<JobView, Failure> {
     let mut line = Line::new(output::bars() && !context.is_json());
     let poll = Duration::from_millis(if line.shown { 300 } else { 10_000 });
-    let begun = std::time::Instant::now();
-    let limit = Duration::from_secs(words.wait);
     loop {
-        let left = limit.saturating_sub(begun.elapsed());
+        let left = limit.left();
         let wait = Wait(poll.min(left.max(Duration::from_millis(1))));
         let call = context.client.request::<t::JobShow>(&[job]).query(WaitQuery { wait: Some(wait) });
         let seen = call.limit(wait.0 + Duration::from_secs(30)).send(&Nothing).await?.value;
@@ -48,10 +66,10 @@ pub(crate) async fn to_the_end(
         if left.is_zero() {
             line.clear();
             let text = format!(
-                "job {} has not ended after {} s and goes on; look with  haar job show {}",
+                "job {} has not ended after {} s and goes on; look with  {}",
                 output::short_id(seen.id),
-                words.wait,
-                output::short_id(seen.id)
+                limit.seconds,
+                context.hint(&format!("job show {}", output::short_id(seen.id)))
             );
             return Err(Failure::Local(subject.to_owned(), text.into()));
         }

@@ -7,13 +7,16 @@ use std::net::IpAddr;
 use haar_api::client::Answered;
 use haar_api::endpoint::{Endpoint, Nothing};
 use haar_api::table as t;
-use haar_api::v1::{GuestListQuery, GuestPatch, GuestRestart, GuestView, LogQuery, Ref, RefWaitQuery, Time};
+use haar_api::v1::{
+    GuestListQuery, GuestPatch, GuestRestart, GuestView, JobView, LogQuery, Ref, RefWaitQuery, Time,
+};
+use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use super::context::Context;
 use super::failure::Failure;
 use super::flavor::Flavors;
-use super::follow::{self, WaitWords};
+use super::follow::{self, Limit, WaitWords};
 use super::fwgroup::FwGroups;
 use super::hypervisor::Hypervisors;
 use super::image::Images;
@@ -23,6 +26,9 @@ use super::network::Networks;
 use super::noun::{self, Noun, Told};
 use super::terminal::Harmless;
 use super::{console, guest_create, output, several};
+
+/// What a program ends with that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -149,7 +155,7 @@ struct FixedWords {
 
 impl FixedWords {
     /// Refuses the first of them that was given.
-    fn refuse(&self, guest: &str) -> Result<(), Failure> {
+    fn refuse(&self, context: &Context, guest: &str) -> Result<(), Failure> {
         let all = [
             ("flavor", &self.flavor),
             ("image", &self.image),
@@ -161,9 +167,9 @@ impl FixedWords {
         else {
             return Ok(());
         };
+        let command = context.hint(&format!("guest create NAME --{what} {}", output::quoted(value)));
         Err(Failure::Usage(format!(
-            "a guest's {what} is fixed when it is made, so {guest} keeps its own; make another guest:  \
-             haar guest create NAME --{what} {value}"
+            "a guest's {what} is fixed when it is made, so {guest} keeps its own; make another guest:  {command}"
         )))
     }
 }
@@ -318,7 +324,7 @@ async fn list(context: &Context, words: ListWords) -> Result<(), Failure> {
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
-    words.fixed.refuse(&words.guest)?;
+    words.fixed.refuse(context, &words.guest)?;
     let read = noun::read::<Guests, t::GuestShow>(context, &words.guest).await?;
     let fwgroup = match (noun::resolve_if::<FwGroups>(context, words.fwgroup).await?, words.no_fwgroup) {
         (Some(group), _) => Some(Some(Ref(group))),
@@ -346,11 +352,13 @@ where
     A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
 {
     let guests = several::found::<Guests, t::GuestShow>(context, &words.guest).await?;
+    let (limit, no_wait) = (words.wait.limit(), words.wait.no_wait);
     let mut told = Told::new(context, &words.guest);
-    let outcome = several::each(&guests, name_of, async |guest| {
-        act_on_one::<A>(context, guest, words.wait, &mut told).await
-    })
-    .await;
+    let begin = async |guest: &Answered<GuestView>| begin::<A>(context, guest).await;
+    let end = async |_: &Answered<GuestView>, answered| {
+        end_of_action(context, &answered, (!no_wait).then_some(limit), &mut told).await
+    };
+    let outcome = several::each_to_the_end(&guests, name_of, begin, end).await;
     told.end(outcome)
 }
 
@@ -358,25 +366,28 @@ fn name_of(guest: &Answered<GuestView>) -> String {
     guest.value.name.to_string()
 }
 
-async fn act_on_one<A>(
-    context: &Context,
-    guest: &Answered<GuestView>,
-    wait: WaitWords,
-    told: &mut Told,
-) -> Result<(), Failure>
+async fn begin<A>(context: &Context, guest: &Answered<GuestView>) -> Result<Answered<GuestView>, Failure>
 where
     A: Endpoint<Query = RefWaitQuery, Body = Nothing, Answer = GuestView>,
 {
     let id = guest.value.id.to_string();
-    let answered = context.client.request::<A>(&[&id]).query(no_wait(context)).send(&Nothing).await?;
+    Ok(context.client.request::<A>(&[&id]).query(no_wait(context)).send(&Nothing).await?)
+}
+
+/// Says how it ended; without a limit, what was begun.
+async fn end_of_action(
+    context: &Context,
+    answered: &Answered<GuestView>,
+    limit: Option<Limit>,
+    told: &mut Told,
+) -> Result<(), Failure> {
     let name = answered.value.name.to_string();
-    let Some(job) = job_of(&answered) else {
+    let Some(job) = job_of(answered) else {
         return told.say(&answered.body, &format!("{name}   {}", answered.value.state));
     };
-    if wait.no_wait {
-        return told.say(&answered.body, &job);
-    }
-    let ended = follow::to_the_end(context, &name, &job, wait).await?;
+    let Some(limit) = limit else { return told.say(&answered.body, &job) };
+    let ended = follow::to_the_end(context, &name, &job, limit).await?;
+    let id = answered.value.id.to_string();
     let after = context.client.request::<t::GuestShow>(&[&id]).send(&Nothing).await?;
     let line = format!("{name}   {}   {} after {}", follow::ticks(&ended), after.value.state, took(&ended));
     told.say(&after.body, &line)
@@ -388,42 +399,47 @@ fn job_of<T>(answered: &Answered<T>) -> Option<String> {
 }
 
 /// How long a job took, from its making to its end.
-pub(crate) fn took(job: &haar_api::v1::JobView) -> String {
+pub(crate) fn took(job: &JobView) -> String {
     let ended = job.finished_at.unwrap_or(job.created_at);
     output::span(ended.as_ms() - job.created_at.as_ms())
 }
 
 async fn delete(context: &Context, words: &Several) -> Result<(), Failure> {
     let guests = several::found::<Guests, t::GuestShow>(context, &words.guest).await?;
+    let (limit, no_wait) = (words.wait.limit(), words.wait.no_wait);
     let mut told = Told::new(context, &words.guest);
-    let outcome = several::each(&guests, name_of, async |guest| {
-        delete_one(context, guest, words.wait, &mut told).await
-    })
-    .await;
+    let begin = async |guest: &Answered<GuestView>| begin_delete(context, guest).await;
+    let end = async |guest: &Answered<GuestView>, answered: Option<Answered<JobView>>| match answered {
+        Some(answered) => end_of_delete(context, answered, (!no_wait).then_some(limit), &mut told).await,
+        // It held nothing on any machine, so that no job was needed.
+        None => told.say(&guest.body, &format!("{}   deleted", guest.value.name)),
+    };
+    let outcome = several::each_to_the_end(&guests, name_of, begin, end).await;
     told.end(outcome)
 }
 
-async fn delete_one(
+async fn begin_delete(
     context: &Context,
     guest: &Answered<GuestView>,
-    wait: WaitWords,
-    told: &mut Told,
-) -> Result<(), Failure> {
+) -> Result<Option<Answered<JobView>>, Failure> {
     let id = guest.value.id.to_string();
     let call = context.client.request::<t::GuestDelete>(&[&id]).query(no_wait(context));
-    let Some(answered) = call.poll(&Nothing).await? else {
-        // It held nothing on any machine, so that no job was needed.
-        return told.say(&guest.body, &format!("{}   deleted", guest.value.name));
-    };
+    Ok(call.poll(&Nothing).await?)
+}
+
+async fn end_of_delete(
+    context: &Context,
+    answered: Answered<JobView>,
+    limit: Option<Limit>,
+    told: &mut Told,
+) -> Result<(), Failure> {
     let name = &answered.value.guest_name;
     let job = answered.value.id.to_string();
-    if wait.no_wait {
-        return told.say(&answered.body, &job);
-    }
+    let Some(limit) = limit else { return told.say(&answered.body, &job) };
     let ended = match answered.value.ended() {
         true if answered.value.status == "error" => return Err(Failure::Job(Box::new(answered.value))),
         true => answered.value.clone(),
-        false => follow::to_the_end(context, name, &job, wait).await?,
+        false => follow::to_the_end(context, name, &job, limit).await?,
     };
     let document = serde_json::to_vec(&ended).map_err(|error| Failure::local("cannot write JSON", error))?;
     told.say(&document, &format!("{name}   {}   deleted after {}", follow::ticks(&ended), took(&ended)))
@@ -435,18 +451,40 @@ async fn log(context: &Context, words: &LogWords) -> Result<(), Failure> {
         LogQuery { project: context.project.clone(), tail: words.tail, follow: words.follow.then_some(true) };
     let call = context.client.request::<t::GuestLog>(&[&reference]).query(query);
     let mut bytes = call.stream(&Nothing).await?;
-    let mut harmless = (std::io::stdout().is_terminal() && !words.raw).then(Harmless::default);
-    while let Some(chunk) = bytes.chunk().await? {
-        let shown = match &mut harmless {
-            Some(harmless) => harmless.pass(&chunk),
-            None => chunk.to_vec(),
-        };
-        if !output::bytes_out(&shown) {
-            return Ok(());
+    if words.raw || !std::io::stdout().is_terminal() {
+        while let Some(chunk) = bytes.chunk().await? {
+            if !output::bytes_out(&chunk) {
+                break;
+            }
         }
+        return Ok(());
     }
-    output::bytes_out(harmless.as_mut().map(Harmless::end).unwrap_or_default());
-    Ok(())
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::local("cannot listen for Ctrl-C", error))?;
+    let next = async || {
+        tokio::select! {
+            chunk = bytes.chunk() => Ok(chunk?),
+            _ = interrupt.recv() => Err(Failure::Ended(INTERRUPTED)),
+        }
+    };
+    on_a_terminal(next, output::bytes_out).await
+}
+
+/// Shows a log piece by piece, made harmless. However it ends, the terminal has its own colours again.
+async fn on_a_terminal<B: AsRef<[u8]>>(
+    mut next: impl AsyncFnMut() -> Result<Option<B>, Failure>,
+    mut show: impl FnMut(&[u8]) -> bool,
+) -> Result<(), Failure> {
+    let mut harmless = Harmless::default();
+    let ended = loop {
+        match next().await {
+            Ok(Some(chunk)) if show(&harmless.pass(chunk.as_ref())) => {}
+            Ok(_) => break Ok(()),
+            Err(failure) => break Err(failure),
+        }
+    };
+    show(harmless.end());
+    ended
 }
 
 /// A guest's address, or what is in the way of one.
@@ -456,4 +494,26 @@ pub(crate) fn address(view: &GuestView) -> Result<IpAddr, Failure> {
         Failure::Usage(text.trim_end().to_owned())
     };
     view.ip.ok_or_else(no_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_that_breaks_off_leaves_the_terminal_its_own_colours() {
+        for (ending, is_well) in [(None, true), (Some(Failure::Ended(INTERRUPTED)), false)] {
+            let mut pieces = vec![Ok(Some("a\x1b[31mb"))];
+            pieces.push(ending.map_or(Ok(None), Err));
+            let mut pieces = pieces.into_iter();
+            let mut shown = Vec::new();
+            let show = |bytes: &[u8]| {
+                shown.extend_from_slice(bytes);
+                true
+            };
+            let ended = on_a_terminal(async || pieces.next().expect("it ends"), show).await;
+            assert_eq!(ended.is_ok(), is_well);
+            assert_eq!(String::from_utf8(shown).unwrap(), "a\x1b[31mb\x1b[0m");
+        }
+    }
 }

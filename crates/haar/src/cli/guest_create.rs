@@ -1,6 +1,7 @@
 //! `haar guest create`: says what it guessed, shows how far it is, and ends with one line about what there is.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use haar_api::endpoint::Nothing;
 use haar_api::table as t;
@@ -24,6 +25,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   haar guest create web --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub
   haar guest create db --flavor large --image debian-12 --address 10.77.0.40 --restart always
   haar guest create ci-7 --image ci --user-data ./ci.yaml --metadata team=ci --no-wait";
+
+/// How long a question may take whose answer is only a remark.
+const SIDE_QUESTION: Duration = Duration::from_secs(2);
 
 const DEFAULT_FLAVOR: &str = "small";
 const DEFAULT_NETWORK: &str = "default";
@@ -94,7 +98,7 @@ pub(crate) async fn run(context: &Context, words: Words) -> Result<(), Failure> 
     // Of a guest that is made; a no stands alone.
     if !context.is_json() {
         guessed.iter().for_each(|line| eprintln!("  {line}"));
-        say_what_is_not_enforced(context, &body).await?;
+        say_what_is_not_enforced(context, &body).await;
     }
     let job = answered.value.job.map(|job| job.to_string()).filter(|_| answered.is_under_way());
     let Some(job) = job else {
@@ -104,7 +108,7 @@ pub(crate) async fn run(context: &Context, words: Words) -> Result<(), Failure> 
         return noun::said(context, &answered, &job);
     }
     let placed = placed(&answered.value);
-    let ended = follow::to_the_end(context, &placed, &job, wait).await?;
+    let ended = follow::to_the_end(context, &placed, &job, wait.limit()).await?;
     let after = context.client.request::<t::GuestShow>(&[&id]).send(&Nothing).await?;
     noun::said(context, &after, &line(&after.value, &ended))
 }
@@ -209,14 +213,15 @@ fn looks_like_key(text: &str) -> bool {
         && words.next().is_some()
 }
 
-async fn say_what_is_not_enforced(context: &Context, body: &GuestCreate) -> Result<(), Failure> {
-    let Some(fwgroup) = &body.fwgroup else { return Ok(()) };
+/// The guest is made by now: whatever becomes of this question, it is no failure of that.
+async fn say_what_is_not_enforced(context: &Context, body: &GuestCreate) {
+    let Some(fwgroup) = &body.fwgroup else { return };
     let query = RefQuery { project: context.project.clone() };
-    let call = context.client.request::<t::FwGroupShow>(&[fwgroup.as_str()]).query(query);
-    if !call.send(&Nothing).await?.value.enforced {
+    let call =
+        context.client.request::<t::FwGroupShow>(&[fwgroup.as_str()]).query(query).limit(SIDE_QUESTION);
+    if call.send(&Nothing).await.is_ok_and(|answered| !answered.value.enforced) {
         eprintln!("  firewall group `{fwgroup}` is stored but not in force yet");
     }
-    Ok(())
 }
 
 async fn candidates(context: &Context, body: &GuestCreate) -> Result<(), Failure> {

@@ -261,9 +261,8 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
     };
     let answered = context.client.request::<t::HypervisorPost>(&[]).send(&body).await?;
     let name = &answered.value.name;
-    let line = format!(
-        "hypervisor {name} made; for its agent:  haar token create {name}-agent --role agent --hypervisor {name}"
-    );
+    let command = context.hint(&format!("token create {name}-agent --role agent --hypervisor {name}"));
+    let line = format!("hypervisor {name} made; for its agent:  {command}");
     noun::said(context, &answered, &line)
 }
 

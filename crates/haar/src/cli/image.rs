@@ -174,7 +174,9 @@ async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
     let view = &answered.value;
     let next = match view.url {
         Some(_) => "each hypervisor fetches it when it needs it".to_owned(),
-        None => format!("upload its bytes with  haar image import {} FILE", view.name),
+        None => {
+            format!("upload its bytes:  {}", context.hint(&format!("image import {} FILE", view.name)))
+        }
     };
     noun::said(context, &answered, &format!("image {} made; {next}", view.name))
 }

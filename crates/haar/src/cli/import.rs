@@ -70,9 +70,10 @@ fn format_of(source: &str) -> Result<ImageFormat, Failure> {
         // What qemu-img calls them is not always their ending.
         Some(other @ ("vmdk" | "vdi" | "vhdx" | "vhd")) => Err(Failure::Usage(format!(
             "{source} is called {other}, which Haar does not take; make it qcow2 and import that:  \
-             qemu-img convert -f {} -O qcow2 {source} {}.qcow2",
+             qemu-img convert -f {} -O qcow2 {} {}",
             if other == "vhd" { "vpc" } else { other },
-            Path::new(path).with_extension("").display()
+            output::quoted(source),
+            output::quoted(&format!("{}.qcow2", Path::new(path).with_extension("").display()))
         ))),
         _ => Err(Failure::Usage(format!(
             "the name of {source} does not tell its format; say --format qcow2 or --format raw \
@@ -188,5 +189,10 @@ mod tests {
         assert_eq!(format_of("http://x/a.raw?token=1.qcow2").unwrap(), ImageFormat::Raw);
         assert_eq!(format_of("ubuntu.img").unwrap_err().code(), 2);
         assert_eq!(format_of("noending").unwrap_err().code(), 2);
+        let foreign = format_of("./my disk.vhd").unwrap_err().text();
+        assert!(
+            foreign.ends_with("qemu-img convert -f vpc -O qcow2 './my disk.vhd' './my disk.qcow2'\n"),
+            "{foreign}"
+        );
     }
 }

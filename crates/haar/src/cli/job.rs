@@ -143,7 +143,7 @@ async fn wait(context: &Context, words: &Waiting) -> Result<(), Failure> {
 }
 
 async fn end(context: &Context, id: &str, subject: &str, words: WaitWords) -> Result<(), Failure> {
-    let ended = follow::to_the_end(context, subject, id, words).await?;
+    let ended = follow::to_the_end(context, subject, id, words.limit()).await?;
     if context.is_json() {
         let value = serde_json::to_value(&ended);
         return output::json(&value.map_err(|error| Failure::local("cannot write JSON", error))?);

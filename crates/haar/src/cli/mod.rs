@@ -174,7 +174,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     }
     let context = Context::connect(global)?;
     let done = carry_out(&context, cli.command).await;
-    done.map_err(|failure| advice::with_next_step(failure, &context.origin))
+    done.map_err(|failure| advice::with_next_step(&context, failure))
 }
 
 async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use haar_api::endpoint::Endpoint;
+use haar_api::endpoint::{Endpoint, Nothing};
 
 use super::context::Context;
 use super::failure::Failure;
@@ -13,7 +13,7 @@ use super::guest::Guests;
 use super::hypervisor::Hypervisors;
 use super::image::Images;
 use super::network::Networks;
-use super::noun::{self, Noun};
+use super::noun::{self, Noun, Paged as _};
 use super::output;
 use super::subnet::Subnets;
 
@@ -58,22 +58,20 @@ impl LabelWords {
         row
     }
 
-    /// What is said where nothing is listed.
-    pub(crate) async fn nothing<N: Noun>(&self, context: &Context) -> Result<String, Failure> {
-        if let Some(project) = &context.project
-            && N::IN_PROJECTS
-        {
-            let known = projects(context).await?;
-            if !known.contains(project) {
-                let known = known.into_iter().collect::<Vec<_>>().join(", ");
-                return Ok(format!(
-                    "no {}s: nothing at all is in a project `{project}`; there is {known}",
-                    N::WORD
-                ));
+    /// What is said where nothing is listed; `narrowed` tells that more than the project was asked for.
+    pub(crate) async fn nothing<N: Noun>(&self, context: &Context, narrowed: bool) -> String {
+        let none = if narrowed { "no such" } else { "no" };
+        let project = context.project.as_deref().filter(|_| N::IN_PROJECTS);
+        let place = project.map(|project| format!(" in project {project}")).unwrap_or_default();
+        let plain = format!("{none} {}s{place}{}", N::WORD, self.words());
+        let Some(project) = project else { return plain };
+        // The remark is worth less than the list: where it cannot be made, the list is empty all the same.
+        match unknown_project(context, project).await {
+            Ok(Some(known)) => {
+                format!("no {}s: nothing at all is in a project `{project}`; there is {known}", N::WORD)
             }
-            return Ok(format!("no {}s in project {project}{}", N::WORD, self.words()));
+            Ok(None) | Err(_) => plain,
         }
-        Ok(format!("no {}s{}", N::WORD, self.words()))
     }
 
     fn words(&self) -> String {
@@ -83,6 +81,29 @@ impl LabelWords {
 
 fn before_remark(columns: &[&str]) -> usize {
     columns.len() - usize::from(columns.last() == Some(&""))
+}
+
+/// The projects there are, when nothing is in this one. It costs one thing of each noun until there is one, and the
+/// lists only when there is none.
+async fn unknown_project(context: &Context, project: &str) -> Result<Option<String>, Failure> {
+    // The nouns a project most likely has come first.
+    let has_any = has_one::<Guests>(context, project).await?
+        || has_one::<Images>(context, project).await?
+        || has_one::<Flavors>(context, project).await?
+        || has_one::<Networks>(context, project).await?
+        || has_one::<Subnets>(context, project).await?
+        || has_one::<FwGroups>(context, project).await?
+        || has_one::<Hypervisors>(context, project).await?;
+    if has_any {
+        return Ok(None);
+    }
+    Ok(Some(projects(context).await?.into_iter().collect::<Vec<_>>().join(", ")))
+}
+
+async fn has_one<N: Noun>(context: &Context, project: &str) -> Result<bool, Failure> {
+    let query = <N::List as Endpoint>::Query::default().in_project(Some(project.to_owned())).one();
+    let answered = context.client.request::<N::List>(&[]).query(query).send(&Nothing).await?;
+    Ok(!answered.value.items.is_empty())
 }
 
 /// The projects that something is in.

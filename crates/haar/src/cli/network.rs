@@ -191,10 +191,10 @@ async fn next(context: &Context, network: &NetworkView) -> String {
     let taken: Vec<IpNet> =
         known.into_iter().flat_map(|(all, _)| all).map(|other| other.cidr.net()).collect();
     let Some(range) = crate::modes::free_range(&taken) else {
-        return "give it addresses with  haar subnet create".to_owned();
+        return format!("give it addresses:  {}", context.hint("subnet create --help"));
     };
-    let project = context.project.as_ref().map(|project| format!(" --project {project}")).unwrap_or_default();
-    format!("give it addresses:  haar subnet create {name} --network {name} --cidr {range}{project}")
+    let command = context.hint(&format!("subnet create {name} --network {name} --cidr {range}"));
+    format!("give it addresses:  {command}")
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
@@ -220,7 +220,7 @@ async fn say_who_has_no_gateway(context: &Context, network: &NetworkView) -> Res
     let query = SubnetListQuery { network: Some(network.id.to_string()), ..SubnetListQuery::default() };
     for subnet in noun::pages::<Subnets>(context, query).await?.0 {
         if subnet.gateway.is_none() {
-            eprintln!("  ! {}", subnet::no_gateway(&subnet));
+            eprintln!("  ! {}", subnet::no_gateway(context, &subnet));
         }
     }
     Ok(())

@@ -52,9 +52,11 @@ pub(crate) trait Noun {
 }
 
 /// A query that pages.
-pub(crate) trait Paged: Clone {
+pub(crate) trait Paged: Clone + Default + PartialEq {
     /// Asks for the page at `cursor`, as large as the server gives.
     fn page(self, cursor: Option<String>) -> Self;
+    /// Asks for no more than one.
+    fn one(self) -> Self;
     /// Asks for those of a project, where the noun has one.
     fn in_project(self, project: Option<String>) -> Self;
 }
@@ -65,6 +67,11 @@ macro_rules! paged {
             fn page(mut self, cursor: Option<String>) -> Self {
                 self.limit = Some(MOST_LIMIT);
                 self.cursor = cursor;
+                self
+            }
+
+            fn one(mut self) -> Self {
+                self.limit = Some(1);
                 self
             }
 
@@ -140,6 +147,7 @@ pub(crate) async fn list<N: Noun>(
     query: <N::List as Endpoint>::Query,
     labels: &LabelWords,
 ) -> Result<(), Failure> {
+    let narrowed = query != <N::List as Endpoint>::Query::default().in_project(context.project.clone());
     let (mut things, revision) = sorted::<N>(context, query).await?;
     things.retain(|(view, _)| labels.keep(N::labels(view)));
     if context.is_json() {
@@ -147,7 +155,7 @@ pub(crate) async fn list<N: Noun>(
         return output::json(&document(&items, &revision));
     }
     if things.is_empty() {
-        output::out(&format!("  {}\n", labels.nothing::<N>(context).await?));
+        output::out(&format!("  {}\n", labels.nothing::<N>(context, narrowed).await));
         return Ok(());
     }
     let now = output::now();
@@ -292,7 +300,7 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
     match pick(&known, text) {
         Picked::One(id) => Ok(id.to_string()),
         Picked::AsGiven if N::HAS_NAMES => Ok(text.to_owned()),
-        Picked::AsGiven => Err(no_such_id(N::WORD, text)),
+        Picked::AsGiven => Err(no_such_id(context, N::WORD, text)),
         Picked::Several(ids) => {
             let ids = ids.iter().map(output::short_id).collect::<Vec<_>>().join(", ");
             Err(Failure::Usage(format!(
@@ -304,8 +312,8 @@ pub(crate) async fn resolve<N: Noun>(context: &Context, text: &str) -> Result<St
 }
 
 /// Of a noun without names: what was given is no id and begins none.
-fn no_such_id(noun: &str, text: &str) -> Failure {
-    let message = format!("no {noun} `{text}`; `haar {noun} list` shows them");
+fn no_such_id(context: &Context, noun: &str, text: &str) -> Failure {
+    let message = format!("no {noun} `{text}`; `{}` shows them", context.hint(&format!("{noun} list")));
     Failure::Client(ClientError::Problem(Box::new(Problem::new(404, "not_found", message))))
 }
 

@@ -70,6 +70,15 @@ pub(crate) fn json_bytes(bytes: &[u8]) -> Result<(), Failure> {
     json(&value)
 }
 
+/// A word as a shell must be given it to get it whole.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Writes to stdout; a reader that went away (`| head`) is no failure.
 pub(crate) fn out(text: &str) {
     bytes_out(text.as_bytes());

@@ -2,7 +2,8 @@
 //!
 //! Every name is looked up before anything is done: one that names nothing, and nothing is done at all. What fails then
 //! does not keep the others from being done; at the end it is said what was done and what was not. Only where nobody
-//! answers, or the token is of no use, the rest is not even tried.
+//! answers, or the token is of no use, the rest is not even tried. What takes its time is begun on all before the end
+//! of any is waited for.
 
 use haar_api::client::{Answered, ClientError};
 use haar_api::endpoint::{Endpoint, Nothing};
@@ -64,23 +65,44 @@ fn is_hopeless(failure: &Failure) -> bool {
 pub(crate) async fn each<T>(
     things: &[T],
     name: impl Fn(&T) -> String,
-    mut act: impl AsyncFnMut(&T) -> Result<(), Failure>,
+    act: impl AsyncFnMut(&T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    each_to_the_end(things, name, act, async |_, ()| Ok(())).await
+}
+
+/// Begins something with each thing, then waits for the end of each that was begun.
+pub(crate) async fn each_to_the_end<T, B>(
+    things: &[T],
+    name: impl Fn(&T) -> String,
+    mut begin: impl AsyncFnMut(&T) -> Result<B, Failure>,
+    mut end: impl AsyncFnMut(&T, B) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut partly = Partly::default();
+    let mut begun = Vec::new();
     let mut left = things.iter();
     for thing in left.by_ref() {
-        match act(thing).await {
-            Ok(()) => partly.done.push(name(thing)),
+        match begin(thing).await {
+            Ok(it) => begun.push((thing, it)),
             Err(failure) => {
-                let is_last = is_hopeless(&failure);
-                partly.failed.push((name(thing), failure));
-                if is_last {
+                if partly.is_last(name(thing), failure) {
                     break;
                 }
             }
         }
     }
-    partly.untried.extend(left.map(name));
+    partly.untried.extend(left.map(&name));
+    let mut begun = begun.into_iter();
+    for (thing, it) in begun.by_ref() {
+        match end(thing, it).await {
+            Ok(()) => partly.done.push(name(thing)),
+            Err(failure) => {
+                if partly.is_last(name(thing), failure) {
+                    break;
+                }
+            }
+        }
+    }
+    partly.under_way.extend(begun.map(|(thing, _)| name(thing)));
     partly.outcome()
 }
 
@@ -90,11 +112,20 @@ pub(crate) struct Partly {
     done: Vec<String>,
     failed: Vec<(String, Failure)>,
     untried: Vec<String>,
+    /// Begun, and nobody knows how it ended.
+    under_way: Vec<String>,
 }
 
 impl Partly {
+    /// Notes a failure, and tells whether the next thing would fail alike.
+    fn is_last(&mut self, name: String, failure: Failure) -> bool {
+        let is_last = is_hopeless(&failure);
+        self.failed.push((name, failure));
+        is_last
+    }
+
     fn outcome(mut self) -> Result<(), Failure> {
-        let is_alone = self.done.is_empty() && self.untried.is_empty();
+        let is_alone = self.done.is_empty() && self.untried.is_empty() && self.under_way.is_empty();
         match self.failed.len() {
             0 => Ok(()),
             1 if is_alone => Err(self.failed.remove(0).1),
@@ -138,7 +169,12 @@ impl Partly {
 
     fn sum(&self) -> String {
         let failed: Vec<String> = self.failed.iter().map(|(name, _)| name.clone()).collect();
-        let parts = [("not done", &failed), ("not tried", &self.untried), ("done", &self.done)];
+        let parts = [
+            ("not done", &failed),
+            ("not tried", &self.untried),
+            ("under way", &self.under_way),
+            ("done", &self.done),
+        ];
         let some = parts.iter().filter(|(_, names)| !names.is_empty());
         some.map(|(word, names)| format!("{word}: {}", names.join(", "))).collect::<Vec<_>>().join("; ")
     }
@@ -186,6 +222,24 @@ mod tests {
             failure.text()
         );
         assert_eq!(asked, ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn all_are_begun_before_the_end_of_any_is_waited_for() {
+        let seen = std::cell::RefCell::new(Vec::new());
+        let begin = async |name: &&str| {
+            seen.borrow_mut().push(format!("begin {name}"));
+            if *name == "b" { Err(no(409, "in_use", "b is in use")) } else { Ok(name.len()) }
+        };
+        let end = async |name: &&str, _| {
+            seen.borrow_mut().push(format!("end {name}"));
+            if *name == "c" { Err(no(503, "not_ready", "the controller is not ready")) } else { Ok(()) }
+        };
+        let names = ["a", "b", "c", "d"];
+        let failure = each_to_the_end(&names, |name| (*name).to_owned(), begin, end).await.unwrap_err();
+        assert_eq!(*seen.borrow(), ["begin a", "begin b", "begin c", "begin d", "end a", "end c"]);
+        let text = failure.text();
+        assert!(text.ends_with("error: not done: b, c; under way: d; done: a\n"), "{text}");
     }
 
     #[tokio::test]

@@ -255,12 +255,17 @@ fn made(view: &SubnetView, is_chosen: bool) -> String {
 }
 
 /// What a subnet without a gateway means where one is needed, and what to type.
-pub(crate) fn no_gateway(view: &SubnetView) -> String {
-    let (name, first) = (&view.name, view.start);
+pub(crate) fn no_gateway(context: &Context, view: &SubnetView) -> String {
+    let (name, address) = (&view.name, likely_free(view));
+    let command = context.hint(&format!("subnet set {name} --gateway {address}"));
     format!(
-        "subnet {name} has no gateway, so its guests reach each other only; give it a free address as one:  \
-         haar subnet set {name} --gateway {first}"
+        "subnet {name} has no gateway, so its guests reach each other only; give it a free address as one:  {command}"
     )
+}
+
+/// Addresses are handed out from the first on: once there is a guest, the last is the one most likely to be free.
+fn likely_free(view: &SubnetView) -> IpAddr {
+    if view.addresses_used > 0 { view.end } else { view.start }
 }
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {

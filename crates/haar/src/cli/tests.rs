@@ -46,6 +46,19 @@ fn the_help_reads_as_it_did() {
 }
 
 #[test]
+fn what_a_controller_of_an_earlier_release_sends_is_read() {
+    let none = json!({"cpu": 0, "memory": 0, "disk": 0});
+    let view: StatusView = serde_json::from_value(json!({
+        "version": "0.0.9", "cloud": "7f3a1111-0000-4000-8000-000000000001", "host": "lab", "revision": "1.7",
+        "uptime_s": 1, "hypervisors": {}, "guests": {},
+        "jobs": {"running": 0, "oldest_ms": 0, "failed_last_hour": 0, "last_failed": null},
+        "promised": {"cpu": 8, "memory": 1024, "disk": 0}, "used": none, "checked": null
+    }))
+    .unwrap();
+    assert!(status::status_text(&view, Time::from_ms(0)).contains("0 of 8"));
+}
+
+#[test]
 fn the_grammar_holds_together() {
     command().debug_assert();
 }

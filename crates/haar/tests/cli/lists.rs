@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::MIB;
+use super::between::{Between, answer, problem};
 use super::cloud::{Agent, Cloud, Luck};
 
 /// The first words of a list's lines, without its head.
@@ -58,6 +59,23 @@ async fn a_project_that_nothing_is_in_is_said() {
     assert_eq!(said, "  no guests: nothing at all is in a project `nope`; there is default, lab\n");
     assert_eq!(cloud.haar("guest list --project lab").await.well(), "  no guests in project lab\n");
     assert_eq!(cloud.haar("job list --project nope").await.well(), "  no jobs\n", "jobs are in none");
+    assert_eq!(cloud.haar("guest list --state running").await.well(), "  no such guests\n");
+    let said = cloud.haar("network list --project lab --name x").await.well();
+    assert_eq!(said, "  no such networks in project lab\n");
+
+    // A project that there is costs one thing of a few nouns, and no list; what fails thereby is no failure of ours.
+    let between = Between::start(&cloud, Vec::new()).await;
+    between.haar(&cloud, "guest list --project lab").await.well();
+    let asked = between.asked();
+    assert!(asked.len() <= 5, "{asked:?}");
+    assert!(
+        asked[1..].iter().all(|line| line.contains("limit=1&") || line.ends_with("limit=1")),
+        "{asked:?}"
+    );
+    let busy = vec![("GET /v1/images", problem(503, "not_ready", "not now"))];
+    let between = Between::start(&cloud, busy).await;
+    let said = between.haar(&cloud, "guest list --project lab").await.well();
+    assert_eq!(said, "  no guests in project lab\n");
     cloud.stop().await;
 }
 
@@ -116,5 +134,36 @@ async fn events_tell_when_what_and_of_whom() {
     let said = cloud.haar(&format!("events --since {from} -o json")).await.well();
     let last: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!((&last["name"], &last["change"]), (&Value::from("lab"), &Value::from("deleted")));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_break_off_before_their_end_are_a_failure_and_say_where_to_go_on() {
+    let cloud = Cloud::start().await;
+    let from = cloud.haar("network list -o json").await.json()["revision"].as_str().unwrap().to_owned();
+    let ask = async |events: String| {
+        let between = Between::start(&cloud, vec![("GET /v1/events?", events)]).await;
+        between.haar(&cloud, &format!("events --since {from}")).await
+    };
+    let stream = |text: &str| answer("200 OK", "text/event-stream", text);
+    let event = r#"{"kind":"guest","id":"7f3a1111-0000-4000-8000-000000000001","name":"web","change":"deleted","fields":[],"at":null,"revision":"1.9","object":null}"#;
+    let change = format!("id: 1.9.0\nevent: change\ndata: {event}\n\n");
+
+    let said = ask(stream(&change)).await;
+    assert_eq!(said.code, 6, "{said:?}");
+    assert!(said.out.contains("guest web deleted"), "{said:?}");
+    assert!(said.err.contains("go on from there:  haar events --since 1.9.0"), "{said:?}");
+    let said = ask(stream(&format!("{change}event: end\ndata: {{}}\n\n"))).await;
+    assert!(said.well().contains("guest web deleted"));
+
+    let lost = serde_json::to_string(&haar_api::problem::Problem::new(410, "resync", "list again")).unwrap();
+    let said = ask(stream(&format!("{change}event: resync\ndata: {lost}\n\n"))).await;
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("list again") && !said.err.contains("--since"), "{said:?}");
+
+    // As a controller says it that knows no end yet.
+    let said = ask(problem(400, "unknown_field", "unknown field `follow`, expected `since`")).await;
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("earlier release") && said.err.contains("--follow"), "{said:?}");
     cloud.stop().await;
 }

@@ -1,6 +1,7 @@
 //! The binary against a real controller: a person's first day, and every way of hearing a no.
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod between;
 mod cloud;
 #[path = "../left_out/mod.rs"]
 mod left_out;
@@ -8,6 +9,10 @@ mod lists;
 mod modes;
 mod newcomer;
 mod words;
+
+use haar_api::client::Client;
+use haar_api::table as t;
+use haar_api::v1::ConfigPatch;
 
 use cloud::{Agent, Cloud, Luck, haar};
 
@@ -86,6 +91,12 @@ async fn the_cloud_as_a_whole_is_shown_and_checked() {
     assert_eq!(slip.code, 2, "{slip:?}");
     assert!(slip.err.contains("did you mean `overcommit.cpu`?"), "{slip:?}");
     assert!(!cloud.haar("config show").await.well().contains("cpuu"));
+    // One that came there in another way is its user's to change.
+    let admin = Client::new(&cloud.url, Some(cloud.admin.clone())).unwrap();
+    let values = [("overcommit.cpuu".to_owned(), Some("3".to_owned()))].into();
+    admin.request::<t::ConfigSet>(&[]).send(&ConfigPatch { values }).await.unwrap();
+    assert!(cloud.haar("config set overcommit.cpuu=4").await.well().contains("overcommit.cpuu"));
+    cloud.haar("config delete overcommit.cpuu").await.well();
     assert!(cloud.haar("config set site/contact=ana").await.well().contains("site/contact"));
     let shown = cloud.haar("hypervisor show lab1").await.well();
     let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,10 +1,17 @@
 //! What a newcomer runs into in the first hour, each with the words that lead out of it.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::MIB;
+use super::between::{Between, problem};
 use super::cloud::{Agent, Cloud, Luck, haar};
 
 /// The command line that a hint ends with.
@@ -92,10 +99,15 @@ fn help_is_there_for_every_mode_and_noun() {
 
 /// A program named ssh that says how it was called and ends as told.
 fn ssh_that_ends_with(cloud: &Cloud, code: i32) -> String {
-    let folder = cloud.folder.path().join(format!("bin-{code}"));
+    ssh_that(cloud, &code.to_string(), &format!("echo \"$@\"\nexit {code}"))
+}
+
+/// A folder with a program named ssh that does this.
+fn ssh_that(cloud: &Cloud, name: &str, script: &str) -> String {
+    let folder = cloud.folder.path().join(format!("bin-{name}"));
     std::fs::create_dir_all(&folder).unwrap();
     let program = folder.join("ssh");
-    std::fs::write(&program, format!("#!/bin/sh\necho \"$@\"\nexit {code}\n")).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     folder.to_str().unwrap().to_owned()
 }
@@ -116,6 +128,9 @@ async fn a_login_takes_plain_words_ends_as_ssh_does_and_says_where_to_look() {
     };
     let said = ssh(&["ana@web", "uptime", "-p"], 0).await.well();
     assert!(said.contains("-o ConnectTimeout=") && said.contains("-l ana -- 10.97.0.1 uptime -p"), "{said}");
+    let guest = cloud.haar("guest show web -o json").await.json();
+    let (id, life) = (guest["id"].as_str().unwrap(), guest["life"].as_str().unwrap());
+    assert!(said.contains(&format!("HostKeyAlias={id}.{life} ")), "a guest made anew has other keys: {said}");
     let said = ssh(&["web", "--", "uptime", "-o", "json"], 7).await;
     assert_eq!((said.code, said.err.as_str()), (7, ""), "what ran failed, and said why itself");
     assert!(said.out.contains("-l root -- 10.97.0.1 uptime -o json"), "{said:?}");
@@ -125,6 +140,11 @@ async fn a_login_takes_plain_words_ends_as_ssh_does_and_says_where_to_look() {
     for part in ["haar guest log web", "haar guest console web", "subnet quiet has no gateway"] {
         assert!(said.err.contains(part), "{part} is missing in {said:?}");
     }
+    // The address the guest has is not told to be free.
+    let gateway = said.err.lines().find(|line| line.contains("has no gateway")).unwrap();
+    cloud.haar(&hinted(gateway)).await.well();
+    assert_eq!(cloud.haar("subnet show quiet -o json").await.json()["gateway"], "10.97.0.254");
+
     cloud.haar("guest shutdown web").await.well();
     let said = ssh(&["web"], 0).await;
     assert_eq!((said.code, said.out.as_str()), (3, ""), "{said:?}");
@@ -132,6 +152,76 @@ async fn a_login_takes_plain_words_ends_as_ssh_does_and_says_where_to_look() {
     let said = cloud.haar("guest console web").await;
     assert_eq!(said.code, 3, "{said:?}");
     assert!(said.err.contains("is stopped") && said.err.contains("haar guest start web"), "{said:?}");
+    // What is to be typed next means the project that was meant, also where the controller says it.
+    let said = ssh(&["web", "--project", "default"], 0).await;
+    assert!(said.err.contains("haar guest start web --project default"), "{said:?}");
+    let said = cloud.haar("guest console web --project default").await;
+    assert!(said.err.contains("haar guest start web --project default"), "{said:?}");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_beside_the_matter_neither_fails_nor_delays_it() {
+    let cloud = Cloud::start().await;
+    let _agent = Agent::join(&cloud, Luck::Good).await;
+    let file = cloud.file("tiny.raw", &vec![7; MIB]);
+    cloud.haar(&format!("image import tiny {file}")).await.well();
+    cloud.haar("fwgroup create web").await.well();
+    let busy = vec![("GET /v1/fwgroups/", problem(503, "not_ready", "not now"))];
+    let between = Between::start(&cloud, busy).await;
+    let said = between.haar(&cloud, "guest create web --image tiny --fwgroup web").await.well();
+    assert!(said.contains("running after "), "{said}");
+    assert!(between.asked().iter().any(|line| line.starts_with("GET /v1/fwgroups/")), "it was asked");
+
+    // Nobody answers what ssh's failure is explained with.
+    let between = Between::start(&cloud, vec![("GET /v1/subnets/", String::new())]).await;
+    let path = ssh_that_ends_with(&cloud, 255);
+    let around = [("HAAR_URL", between.url.as_str()), ("HAAR_TOKEN", &cloud.admin), ("PATH", &path)];
+    let begun = Instant::now();
+    let said = haar(cloud.folder.path(), &around, &["ssh", "web"], "").await;
+    assert!(said.code == 255 && said.err.contains("haar guest log web"), "{said:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+    cloud.stop().await;
+}
+
+/// A process group that is ended when the test is.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = killpg(self.0, Signal::SIGKILL);
+    }
+}
+
+/// What became of the process, once it is something.
+async fn changed(pid: Pid) -> WaitStatus {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)).unwrap() {
+            WaitStatus::StillAlive => {}
+            status => return status,
+        }
+        assert!(Instant::now() < end, "nothing became of it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ssh_that_stops_itself_gives_the_shell_its_terminal_back() {
+    let cloud = Cloud::start().await;
+    let _agent = Agent::join(&cloud, Luck::Good).await;
+    let file = cloud.file("tiny.raw", &vec![7; MIB]);
+    cloud.haar(&format!("image import tiny {file}")).await.well();
+    cloud.haar("guest create web --image tiny").await.well();
+    let folder = ssh_that(&cloud, "stops", "kill -STOP $$\nexit 5");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haar"));
+    command.args(["ssh", "web"]).env_clear().env("HOME", cloud.folder.path()).env("PATH", folder);
+    command.env("HAAR_URL", &cloud.url).env("HAAR_TOKEN", &cloud.admin).process_group(0);
+    let pid = Pid::from_raw(i32::try_from(command.spawn().unwrap().id()).unwrap());
+    let _group = Group(pid);
+    assert_eq!(changed(pid).await, WaitStatus::Stopped(pid, Signal::SIGTSTP));
+    killpg(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(changed(pid).await, WaitStatus::Exited(pid, 5));
     cloud.stop().await;
 }
 
@@ -141,7 +231,7 @@ async fn a_no_that_the_person_can_mend_ends_with_how() {
     let home = tempfile::tempdir().unwrap();
     let said = cloud.haar("flavor show smal").await;
     assert_eq!(said.code, 4, "{said:?}");
-    assert!(said.err.contains("did you mean `small`?; see  haar flavor list"), "{said:?}");
+    assert!(said.err.contains("(did you mean `small`?); see  haar flavor list"), "{said:?}");
     let said = cloud.haar("guest create web --image nobody").await;
     assert!(said.code == 4 && said.err.contains("haar image list"), "{said:?}");
 
