@@ -15,8 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use haar_api::rpc::Fault;
 
+use super::buffers::Buffers;
 use super::names::disk_name;
 use super::qcow2::Qcow2;
 use super::reflink::Reflink;
@@ -119,8 +121,9 @@ pub(super) struct Taken {
 
 /// The bytes of a snapshot, as the guest would read them.
 pub(super) trait Content: Send {
-    /// Fills the buffer from this offset; the caller stays inside the snapshot's size.
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The next bytes from this offset, at least one and at most `most`, which is not 0; the caller stays inside
+    /// the snapshot's size.
+    fn read(&mut self, offset: u64, most: u64, buffers: &Buffers) -> io::Result<Bytes>;
 }
 
 /// What holds disks. The caller has the guest's turn, and for what needs room the books.

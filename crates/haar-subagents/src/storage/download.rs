@@ -33,6 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::backend::Content;
+use super::buffers::{Buffers, PIECE_BYTES};
 use super::folders::Folders;
 use super::methods::{Store, off_reactor};
 use super::names::disk_name;
@@ -45,7 +46,8 @@ pub(super) const PATH: &str = "/snapshots/download";
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// Downloads at once: each keeps a thread.
 const MAX_RUNNING: usize = 16;
-const PIECE_BYTES: u64 = 1 << 20;
+/// Pieces read ahead.
+const AHEAD: usize = 4;
 /// How long a client may take nothing.
 const STALL_LIMIT: Duration = Duration::from_secs(300);
 
@@ -80,10 +82,10 @@ async fn answer(store: &Arc<Store>, running: Arc<Semaphore>, request: Request) -
         Archive::open(shared.folders(), shared.cloud(), &wanted.id)
     })
     .await?;
-    Ok(respond(&head.headers, archive, permit))
+    Ok(respond(&head.headers, archive, permit).await)
 }
 
-fn respond(headers: &HeaderMap, archive: Archive, permit: OwnedSemaphorePermit) -> Response {
+async fn respond(headers: &HeaderMap, archive: Archive, permit: OwnedSemaphorePermit) -> Response {
     let length = archive.length();
     let etag = HeaderValue::from_str(&archive.etag).expect("hex digits in quotes are a header value");
     let same = headers.get(header::IF_RANGE).is_none_or(|known| *known == etag);
@@ -108,7 +110,10 @@ fn respond(headers: &HeaderMap, archive: Archive, permit: OwnedSemaphorePermit) 
     if let (false, Ok(place)) = (place.is_empty(), HeaderValue::from_str(&place)) {
         fields.insert(header::CONTENT_RANGE, place);
     }
-    if !range.is_empty() {
+    if range.is_empty() {
+        // Closing it may take a program.
+        drop(tokio::task::spawn_blocking(move || drop(archive)).await);
+    } else {
         *response.body_mut() = Body::new(stream(archive, range, permit));
     }
     response
@@ -140,6 +145,7 @@ fn parse_range(text: &str, length: u64) -> Asked {
 struct Archive {
     parts: Vec<(u64, Part)>,
     etag: String,
+    buffers: Buffers,
     _reading: Vec<Reading>,
 }
 
@@ -174,42 +180,40 @@ impl Archive {
             parts.push((tar::END, Part::Zeros));
         }
         let etag = format!("\"{}\"", hex::encode(&hash.finalize()[..16]));
-        Ok(Archive { parts, etag, _reading: reading })
+        Ok(Archive { parts, etag, buffers: Buffers::new(), _reading: reading })
     }
 
     fn length(&self) -> u64 {
         self.parts.iter().map(|(length, _)| length).sum()
     }
 
-    /// Fills the buffer from this offset, which with the buffer lies inside.
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let (mut begin, mut filled) = (0, 0);
+    /// The next bytes from this offset, at most `most`, which lie inside.
+    fn read(&mut self, offset: u64, most: u64) -> io::Result<Bytes> {
+        let mut begin = 0;
         for (length, part) in &mut self.parts {
             let end = begin + *length;
-            let at = offset + filled as u64;
-            if filled < buffer.len() && (begin..end).contains(&at) {
-                let room = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len() - filled);
-                part.read_at(&mut buffer[filled..filled + room], at - begin)?;
-                filled += room;
+            if (begin..end).contains(&offset) {
+                let most = most.min(end - offset).min(PIECE_BYTES as u64);
+                return part.read(offset - begin, most, &self.buffers);
             }
             begin = end;
         }
-        if filled == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
 impl Part {
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read(&mut self, offset: u64, most: u64, buffers: &Buffers) -> io::Result<Bytes> {
         match self {
             Part::Bytes(bytes) => {
                 let at = usize::try_from(offset).unwrap_or(usize::MAX);
-                let bytes = bytes.get(at..).and_then(|bytes| bytes.get(..buffer.len()));
-                buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                let bytes = bytes.get(at..).and_then(|bytes| bytes.get(..most));
+                Ok(Bytes::copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?))
             }
-            Part::Disk(content) => content.read_at(buffer, offset)?,
-            Part::Zeros => buffer.fill(0),
+            Part::Disk(content) => content.read(offset, most, buffers),
+            Part::Zeros => Ok(buffers.zeros(most)),
         }
-        Ok(())
     }
 }
 
@@ -231,25 +235,30 @@ impl http_body::Body for Pieces {
 }
 
 fn stream(mut archive: Archive, range: Range<u64>, permit: OwnedSemaphorePermit) -> Pieces {
-    let (sender, receiver) = mpsc::channel(4);
+    let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
+        let send = |piece| {
+            let sending = async { tokio::time::timeout(STALL_LIMIT, sender.send(piece)).await };
+            matches!(Handle::current().block_on(sending), Ok(Ok(())))
+        };
         let mut offset = range.start;
-        while offset < range.end {
-            let length = PIECE_BYTES.min(range.end - offset);
-            let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
-            let read = archive.read_at(&mut buffer, offset).map(|()| Bytes::from(buffer));
-            // A body that ends in an error is cut, and the client sees that bytes are missing.
-            let failed = read.as_ref().err().map(ToString::to_string);
-            if let Some(error) = &failed {
-                tracing::error!(error, "a snapshot cannot be read to its end");
+        loop {
+            let read = archive.read(offset, range.end - offset);
+            if let Err(error) = &read {
+                tracing::error!(%error, "a snapshot cannot be read to its end");
             }
-            let sent = Handle::current()
-                .block_on(async { tokio::time::timeout(STALL_LIMIT, sender.send(read)).await });
-            if failed.is_some() || !matches!(sent, Ok(Ok(()))) {
+            offset = read.as_ref().map_or(range.end, |piece| offset + piece.len() as u64);
+            if offset >= range.end {
+                // Whoever has had the last byte finds the snapshot free again. A body that ends in an error is
+                // cut, and the client sees that bytes are missing.
+                drop(archive);
+                send(read);
                 return;
             }
-            offset += length;
+            if !send(read) {
+                return;
+            }
         }
     });
     Pieces { receiver }

@@ -7,6 +7,7 @@
 //! Deliberately absent: zfs, and snapshots of a guest that writes meanwhile.
 
 mod backend;
+mod buffers;
 mod disks;
 mod download;
 mod expand;
@@ -23,6 +24,8 @@ mod owner;
 mod part;
 mod pending;
 mod qcow2;
+mod qcow2_map;
+mod qcow2_read;
 mod qcow2_table;
 mod qemu_img;
 mod reflink;

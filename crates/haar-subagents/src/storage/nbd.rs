@@ -15,7 +15,6 @@ use std::time::Duration;
 use haar_api::rpc::{Fault, FaultCode};
 use uuid::Uuid;
 
-use super::backend::Content;
 use super::qemu_img;
 
 const GREETING: &[u8; 8] = b"NBDMAGIC";
@@ -27,6 +26,8 @@ const REPLY: u32 = 0x6744_6698;
 const CLIENT_FLAGS: u32 = 1 | 2;
 const GO: u32 = 7;
 const ACKNOWLEDGED: u32 = 1;
+/// Bytes asked for by one request; the server takes memory for each.
+const REQUEST_BYTES: usize = 64 << 10;
 /// Bytes a reply to an option may have.
 const MOST_OPTION_BYTES: u32 = 64 << 10;
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -71,25 +72,46 @@ impl Client {
     }
 }
 
-impl Content for Client {
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let length = u32::try_from(buffer.len()).map_err(|_| strange("a read is too long"))?;
-        self.number += 1;
-        let mut request = [0; 28];
-        request[..4].copy_from_slice(&REQUEST.to_be_bytes());
-        request[8..16].copy_from_slice(&self.number.to_be_bytes());
-        request[16..24].copy_from_slice(&offset.to_be_bytes());
-        request[24..].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&request)?;
-        let (magic, error, number) =
-            (u32_from(&mut self.stream)?, u32_from(&mut self.stream)?, u64_from(&mut self.stream)?);
-        if magic != REPLY || number != self.number {
-            return Err(strange("its answer belongs to no question"));
+impl Client {
+    /// Fills the buffer from this offset; the caller stays inside the snapshot's size.
+    ///
+    /// Asked for in several requests at once, so that the server works on all of them.
+    pub(super) fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let first = self.number;
+        let mut requests = Vec::new();
+        let mut wanted = Vec::new();
+        let mut at = offset;
+        for part in buffer.chunks_mut(REQUEST_BYTES) {
+            requests.extend(REQUEST.to_be_bytes());
+            requests.extend([0; 4]);
+            requests.extend(self.number.to_be_bytes());
+            requests.extend(at.to_be_bytes());
+            requests
+                .extend(u32::try_from(part.len()).map_err(|_| strange("a read is too long"))?.to_be_bytes());
+            at += part.len() as u64;
+            self.number += 1;
+            wanted.push(Some(part));
         }
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error.cast_signed()));
+        self.stream.write_all(&requests)?;
+        for _ in 0..wanted.len() {
+            let mut head = [0; 16];
+            self.stream.read_exact(&mut head)?;
+            let number =
+                |from: usize| head[from..].iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+            let (magic, error) = (number(0), number(4));
+            let place = (u64::from(number(8)) << 32 | u64::from(number(12))).checked_sub(first);
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            // They are answered in any order, each once.
+            let part = place.and_then(|place| wanted.get_mut(place)).and_then(Option::take);
+            let Some(part) = part.filter(|_| magic == REPLY) else {
+                return Err(strange("its answer belongs to no question"));
+            };
+            if error != 0 {
+                return Err(io::Error::from_raw_os_error(error.cast_signed()));
+            }
+            self.stream.read_exact(part)?;
         }
-        self.stream.read_exact(buffer)
+        Ok(())
     }
 }
 

@@ -20,9 +20,10 @@ use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
 use super::in_use::{check_off, is_held};
+use super::qcow2_read::Snapshot;
 use super::qcow2_table::inner_name;
 use super::space::held_bytes;
-use super::{nbd, qcow2_table, qemu_img};
+use super::{qcow2_table, qemu_img};
 
 const FORMAT: &str = "qcow2";
 
@@ -166,8 +167,9 @@ impl Volumes for Qcow2 {
         let path = spot.file(FORMAT);
         // What a snapshot holds is never written again, so QEMU's own lock need not be asked.
         let options = format!("{},file.locking=off", options(&path));
-        let client = nbd::Client::start(&options, &inner_name(&taken.name, &taken.order), streams)?;
-        Ok(Box::new(client))
+        let name = inner_name(&taken.name, &taken.order);
+        let content = Snapshot::open(&path, taken, options, name, streams);
+        Ok(Box::new(content.map_err(|error| io_fault("read", &path, &error))?))
     }
 }
 

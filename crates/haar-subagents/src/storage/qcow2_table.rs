@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::backend::Taken;
+use super::qcow2_map::Level1;
 
 /// Before each of our names.
 const PREFIX: &str = "haar:";
@@ -29,6 +30,15 @@ pub(super) fn is_empty(file: &File) -> io::Result<bool> {
 
 /// Our snapshots, oldest first.
 pub(super) fn read(file: &File) -> io::Result<Vec<Taken>> {
+    Ok(entries(file)?.into_iter().map(|(taken, _)| taken).collect())
+}
+
+/// Where the tables of a snapshot begin; none when it is gone.
+pub(super) fn level1(file: &File, wanted: &Taken) -> io::Result<Option<Level1>> {
+    Ok(entries(file)?.into_iter().find(|(taken, _)| taken == wanted).map(|(_, level1)| level1))
+}
+
+fn entries(file: &File) -> io::Result<Vec<(Taken, Level1)>> {
     let (count, mut offset) = place(file)?;
     let size_now = bytes_at::<8>(file, 24).map(u64::from_be_bytes)?;
     let mut taken = Vec::new();
@@ -49,13 +59,14 @@ pub(super) fn read(file: &File) -> io::Result<Vec<Taken>> {
         let name = std::str::from_utf8(&rest[extra_length + id_length..]).ok();
         if let Some(name) = name.and_then(|name| name.strip_prefix(PREFIX)) {
             let (name, order) = name.split_once('@').unwrap_or((name, ""));
-            taken.push(Taken {
+            let found = Taken {
                 name: name.to_owned(),
                 order: order.to_owned(),
                 size_bytes,
                 created_s: u64::from(seconds),
                 identity: format!("{id}-{seconds}-{nanoseconds}"),
-            });
+            };
+            taken.push((found, (u64_of(&entry[..8]), u32_of(&entry[8..12]))));
         }
         offset += (ENTRY + rest.len()).next_multiple_of(8) as u64;
     }

@@ -13,13 +13,15 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use haar_api::rpc::{Fault, FaultCode};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, ioctl_ficlone};
 
 use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
+use super::buffers::Buffers;
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
 use super::found::names_in;
@@ -180,8 +182,8 @@ impl Volumes for Reflink {
 }
 
 impl Content for File {
-    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+    fn read(&mut self, offset: u64, most: u64, buffers: &Buffers) -> io::Result<Bytes> {
+        buffers.of_file(self, offset, most)
     }
 }
 

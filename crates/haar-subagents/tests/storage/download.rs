@@ -125,3 +125,66 @@ async fn what_is_being_downloaded_is_not_deleted() {
         assert!(agent.names("streams").is_empty());
     }
 }
+
+/// Writes or discards as a guest would; `commands` are `qemu-io`'s.
+fn act(path: &str, commands: &[&str]) {
+    let words = commands.iter().flat_map(|command| ["-c", command]);
+    let output = std::process::Command::new("qemu-io")
+        .args(["-d", "unmap", "-f", "qcow2"])
+        .args(words)
+        .arg(path)
+        .output();
+    let output = output.expect("this test needs qemu-io: install qemu-utils");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn every_kind_of_cluster_comes_as_qemu_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let raw = path("raw");
+    // 5 MiB and a sector; the second MiB is a hole.
+    let mut bytes = raw_image(5 * MIB + 512);
+    bytes[usize::try_from(MIB).unwrap()..usize::try_from(2 * MIB).unwrap()].fill(0);
+    std::fs::write(&raw, &bytes).unwrap();
+    for (kind, words) in [
+        ("raw", vec!["-O", "raw"]),
+        ("plain", vec!["-O", "qcow2"]),
+        ("compressed", vec!["-O", "qcow2", "-c"]),
+        ("small clusters", vec!["-O", "qcow2", "-o", "cluster_size=512"]),
+        ("large clusters", vec!["-O", "qcow2", "-o", "cluster_size=2M"]),
+        ("subclusters", vec!["-O", "qcow2", "-o", "extended_l2=on"]),
+        ("version 2", vec!["-O", "qcow2", "-o", "compat=0.10"]),
+    ] {
+        let image = path(&format!("{kind}.image"));
+        qemu_img(&[&["convert", "-f", "raw"], &words[..], &[&raw, &image]].concat());
+        let agent = Agent::start().await;
+        let format = words[1];
+        agent.fetch(&agent.import(IMAGE, "image", format, &std::fs::read(&image).unwrap())).await.unwrap();
+        let made = agent.guest("CreateGuestDisks", &guest("1.1", &[(IMAGE, 9)])).await.unwrap().disks;
+        // Across clusters, beyond the image, zeros that are said and zeros that are written, what was given back.
+        act(
+            &made[0].source,
+            &[
+                "write -P 201 1000k 100k",
+                "write -P 202 8M 700k",
+                "write -z 3M 200k",
+                "write -P 0 3500k 64k",
+                "write -P 203 4M 256k",
+                "discard 4M 128k",
+                "write -P 204 4608k 64k",
+            ],
+        );
+        let before = content(&made[0]);
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();
+        act(&made[0].source, &["write -P 9 0 9M"]);
+        let whole = download(&agent, &format!("{}@s", disk(0)), &[]).await;
+        assert_eq!((whole.status, whole.body.len()), (200, before.len()), "{kind}");
+        let wrong = whole.body.iter().zip(&before).position(|(ours, qemus)| ours != qemus);
+        assert_eq!(wrong, None, "{kind}");
+        let middle = ("range", "bytes=1023999-8500000");
+        let part = download(&agent, &format!("{}@s", disk(0)), &[middle]).await;
+        assert!(part.status == 206 && part.body == before[1_023_999..=8_500_000], "{kind}");
+        assert!(agent.names("streams").is_empty(), "{kind}");
+    }
+}
