@@ -9,7 +9,8 @@
 //!
 //! Promised: one fetch per image; an image appears only whole, verified and checked; a fault is told to whoever
 //! waits for it and the request after that tries again. Who asks later than [`FAILURE_KEPT`](super::fetching::FAILURE_KEPT) is not the one who
-//! waited: the source may be mended since. Deliberately absent: resuming a broken download.
+//! waited: the source may be mended since. A stream that broke off is gone on with by the next request, where its
+//! source gives parts ([`Part`]).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,8 +27,8 @@ use super::fetching::{Fetch, State, check_same};
 use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
 use super::names;
-use super::part::Part;
-use super::source::{self, Source};
+use super::part::{Note, Part};
+use super::source::{self, GoOn, Opened, Source};
 use super::space::Grant;
 
 /// Fetches that run at once; others are `pending`.
@@ -132,7 +133,8 @@ impl Fetches {
             let (storing, id) = (Arc::clone(&fetches), fetch.id.clone());
             let stored = blocking(move || {
                 let mut next = || body.blocking_recv().unwrap_or_else(|| Err(broken_off()));
-                storing.store(&fetch, length, || {
+                let part = Part::begin(&storing.folders, &fetch.id, None)?;
+                storing.store(&fetch, part, length, || {
                     next().map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()))
                 })
             })
@@ -171,7 +173,7 @@ impl Fetches {
         act()
     }
 
-    /// Has running fetches end soon; what they hold is removed.
+    /// Has running fetches end soon.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -211,56 +213,115 @@ impl Fetches {
                 blocking(move || {
                     let (mut file, length) = source::open_file(&path, &self.image_dirs)?;
                     let mut buffer = vec![0; READ_BYTES];
-                    self.store(&fetch, Some(length), || match std::io::Read::read(&mut file, &mut buffer) {
-                        Ok(0) => Ok(None),
-                        Ok(read) => Ok(Some(Bytes::copy_from_slice(&buffer[..read]))),
-                        Err(error) => Err(io_fault("read", &path, &error)),
+                    let part = Part::begin(&self.folders, &fetch.id, None)?;
+                    self.store(&fetch, part, Some(length), || {
+                        match std::io::Read::read(&mut file, &mut buffer) {
+                            Ok(0) => Ok(None),
+                            Ok(read) => Ok(Some(Bytes::copy_from_slice(&buffer[..read]))),
+                            Err(error) => Err(io_fault("read", &path, &error)),
+                        }
                     })
                 })
                 .await
             }
             Source::Web(url) => {
                 let url = url.clone();
-                let mut response = source::open_web(&url, fetch.authorization.reveal()).await?;
-                let length = response.content_length();
-                let (sender, mut receiver) = mpsc::channel::<Result<Bytes, Fault>>(16);
-                let storing = tokio::spawn(blocking(move || {
-                    let mut next = || receiver.blocking_recv().unwrap_or_else(|| Err(stopped())).map(Some);
-                    self.store(&fetch, length, || next().map(|bytes| bytes.filter(|bytes| !bytes.is_empty())))
-                }));
-                // An empty chunk says that the body is whole; a sender that vanishes says that it is not.
-                loop {
-                    let chunk = match response.chunk().await {
-                        Ok(Some(chunk)) if chunk.is_empty() => continue,
-                        Ok(Some(chunk)) => Ok(chunk),
-                        Ok(None) => Ok(Bytes::new()),
-                        Err(error) => Err(source::web_fault(&url, error)),
-                    };
-                    let last = chunk.as_ref().map_or(true, Bytes::is_empty);
-                    if sender.send(chunk).await.is_err() || last {
-                        break;
-                    }
-                }
-                storing.await.unwrap_or_else(|_| Err(stopped()))
+                self.fetch_web(&fetch, &url).await
             }
         }
     }
 
-    /// Takes everything `next` gives, verifies and checks it, and makes it the image.
+    /// Goes on with what an earlier attempt left, if the source agrees; else begins anew.
+    async fn fetch_web(self: Arc<Self>, fetch: &Arc<Fetch>, url: &reqwest::Url) -> Result<(), Fault> {
+        let left = {
+            let (fetches, fetch, source) = (Arc::clone(&self), Arc::clone(fetch), url.to_string());
+            blocking(move || Part::left(&fetches.folders, &fetch.id, &source, &fetch.pin)).await?
+        };
+        let Some(left) = left else { return self.stream(fetch, url, None).await };
+        let bytes = left.written();
+        match Arc::clone(&self).stream(fetch, url, Some(left)).await {
+            // What was left may have lost bytes when the power went, before they were on the disk.
+            Err(fault) if fault.code == FaultCode::BadImage => {
+                tracing::warn!(image = fetch.id, bytes, %fault, "what was gone on with is wrong, begun anew");
+                self.stream(fetch, url, None).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn stream(
+        self: Arc<Self>,
+        fetch: &Arc<Fetch>,
+        url: &reqwest::Url,
+        left: Option<Part>,
+    ) -> Result<(), Fault> {
+        let go_on = left
+            .as_ref()
+            .and_then(|part| part.validator().map(|validator| GoOn { from: part.written(), validator }));
+        let opened = match source::open_web(url, fetch.authorization.reveal(), go_on).await {
+            Ok(opened) => opened,
+            Err(fault) => {
+                if let (Some(part), FaultCode::Unavailable) = (left, fault.code) {
+                    part.leave();
+                }
+                return Err(fault);
+            }
+        };
+        let Opened { mut response, from, length, validator } = opened;
+        let (sender, mut receiver) = mpsc::channel::<Result<Bytes, Fault>>(16);
+        let note = validator.map(|validator| Note::new(url.as_str(), &fetch.pin, validator));
+        let stored = Arc::clone(fetch);
+        let storing = tokio::spawn(blocking(move || {
+            let part = match left.filter(|part| from > 0 && part.written() == from) {
+                Some(part) => part,
+                None => Part::begin(&self.folders, &stored.id, note)?,
+            };
+            let mut next = || receiver.blocking_recv().unwrap_or_else(|| Err(stopped())).map(Some);
+            self.store(&stored, part, length, || next().map(|bytes| bytes.filter(|bytes| !bytes.is_empty())))
+        }));
+        // An empty chunk says that the body is whole; a sender that vanishes says that it is not.
+        loop {
+            let chunk = match response.chunk().await {
+                Ok(Some(chunk)) if chunk.is_empty() => continue,
+                Ok(Some(chunk)) => Ok(chunk),
+                Ok(None) => Ok(Bytes::new()),
+                Err(error) => Err(source::web_fault(url, error)),
+            };
+            let last = chunk.as_ref().map_or(true, Bytes::is_empty);
+            if sender.send(chunk).await.is_err() || last {
+                break;
+            }
+        }
+        storing.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Takes everything `next` gives, verifies and checks it, and makes it the image. A part whose stream broke
+    /// off is left for the next attempt.
     fn store(
         &self,
         fetch: &Fetch,
+        mut part: Part,
         length: Option<u64>,
         mut next: impl FnMut() -> Result<Option<Bytes>, Fault>,
     ) -> Result<(), Fault> {
         let total = self.announce(fetch, length)?;
         let mut grant = Grant::new(&self.folders, &fetch.id);
+        grant.wrote(part.written());
         grant.raise_to(total)?;
-        let mut part = Part::begin(&self.folders, &fetch.id)?;
-        while let Some(bytes) = next()? {
-            if self.stopping.load(Ordering::Relaxed) {
-                return Err(stopped());
-            }
+        fetch.done_bytes.store(part.written(), Ordering::Relaxed);
+        loop {
+            let bytes = match next() {
+                Ok(_) if self.stopping.load(Ordering::Relaxed) => Err(stopped()),
+                bytes => bytes,
+            };
+            let bytes = match bytes {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break,
+                Err(fault) => {
+                    part.leave();
+                    return Err(fault);
+                }
+            };
             grant.reach(bytes.len() as u64)?;
             let written = part.write(&bytes, &fetch.pin)?;
             grant.wrote(written);

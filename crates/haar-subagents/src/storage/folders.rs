@@ -6,7 +6,7 @@
 //! <root>/streams/                      sockets of running downloads, 0700
 //! <root>/images/<id>.<format>          a base image, 0444, never changed
 //! <root>/images/<id>.json              what is known of it; an image counts only with both files
-//! <root>/images/.part-<id>             a fetch in progress
+//! <root>/images/.part-<id>             a fetch in progress; with a note beside it, one that may be gone on with
 //! <root>/disks/<guest id>/             a guest's disks, made and removed as a whole by rename
 //! <root>/disks/<guest id>/owner.json   whose they are
 //! <root>/disks/<guest id>/pending.json an act on the guest's snapshots that has not ended
@@ -14,7 +14,7 @@
 //! <root>/disks/.new-…  .gone-…         half made, half removed
 //! ```
 //!
-//! Names beginning with a dot are nobody's after a restart and are removed. Folders can be passed by QEMU's
+//! Names beginning with a dot are nobody's after a restart and are removed, but fetches that may be gone on with. Folders can be passed by QEMU's
 //! user (0711); what nobody but root needs is 0600.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -31,7 +31,7 @@ use super::backend::{Backend, Backends, Spot};
 use super::names::check_id;
 use super::snapshots::Readers;
 use super::space::Books;
-use super::{Error, nbd, reflink};
+use super::{Error, nbd, part, reflink};
 
 /// A child that was forked and has not begun its program yet still has every file of its parent.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
@@ -70,7 +70,8 @@ impl Folders {
         let folders =
             Folders { root, books: Books::default(), backends, readers: Arc::default(), _lock: lock };
         for folder in [folders.images(), folders.disks()] {
-            sweep(&folder).map_err(failed(&folder))?;
+            sweep(&folder, |name| folder == folders.images() && part::may_go_on(&folder, name))
+                .map_err(failed(&folder))?;
         }
         let streams = folders.streams();
         DirBuilder::new().recursive(true).mode(0o700).create(&streams).map_err(failed(&streams))?;
@@ -164,11 +165,12 @@ fn take_lock(path: &Path, patience: Duration) -> Result<Option<File>, Error> {
     }
 }
 
-/// Removes what begins with a dot.
-fn sweep(folder: &Path) -> io::Result<()> {
+/// Removes what begins with a dot, but what is kept.
+fn sweep(folder: &Path, kept: impl Fn(&str) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") || name.to_str().is_some_and(&kept) {
             continue;
         }
         tracing::info!(path = %entry.path().display(), "removed what an earlier run left unfinished");
@@ -187,7 +189,7 @@ fn sweep_guests(disks: &Path) -> io::Result<()> {
         let entry = entry?;
         let guest = entry.file_name().to_str().is_some_and(|name| check_id("guest", name).is_ok());
         if guest && entry.file_type()?.is_dir() {
-            sweep(&entry.path())?;
+            sweep(&entry.path(), |_| false)?;
         }
     }
     Ok(())

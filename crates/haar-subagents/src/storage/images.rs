@@ -18,6 +18,7 @@ use super::backend::Base;
 use super::folders::{Folders, io_fault, sync_folder, write_json};
 use super::found::{self, Found, names_in};
 use super::names::check_id;
+use super::part;
 use super::space::mib_rounded_up;
 
 /// The ending of a raw file that was made from an image of another format.
@@ -152,6 +153,7 @@ pub(super) fn keep(folders: &Folders, part: &Path, facts: &Facts) -> Result<(), 
 pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
     check_unused(folders, id, Use::Leaning)?;
     let facts = find(folders, id).unwrap_or_default();
+    part::forget(folders, id);
     for path in [
         folders.image(id, "qcow2"),
         folders.image(id, "raw"),

@@ -15,7 +15,9 @@ use haar_api::rpc::{
 use super::fetch::Fetches;
 use super::folders::Folders;
 use super::names::{self, Dataset};
-use super::{Config, Error, disks, download, expand, images, pending, snapshots, space, upload, volumes};
+use super::{
+    Config, Error, disks, download, expand, images, part, pending, snapshots, space, upload, volumes,
+};
 use crate::kit::{self, PerGuest};
 
 /// What the methods share.
@@ -158,6 +160,16 @@ impl Store {
     }
 
     fn prune_images(&self, request: &PruneRequest) -> Result<ImageResponse, Fault> {
+        for id in part::list_old(&self.folders)? {
+            // One that is under way is refused here.
+            let forget = || {
+                part::forget(&self.folders, &id);
+                Ok(())
+            };
+            if self.fetches.while_idle(&id, forget).is_ok() {
+                tracing::info!(image = id, "removed what came of an image that nobody asked for again");
+            }
+        }
         let mut pruned = Vec::new();
         for id in images::list_unused(&self.folders, request)? {
             // Looked at again in its turn: a fetch or a clone may have come between.

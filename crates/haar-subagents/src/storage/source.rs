@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -75,9 +75,68 @@ pub(crate) fn open_file(path: &Path, image_dirs: &[PathBuf]) -> Result<(File, u6
     Ok((file, length))
 }
 
-/// Asks for the image; the answer's body is not read yet.
-pub(super) async fn open_web(url: &Url, authorization: &str) -> Result<reqwest::Response, Fault> {
-    let mut request = client(goes_direct(url, authorization))?.get(url.clone());
+/// What a source answered; the body is not read yet.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) response: reqwest::Response,
+    /// The byte of the image that the body begins with.
+    pub(super) from: u64,
+    /// Bytes of the whole image, when the source says.
+    pub(super) length: Option<u64>,
+    /// Which version of the image this is, when the source can be asked for a part of it.
+    pub(super) validator: Option<String>,
+}
+
+/// Where an earlier answer broke off, and of which version it was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GoOn<'a> {
+    pub(super) from: u64,
+    pub(super) validator: &'a str,
+}
+
+/// Asks for the image, or for the rest of it: a source that has another version by now, or knows no ranges, gives
+/// the whole of it.
+pub(super) async fn open_web(
+    url: &Url,
+    authorization: &str,
+    go_on: Option<GoOn<'_>>,
+) -> Result<Opened, Fault> {
+    let client = client(goes_direct(url, authorization))?;
+    let response = ask(&client, url, authorization, go_on).await?;
+    let from = go_on.map_or(0, |go_on| go_on.from);
+    match response.status() {
+        StatusCode::OK => return Ok(Opened::whole(response)),
+        StatusCode::PARTIAL_CONTENT if go_on.is_some() => {
+            if let Some(length) = rest_of(response.headers(), from) {
+                let validator = go_on.map(|go_on| go_on.validator.to_owned());
+                return Ok(Opened { response, from, length, validator });
+            }
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE if go_on.is_some() => {}
+        status => return Err(refused(url, status)),
+    }
+    // It answered something else than the rest.
+    let response = ask(&client, url, authorization, None).await?;
+    match response.status() {
+        StatusCode::OK => Ok(Opened::whole(response)),
+        status => Err(refused(url, status)),
+    }
+}
+
+impl Opened {
+    fn whole(response: reqwest::Response) -> Self {
+        let (length, validator) = (response.content_length(), validator(response.headers()));
+        Opened { response, from: 0, length, validator }
+    }
+}
+
+async fn ask(
+    client: &reqwest::Client,
+    url: &Url,
+    authorization: &str,
+    go_on: Option<GoOn<'_>>,
+) -> Result<reqwest::Response, Fault> {
+    let mut request = client.get(url.clone());
     if !authorization.is_empty() {
         let mut value = HeaderValue::from_str(authorization).map_err(|_| {
             Fault::new(FaultCode::Invalid, "the authorization for the image's source is no header value")
@@ -85,18 +144,42 @@ pub(super) async fn open_web(url: &Url, authorization: &str) -> Result<reqwest::
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
     }
-    let response = request.send().await.map_err(|error| web_fault(url, error))?;
-    let status = response.status();
-    if status == StatusCode::OK {
-        return Ok(response);
+    if let Some(GoOn { from, validator }) = go_on {
+        request = request.header(header::RANGE, format!("bytes={from}-")).header(header::IF_RANGE, validator);
     }
+    request.send().await.map_err(|error| web_fault(url, error))
+}
+
+fn refused(url: &Url, status: StatusCode) -> Fault {
     let code = match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => FaultCode::NotFound,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => FaultCode::Unavailable,
         status if status.is_client_error() => FaultCode::Invalid,
         _ => FaultCode::Unavailable,
     };
-    Err(Fault::new(code, format!("{} answered {status}; check the image's source", shown(url))))
+    Fault::new(code, format!("{} answered {status}; check the image's source", shown(url)))
+}
+
+/// What tells this version of the image from another, in words that `If-Range` takes: a weak tag does not promise
+/// the same bytes. None when the source says that it gives no parts.
+fn validator(headers: &HeaderMap) -> Option<String> {
+    let word = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if word(header::ACCEPT_RANGES).is_some_and(|ranges| ranges.trim().eq_ignore_ascii_case("none")) {
+        return None;
+    }
+    let tag = word(header::ETAG).filter(|tag| tag.starts_with('"'));
+    tag.or_else(|| word(header::LAST_MODIFIED)).map(ToOwned::to_owned)
+}
+
+/// The whole's length, if this is the rest from that byte on; none when it is another part.
+fn rest_of(headers: &HeaderMap, from: u64) -> Option<Option<u64>> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (range, length) = range.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?);
+    let length = length.trim().parse::<u64>().ok();
+    let to_the_end = length.is_none_or(|length| last.checked_add(1) == Some(length));
+    (first == from && to_the_end).then_some(length)
 }
 
 /// The fault for a connection that failed or broke.
@@ -187,5 +270,38 @@ mod tests {
     fn what_is_secret_in_an_address_is_not_shown() {
         let url = Url::parse("https://user:word@host:8443/path?token=abc#frag").unwrap();
         assert_eq!(shown(&url), "https://host:8443/path");
+    }
+
+    #[test]
+    fn only_a_strong_version_is_gone_on_with() {
+        let of = |fields: &[(&'static str, &'static str)]| {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
+            validator(&fields.collect())
+        };
+        let date = "Sat, 21 Nov 2026 09:00:00 GMT";
+        assert_eq!(of(&[("etag", "\"a\""), ("last-modified", date)]).as_deref(), Some("\"a\""));
+        assert_eq!(of(&[("etag", "W/\"a\""), ("last-modified", date)]).as_deref(), Some(date));
+        assert_eq!(of(&[("etag", "W/\"a\"")]), None);
+        assert_eq!(of(&[("etag", "\"a\""), ("accept-ranges", "none")]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn another_part_is_not_the_rest() {
+        for (field, found) in [
+            ("bytes 10-99/100", Some(Some(100))),
+            ("bytes 10-99/*", Some(None)),
+            ("bytes 10-98/100", None),
+            ("bytes 0-99/100", None),
+            ("bytes 10-18446744073709551615/100", None),
+            ("bytes */100", None),
+            ("10-99/100", None),
+        ] {
+            let headers = [(header::CONTENT_RANGE, HeaderValue::from_static(field))].into_iter().collect();
+            assert_eq!(rest_of(&headers, 10), found, "{field}");
+        }
+        assert_eq!(rest_of(&HeaderMap::new(), 10), None);
     }
 }

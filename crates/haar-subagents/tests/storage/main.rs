@@ -13,6 +13,7 @@ mod images;
 mod killed;
 mod numbered;
 mod proxy;
+mod resumed;
 mod snapshots;
 mod snapshots_killed;
 mod volumes;

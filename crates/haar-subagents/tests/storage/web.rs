@@ -29,6 +29,8 @@ pub(crate) struct Web {
 
 struct Shared {
     body: Vec<u8>,
+    /// The version, as `etag`; with one, the rest of the image is given to who asks for it.
+    version: Mutex<Option<String>>,
     manner: Mutex<Manner>,
     gate: Semaphore,
     heads: Mutex<Vec<String>>,
@@ -46,6 +48,7 @@ impl Web {
         let address = format!("http://{}/image", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             body,
+            version: Mutex::default(),
             manner: Mutex::new(manner),
             gate: Semaphore::new(0),
             heads: Mutex::default(),
@@ -64,6 +67,11 @@ impl Web {
         *self.shared.manner.lock().unwrap() = manner;
     }
 
+    /// From here on it gives parts of this version.
+    pub(crate) fn tell_version(&self, version: &str) {
+        *self.shared.version.lock().unwrap() = Some(format!("\"{version}\""));
+    }
+
     pub(crate) fn open_gate(&self) {
         self.shared.gate.add_permits(100);
     }
@@ -79,13 +87,24 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
     }
-    shared.heads.lock().unwrap().push(String::from_utf8(head).unwrap());
+    let request = String::from_utf8(head).unwrap();
     let manner = *shared.manner.lock().unwrap();
-    let (body, half) = (&shared.body, shared.body.len() / 2);
-    let head = match manner {
-        Manner::Status(status) => format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n"),
-        Manner::Unmeasured => "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned(),
-        _ => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()),
+    let version = shared.version.lock().unwrap().clone();
+    let from = version.as_deref().and_then(|version| rest_asked_for(&request, version));
+    shared.heads.lock().unwrap().push(request);
+    let whole = shared.body.len();
+    let body = &shared.body[from.unwrap_or(0)..];
+    let half = body.len() / 2;
+    let tag = version.map(|version| format!("etag: {version}\r\n")).unwrap_or_default();
+    let head = match (manner, from) {
+        (Manner::Status(status), _) => format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n"),
+        (Manner::Unmeasured, _) => "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned(),
+        (_, None) => format!("HTTP/1.1 200 OK\r\n{tag}content-length: {whole}\r\n\r\n"),
+        (_, Some(from)) => format!(
+            "HTTP/1.1 206 Partial\r\n{tag}content-range: bytes {from}-{}/{whole}\r\ncontent-length: {}\r\n\r\n",
+            whole - 1,
+            body.len()
+        ),
     };
     stream.write_all(head.as_bytes()).await?;
     match manner {
@@ -99,4 +118,11 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
         }
     }
     stream.shutdown().await
+}
+
+/// The byte from which on the rest is asked for, of this version.
+fn rest_asked_for(request: &str, version: &str) -> Option<usize> {
+    let field = |name: &str| request.lines().find_map(|line| line.strip_prefix(name));
+    let from = field("range: bytes=")?.strip_suffix('-')?.parse().unwrap();
+    (field("if-range: ") == Some(version)).then_some(from)
 }
