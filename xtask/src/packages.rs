@@ -71,6 +71,7 @@ pub(crate) const CHECK: &[Need] = &[
     need("libvirt-clients", "virt-xml-validate", "checks our domain XML"),
     need("libxml2-utils", "xmllint", "virt-xml-validate checks our domain XML with it"),
     need("btrfs-progs", "mkfs.btrfs", "the btrfs volumes' tests"),
+    need("zfs-fuse", "zfs-fuse", "the zfs volumes' tests, where the kernel has no ZFS"),
     need("curl", "curl", "speaks to our servers as a stranger would"),
     need("busybox-static", "/bin/busybox", "what the container tests run"),
     need("iproute2", "ip", "the container tests' networks"),

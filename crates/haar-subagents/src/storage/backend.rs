@@ -3,14 +3,15 @@
 //! ```text
 //! disks, snapshots, volumes  ──▶  Volumes  ◀──  qcow2      overlays, snapshots inside the file; any file system
 //!                                          ◀──  reflink    raw files that share extents; btrfs, xfs
+//!                                          ◀──  zfs        datasets with a raw file each; zfs
 //! ```
 //!
 //! A back end is asked by [`Spot`], never by path, so that one whose disks are no files (a zvol) fits. Each act
 //! on one disk is whole or not at all; what spans disks is the journal's (`pending.rs`). A disk stays with the
-//! back end that made it: the setting decides only about new ones. Deliberately absent: zfs.
+//! back end that made it: the setting decides only about new ones.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,10 +19,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use haar_api::rpc::Fault;
 
+use super::Error;
 use super::buffers::Buffers;
+use super::folders::io_fault;
 use super::names::disk_name;
 use super::qcow2::Qcow2;
-use super::reflink::Reflink;
+use super::reflink::{self, Reflink};
+use super::zfs::Zfs;
 
 /// What a disk can be made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,11 +37,13 @@ pub enum Backend {
     Qcow2,
     /// Raw files that share extents with their image and their snapshots; btrfs, or xfs made with `reflink=1`.
     Reflink,
+    /// A ZFS dataset for each disk, beneath the one that the storage's folder lies on.
+    Zfs,
 }
 
 /// A word that names no back end.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no storage back end; choose auto, qcow2 or reflink")]
+#[error("{0:?} is no storage back end; choose auto, qcow2, reflink or zfs")]
 pub struct UnknownBackend(String);
 
 impl std::str::FromStr for Backend {
@@ -48,6 +54,7 @@ impl std::str::FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "qcow2" => Ok(Backend::Qcow2),
             "reflink" => Ok(Backend::Reflink),
+            "zfs" => Ok(Backend::Zfs),
             other => Err(UnknownBackend(other.to_owned())),
         }
     }
@@ -59,6 +66,7 @@ impl fmt::Display for Backend {
             Backend::Auto => "auto",
             Backend::Qcow2 => "qcow2",
             Backend::Reflink => "reflink",
+            Backend::Zfs => "zfs",
         })
     }
 }
@@ -128,11 +136,49 @@ pub(super) trait Content: Send {
 
 /// What holds disks. The caller has the guest's turn, and for what needs room the books.
 pub(super) trait Volumes: fmt::Debug + Send + Sync {
-    /// What QEMU is told the disk is, also the ending of its file.
+    /// What QEMU is told the disk is.
     fn format(&self) -> &'static str;
+
+    /// The ending of what stands for the disk in its guest's folder. No two back ends share one.
+    fn ending(&self) -> &'static str {
+        self.format()
+    }
+
+    /// What QEMU opens.
+    fn path(&self, spot: &Spot) -> PathBuf {
+        spot.file(self.ending())
+    }
 
     /// Whether a clone needs its image for ever.
     fn leans_on_base(&self) -> bool;
+
+    /// The raw file that disks are cloned from in place of an image of this format, whether it is there or not.
+    fn raw_base(&self, _images: &Path, _id: &str, _format: &str) -> Option<PathBuf> {
+        None
+    }
+
+    /// Those that are there, whole or not, with their images' ids.
+    fn raw_bases(&self, _images: &Path) -> Result<Vec<(String, PathBuf)>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// Whether it is there and whole.
+    fn has_raw_base(&self, path: &Path) -> bool {
+        path.is_file()
+    }
+
+    /// Makes it, whole or not at all; `fill` writes it under the name it is given.
+    fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
+        fill(path)
+    }
+
+    /// Removes it; an absent one is fine.
+    fn forget_raw_base(&self, path: &Path) -> Result<(), Fault> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_fault("remove", path, &error)),
+            _ => Ok(()),
+        }
+    }
 
     /// Makes an empty disk or a clone of at least the base's size. Nothing may stand there.
     fn make(&self, spot: &Spot, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault>;
@@ -145,6 +191,11 @@ pub(super) trait Volumes: fmt::Debug + Send + Sync {
 
     /// Removes the disk and its snapshots.
     fn remove(&self, spot: &Spot) -> Result<(), Fault>;
+
+    /// Frees what lies elsewhere for a disk, or for the disks in a folder, that is about to be removed.
+    fn discard(&self, _path: &Path) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Every snapshot, oldest first.
     fn snapshots(&self, spot: &Spot) -> Result<Vec<Taken>, Fault>;
@@ -174,23 +225,59 @@ pub(super) trait Volumes: fmt::Debug + Send + Sync {
 /// Every back end of this build, and the one of new disks.
 #[derive(Debug)]
 pub(super) struct Backends {
-    all: [Arc<dyn Volumes>; 2],
+    all: [Arc<dyn Volumes>; 3],
     chosen: usize,
 }
 
 impl Backends {
     /// `work` is locked by this process for as long as it lives; programs that change disks share the lock.
-    pub(super) fn new(backend: Backend, work: File) -> Self {
+    pub(super) fn new(backend: Backend, root: &Path, work: &File) -> io::Result<Self> {
         let chosen = match backend {
             Backend::Auto | Backend::Qcow2 => 0,
             Backend::Reflink => 1,
+            Backend::Zfs => 2,
         };
-        Backends { all: [Arc::new(Qcow2::new(work)), Arc::new(Reflink)], chosen }
+        let (qcow2, zfs) = (Qcow2::new(work.try_clone()?), Zfs::new(root, work.try_clone()?));
+        Ok(Backends { all: [Arc::new(qcow2), Arc::new(Reflink), Arc::new(zfs)], chosen })
+    }
+
+    /// Whether the back end can work here; `disks` is the folder of disks.
+    pub(super) fn probe(
+        &self,
+        backend: Backend,
+        root: &Path,
+        disks: &Path,
+        work: &File,
+    ) -> Result<(), Error> {
+        let zfs = || -> Result<(), Fault> {
+            let work = work.try_clone().map_err(|error| io_fault("use", root, &error))?;
+            Zfs::new(root, work).probe()
+        };
+        match backend {
+            Backend::Auto | Backend::Qcow2 => {}
+            Backend::Reflink => {
+                let root = disks.to_owned();
+                reflink::probe(disks).map_err(|source| Error::CannotShare { root, source })?;
+            }
+            Backend::Zfs => return zfs().map_err(|fault| Error::NoZfs(fault.message)),
+        }
+        // Disks of an earlier choice stay.
+        if root.join("zfs").is_dir()
+            && let Err(fault) = zfs()
+        {
+            tracing::warn!(%fault, "disks of the zfs back end cannot be used");
+        }
+        Ok(())
     }
 
     /// The back end of new disks.
     pub(super) fn of_new(&self) -> &Arc<dyn Volumes> {
         &self.all[self.chosen]
+    }
+
+    /// Frees what lies elsewhere for what is about to be removed.
+    pub(super) fn discard(&self, path: &Path) -> Result<(), Fault> {
+        self.all.iter().try_for_each(|volumes| volumes.discard(path))
     }
 
     /// All of them: a disk stays with the one that made it.
@@ -205,20 +292,28 @@ mod tests {
 
     #[test]
     fn a_back_end_is_chosen_by_name() {
-        for backend in [Backend::Auto, Backend::Qcow2, Backend::Reflink] {
+        for backend in [Backend::Auto, Backend::Qcow2, Backend::Reflink, Backend::Zfs] {
             assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
         }
-        assert!("zfs".parse::<Backend>().unwrap_err().to_string().contains("choose auto, qcow2 or reflink"));
+        let unknown = "lvm".parse::<Backend>().unwrap_err().to_string();
+        assert!(unknown.contains("choose auto, qcow2, reflink or zfs"), "{unknown}");
     }
 
     #[test]
     fn new_disks_are_made_by_the_back_end_that_was_chosen() {
-        for (backend, format) in
-            [(Backend::Auto, "qcow2"), (Backend::Qcow2, "qcow2"), (Backend::Reflink, "raw")]
-        {
-            let backends = Backends::new(backend, tempfile::tempfile().unwrap());
-            assert_eq!(backends.of_new().format(), format);
-            assert_ne!(backends.all()[0].format(), backends.all()[1].format(), "no two share a format");
+        let chosen = [
+            (Backend::Auto, "qcow2", "qcow2"),
+            (Backend::Qcow2, "qcow2", "qcow2"),
+            (Backend::Reflink, "raw", "raw"),
+            (Backend::Zfs, "raw", "zfs"),
+        ];
+        for (backend, format, ending) in chosen {
+            let work = tempfile::tempfile().unwrap();
+            let backends = Backends::new(backend, Path::new("/nowhere"), &work).unwrap();
+            assert_eq!((backends.of_new().format(), backends.of_new().ending()), (format, ending));
+            let endings: std::collections::BTreeSet<_> =
+                backends.all().iter().map(|volumes| volumes.ending()).collect();
+            assert_eq!(endings.len(), backends.all().len(), "no two share an ending");
         }
     }
 }

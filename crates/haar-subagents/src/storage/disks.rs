@@ -92,6 +92,7 @@ pub(super) fn remove_all(folders: &Folders, guest: &str) -> Result<(), Fault> {
     let failed = |error| io_fault("remove", &folder, &error);
     fs::rename(&folder, &gone).map_err(failed)?;
     sync_folder(&folders.disks()).map_err(failed)?;
+    folders.backends().discard(&gone)?;
     // A symlink put there goes as a link; what it points at is not followed.
     let removed = if gone.is_symlink() { fs::remove_file(&gone) } else { fs::remove_dir_all(&gone) };
     removed.map_err(failed)
@@ -130,7 +131,10 @@ pub(super) fn make_folder(
     let hidden = folders.disks().join(format!(".new-{}", Uuid::new_v4()));
     let made = fill_and_rename(folders, owner, &hidden, fill);
     if made.is_err() {
-        let _ = fs::remove_dir_all(&hidden);
+        match folders.backends().discard(&hidden) {
+            Ok(()) => drop(fs::remove_dir_all(&hidden)),
+            Err(fault) => tracing::warn!(%fault, "half of a guest's disks stay until the next start"),
+        }
     }
     made
 }

@@ -3,7 +3,7 @@
 //! Made once, when the image is stored, so that every clone takes no time; the image as it came stays beside it,
 //! for its hash is what it is known by. Promised: whole or not there; room is given before it is written.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use haar_api::rpc::{Fault, FaultCode};
 use serde::Deserialize;
 
-use super::folders::{Folders, io_fault, sync_folder};
-use super::images::{EXPANDED, Facts};
+use super::folders::{Folders, io_fault};
+use super::images::Facts;
 use super::names::check_id;
 use super::qemu_img;
 use super::space::Grant;
@@ -22,44 +22,34 @@ use super::space::Grant;
 /// The largest image on a slow disk.
 const LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// Makes the raw file of the image whose bytes stand in `from`; gives up when `stopping`.
+/// Makes the raw file of the image whose bytes stand in `from`, where the back end of new disks needs one; gives
+/// up when `stopping`.
 pub(super) fn expand(
     folders: &Folders,
     facts: &Facts,
     from: &Path,
     stopping: &AtomicBool,
 ) -> Result<(), Fault> {
-    let key = format!("{}.{EXPANDED}", facts.id);
-    let (hidden, path) = (folders.images().join(format!(".{key}")), folders.image(&facts.id, EXPANDED));
-    let mut grant = Grant::new(folders, &key);
+    let Some(path) = facts.raw_base(folders) else { return Ok(()) };
+    let mut grant = Grant::new(folders, &format!("{}.raw", facts.id));
     grant.raise_to(data_bytes(from, &facts.format)?)?;
-    let _ = fs::remove_file(&hidden);
-    let words = ["convert", "-q", "-f", &facts.format, "-O", "raw"].map(AsRef::as_ref);
-    let words = [&words[..], &[from.as_os_str(), hidden.as_os_str()]].concat();
-    let made = qemu_img::run_while(&words, Stdio::null(), LIMIT, || !stopping.load(Ordering::Relaxed))
-        .and_then(|_| {
-            let keep = || {
-                fs::set_permissions(&hidden, Permissions::from_mode(0o444))?;
-                File::open(&hidden)?.sync_all()?;
-                fs::rename(&hidden, &path)?;
-                sync_folder(&folders.images())
-            };
-            keep().map_err(|error| io_fault("keep", &path, &error))
-        });
-    if made.is_err() {
-        let _ = fs::remove_file(&hidden);
-    }
-    made
+    folders.backends().of_new().make_raw_base(&path, &|to| {
+        let words = ["convert", "-q", "-f", &facts.format, "-O", "raw"].map(AsRef::as_ref);
+        let words = [&words[..], &[from.as_os_str(), to.as_os_str()]].concat();
+        qemu_img::run_while(&words, Stdio::null(), LIMIT, || !stopping.load(Ordering::Relaxed))?;
+        let mode = fs::set_permissions(to, Permissions::from_mode(0o444));
+        mode.map_err(|error| io_fault("keep", to, &error))
+    })
 }
 
 /// Removes raw files whose image is not there: a kill came between the two.
 pub(super) fn remove_strays(folders: &Folders) -> Result<(), Fault> {
-    for name in super::found::names_in(&folders.images())? {
-        let Some(id) = name.strip_suffix(EXPANDED).and_then(|name| name.strip_suffix('.')) else { continue };
-        if check_id("image", id).is_ok() && super::images::find(folders, id)?.is_none() {
-            let path = folders.images().join(&name);
-            tracing::info!(path = %path.display(), "removed the raw file of an image that is not there");
-            fs::remove_file(&path).map_err(|error| io_fault("remove", &path, &error))?;
+    for volumes in folders.backends().all() {
+        for (id, path) in volumes.raw_bases(&folders.images())? {
+            if check_id("image", &id).is_ok() && super::images::find(folders, &id)?.is_none() {
+                tracing::info!(path = %path.display(), "removed the raw file of an image that is not there");
+                volumes.forget_raw_base(&path)?;
+            }
         }
     }
     Ok(())

@@ -338,9 +338,7 @@ impl Fetches {
             file_bytes,
             virtual_bytes,
         };
-        if facts.needs_expansion(&self.folders) {
-            expand(&self.folders, &facts, part.path(), &self.stopping)?;
-        }
+        expand(&self.folders, &facts, part.path(), &self.stopping)?;
         images::keep(&self.folders, part.path(), &facts)
     }
 

@@ -11,6 +11,7 @@
 //! <root>/disks/<guest id>/owner.json   whose they are
 //! <root>/disks/<guest id>/pending.json an act on the guest's snapshots that has not ended
 //! <root>/disks/<guest id>/disk-<i>.…    what the back end makes of a disk
+//! <root>/zfs/                          where the zfs back end mounts its datasets
 //! <root>/disks/.new-…  .gone-…         half made, half removed
 //! ```
 //!
@@ -31,7 +32,7 @@ use super::backend::{Backend, Backends, Spot};
 use super::names::check_id;
 use super::snapshots::Readers;
 use super::space::Books;
-use super::{Error, nbd, part, reflink};
+use super::{Error, nbd, part};
 
 /// A child that was forked and has not begun its program yet still has every file of its parent.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
@@ -66,21 +67,17 @@ impl Folders {
         let lock = take_lock(&root.join("lock"), LOCK_LIMIT)?.ok_or_else(|| Error::InUse(root.clone()))?;
         // What an earlier run's qemu-img does not finish before this begins might finish in the middle of it.
         let work = take_lock(&root.join("work"), WORK_LIMIT)?.ok_or_else(|| Error::AtWork(root.clone()))?;
-        let backends = Backends::new(backend, work);
+        let backends = Backends::new(backend, &root, &work).map_err(failed(&root))?;
         let folders =
             Folders { root, books: Books::default(), backends, readers: Arc::default(), _lock: lock };
-        for folder in [folders.images(), folders.disks()] {
-            sweep(&folder, |name| folder == folders.images() && part::may_go_on(&folder, name))
-                .map_err(failed(&folder))?;
-        }
+        let images = folders.images();
+        folders.sweep(&images, |name| part::may_go_on(&images, name)).map_err(failed(&images))?;
         let streams = folders.streams();
         DirBuilder::new().recursive(true).mode(0o700).create(&streams).map_err(failed(&streams))?;
         nbd::end_strays(&streams).map_err(failed(&streams))?;
-        if backend == Backend::Reflink {
-            let root = folders.disks();
-            reflink::probe(&root).map_err(|source| Error::CannotShare { root, source })?;
-        }
-        sweep_guests(&folders.disks()).map_err(failed(&folders.disks()))?;
+        let disks = folders.disks();
+        folders.backends.probe(backend, &folders.root, &disks, &work)?;
+        folders.sweep(&disks, |_| false).and_then(|()| folders.sweep_guests()).map_err(failed(&disks))?;
         folders.warn_when_impassable();
         Ok(folders)
     }
@@ -137,6 +134,41 @@ impl Folders {
         self.root.join("streams")
     }
 
+    /// Removes what begins with a dot, but what is kept.
+    fn sweep(&self, folder: &Path, kept: impl Fn(&str) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if !name.as_encoded_bytes().starts_with(b".") || name.to_str().is_some_and(&kept) {
+                continue;
+            }
+            let is_folder = entry.file_type()?.is_dir();
+            if let Err(fault) = self.backends.discard(&path) {
+                tracing::warn!(path = %path.display(), %fault, "half of a disk stays until the next start");
+                continue;
+            }
+            tracing::info!(path = %path.display(), "removed what an earlier run left unfinished");
+            let removed = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The same inside every guest's folder; a stranger's is not looked into.
+    fn sweep_guests(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.disks())? {
+            let entry = entry?;
+            let guest = entry.file_name().to_str().is_some_and(|name| check_id("guest", name).is_ok());
+            if guest && entry.file_type()?.is_dir() {
+                self.sweep(&entry.path(), |_| false)?;
+            }
+        }
+        Ok(())
+    }
+
     fn warn_when_impassable(&self) {
         for folder in self.root.ancestors() {
             let mode = fs::metadata(folder).map_or(0, |metadata| metadata.permissions().mode());
@@ -163,36 +195,6 @@ fn take_lock(path: &Path, patience: Duration) -> Result<Option<File>, Error> {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
     }
-}
-
-/// Removes what begins with a dot, but what is kept.
-fn sweep(folder: &Path, kept: impl Fn(&str) -> bool) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") || name.to_str().is_some_and(&kept) {
-            continue;
-        }
-        tracing::info!(path = %entry.path().display(), "removed what an earlier run left unfinished");
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// The same inside every guest's folder; a stranger's is not looked into.
-fn sweep_guests(disks: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(disks)? {
-        let entry = entry?;
-        let guest = entry.file_name().to_str().is_some_and(|name| check_id("guest", name).is_ok());
-        if guest && entry.file_type()?.is_dir() {
-            sweep(&entry.path(), |_| false)?;
-        }
-    }
-    Ok(())
 }
 
 /// Makes a folder that QEMU's user can pass.

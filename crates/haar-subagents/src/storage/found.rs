@@ -30,7 +30,7 @@ pub(super) struct Found {
 pub(super) fn find(folders: &Folders, guest: &str, index: usize) -> Result<Option<Found>, Fault> {
     let spot = folders.spot(guest, index);
     for volumes in folders.backends().all() {
-        let path = spot.file(volumes.format());
+        let path = volumes.path(&spot);
         let (looks, damage) = match volumes.look(&spot) {
             Ok(looks) => (looks, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -65,7 +65,7 @@ pub(super) fn list_guest(folders: &Folders, guest: &str) -> Result<Vec<Found>, F
     for name in names_in(&folders.guest(guest))? {
         let disk =
             folders.backends().all().iter().find_map(|volumes| {
-                name.strip_suffix(volumes.format()).and_then(|disk| disk.strip_suffix('.'))
+                name.strip_suffix(volumes.ending()).and_then(|disk| disk.strip_suffix('.'))
             });
         let Some(disk) = disk else { continue };
         if let Ok(Dataset::Disk(_, index)) = parse_dataset(&format!("guests/{guest}/{disk}")) {

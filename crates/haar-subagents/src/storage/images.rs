@@ -7,7 +7,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haar_api::image_check::{self, Flaw};
@@ -19,10 +19,8 @@ use super::folders::{Folders, io_fault, sync_folder, write_json};
 use super::found::{self, Found, names_in};
 use super::names::check_id;
 use super::part;
+use super::reflink::EXPANDED;
 use super::space::mib_rounded_up;
-
-/// The ending of a raw file that was made from an image of another format.
-pub(super) const EXPANDED: &str = "expanded";
 
 /// How long an image without a disk stays when nothing is said: a guest may be about to be made of it.
 const KEEP_NEWER_S: u64 = 60 * 60;
@@ -46,20 +44,19 @@ impl Facts {
     /// # Errors
     /// When the image was stored before the back end was chosen that needs it as a raw file.
     pub(super) fn base(&self, folders: &Folders) -> Result<Base, Fault> {
-        if !self.needs_expansion(folders) {
+        let Some(path) = self.raw_base(folders) else {
             return Ok(Base { path: folders.image(&self.id, &self.format), format: self.format.clone() });
-        }
-        let path = folders.image(&self.id, EXPANDED);
-        if path.is_file() {
+        };
+        if folders.backends().of_new().has_raw_base(&path) {
             return Ok(Base { path, format: "raw".to_owned() });
         }
         let text = format!("image {} is not stored as a raw file yet; request it first", self.id);
         Err(Fault::new(FaultCode::NotFound, text))
     }
 
-    /// Whether disks cannot be cloned from the file as it came.
-    pub(super) fn needs_expansion(&self, folders: &Folders) -> bool {
-        !folders.backends().of_new().leans_on_base() && self.format != "raw"
+    /// The raw file that disks are cloned from, when it is not the image as it came.
+    pub(super) fn raw_base(&self, folders: &Folders) -> Option<PathBuf> {
+        folders.backends().of_new().raw_base(&folders.images(), &self.id, &self.format)
     }
 
     /// As it goes over the wire.
@@ -154,12 +151,12 @@ pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault
     check_unused(folders, id, Use::Leaning)?;
     let facts = find(folders, id).unwrap_or_default();
     part::forget(folders, id);
-    for path in [
-        folders.image(id, "qcow2"),
-        folders.image(id, "raw"),
-        folders.image(id, EXPANDED),
-        folders.image_facts(id),
-    ] {
+    for volumes in folders.backends().all() {
+        for (_, path) in volumes.raw_bases(&folders.images())?.iter().filter(|(of, _)| of == id) {
+            volumes.forget_raw_base(path)?;
+        }
+    }
+    for path in [folders.image(id, "qcow2"), folders.image(id, "raw"), folders.image_facts(id)] {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_fault("remove", &path, &error));

@@ -4,7 +4,7 @@
 //! Promised: nothing half made is ever seen under its own name; a disk that once held data is never rebuilt;
 //! QEMU opens no image that was not checked first; room is counted in bytes and refused before it is written.
 //! All state is on the disk, none is needed from before a restart.
-//! Deliberately absent: zfs, and snapshots of a guest that writes meanwhile.
+//! Deliberately absent: snapshots of a guest that writes meanwhile.
 
 mod backend;
 mod buffers;
@@ -35,6 +35,8 @@ mod space;
 mod tar;
 mod upload;
 mod volumes;
+mod zfs;
+mod zfs_pool;
 
 use std::future::Future;
 use std::io;
@@ -89,6 +91,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no ZFS to make disks on.
+    #[error("the back end zfs cannot be used: {0}")]
+    NoZfs(String),
     /// A program that an earlier run started does not end.
     #[error(
         "a qemu-img that an earlier run started still works on {0}; look for it with fuser {0}/work, end it, and \

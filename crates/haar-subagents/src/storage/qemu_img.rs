@@ -31,7 +31,7 @@ pub(super) fn run_while<A: AsRef<OsStr>>(
     run_program("qemu-img", arguments, stdin, limit, wanted)
 }
 
-/// The same with another program of the package.
+/// The same with another program.
 pub(super) fn run_program<A: AsRef<OsStr>>(
     program: &str,
     arguments: &[A],
@@ -59,9 +59,11 @@ pub(super) fn run_program<A: AsRef<OsStr>>(
     let output = match ended {
         Ok(Ok(output)) => output,
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return unavailable(format!(
-                "{program} is not installed; install qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)"
-            ));
+            let package = match program {
+                "zfs" => "zfsutils-linux, or zfs-fuse (Debian, Ubuntu)",
+                _ => "qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)",
+            };
+            return unavailable(format!("{program} is not installed; install {package}"));
         }
         Ok(Err(error)) => return unavailable(format!("{program} cannot be started: {error}")),
         Err(_) => {

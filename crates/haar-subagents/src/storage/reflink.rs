@@ -31,6 +31,8 @@ use super::space::held_bytes;
 
 const FORMAT: &str = "raw";
 const SNAPSHOT: &str = "snap";
+/// The ending of a raw file that was made from an image of another format.
+pub(super) const EXPANDED: &str = "expanded";
 /// The attribute that remembers the image's file.
 const BASE: &str = "user.haar.base";
 
@@ -54,6 +56,37 @@ impl Volumes for Reflink {
 
     fn leans_on_base(&self) -> bool {
         false
+    }
+
+    fn raw_base(&self, images: &Path, id: &str, format: &str) -> Option<PathBuf> {
+        (format != FORMAT).then(|| images.join(format!("{id}.{EXPANDED}")))
+    }
+
+    fn raw_bases(&self, images: &Path) -> Result<Vec<(String, PathBuf)>, Fault> {
+        let names = names_in(images)?;
+        let of = |name: &String| {
+            let id = name.strip_suffix(EXPANDED)?.strip_suffix('.')?;
+            Some((id.to_owned(), images.join(name)))
+        };
+        Ok(names.iter().filter_map(of).collect())
+    }
+
+    fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (folder, hidden) = (path.parent().unwrap_or(path), path.with_file_name(format!(".{name}")));
+        let _ = fs::remove_file(&hidden);
+        let made = fill(&hidden).and_then(|()| {
+            let keep = || {
+                File::open(&hidden)?.sync_all()?;
+                fs::rename(&hidden, path)?;
+                sync_folder(folder)
+            };
+            keep().map_err(|error| io_fault("keep", path, &error))
+        });
+        if made.is_err() {
+            let _ = fs::remove_file(&hidden);
+        }
+        made
     }
 
     fn make(&self, spot: &Spot, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault> {

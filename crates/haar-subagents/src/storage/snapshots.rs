@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use haar_api::rpc::{Fault, FaultCode, Snapshot, SnapshotExtra, SnapshotRequest};
 
-use super::backend::Taken;
+use super::backend::{Looks, Taken};
 use super::folders::Folders;
 use super::found::{self, Found, names_in};
 use super::in_use;
@@ -55,8 +55,9 @@ pub(super) fn take(
         for disk in &disks {
             check_quiet(disk, want.quiet)?;
         }
-        let own_bytes = disks.iter().map(|disk| disk.found.looks.own_bytes).sum();
-        space::check_promise(folders, own_bytes)?;
+        // What it keeps, the guest may need again.
+        let kept = |looks: &Looks| looks.own_bytes.min(looks.used_bytes);
+        space::check_promise(folders, disks.iter().map(|disk| kept(&disk.found.looks)).sum())?;
         run(folders, &dataset, Act::Take, &request.dest, &disks, |disk| {
             disk.found.volumes.take(&disk.found.spot, &request.dest, &want.order)
         })?;

@@ -1,4 +1,4 @@
-//! The reflink back end where it differs: what its clones cost, what it needs, and living beside qcow2.
+//! The reflink and zfs back ends where they differ: what their clones cost, what they need, and living beside qcow2.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,7 +8,9 @@ use haar_subagents::storage::{self, Backend};
 use crate::btrfs::Btrfs;
 use crate::harness::*;
 use crate::http::http;
-use crate::snapshots::content;
+use crate::mounted::each;
+use crate::snapshots::{ask, content, disk, new, of, write};
+use crate::zfs::Zfs;
 
 #[tokio::test]
 async fn a_file_system_that_cannot_share_is_refused_with_the_way_out() {
@@ -78,11 +80,7 @@ async fn a_disk_stays_with_the_back_end_that_made_it() {
 
 #[tokio::test]
 async fn images_nobody_uses_are_pruned_after_a_while() {
-    let mut agents = vec![(Agent::start().await, None)];
-    if let Some(btrfs) = Btrfs::mount() {
-        agents.push((Agent::start_with(btrfs.folder(), Backend::Reflink).await, Some(btrfs)));
-    }
-    for (agent, _mount) in agents {
+    for (agent, _mount) in each().await {
         agent.store_image().await;
         let unused = agent.import(OTHER_IMAGE, "other.raw", "raw", &raw_image(MIB));
         agent.fetch(&unused).await.unwrap();
@@ -148,4 +146,86 @@ async fn an_image_is_uploaded_whole_or_not_at_all() {
     agent.guest("CreateGuestDisks", &guest("1.1", &[(IMAGE, 0)])).await.unwrap();
     let other = line(IMAGE, "raw", &"1".repeat(64));
     assert_eq!(http(&agent.socket, &other, &[], b"x").await.status, 409);
+}
+
+#[tokio::test]
+async fn zfs_without_a_dataset_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let config = storage::Config { backend: Backend::Zfs, ..config(folder.path()) };
+    let error = storage::run(config, std::future::pending()).await.unwrap_err();
+    assert!(matches!(error, storage::Error::NoZfs(_)), "{error:?}");
+    let words = error.to_string();
+    assert!(words.contains("zfs create -o mountpoint=") && words.contains("qcow2"), "{words}");
+}
+
+#[tokio::test]
+async fn each_zfs_disk_is_a_dataset_and_goes_with_it() {
+    let Some(zfs) = Zfs::mount() else { return };
+    let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
+    let bytes = raw_image(64 * MIB);
+    agent.fetch(&agent.import(OTHER_IMAGE, "large.raw", "raw", &bytes)).await.unwrap();
+    agent.store_image().await;
+    let datasets = || zfs.names().iter().filter(|name| name.contains("haar-disk-")).count();
+    let room: rpc::CapacityResponse = agent.call("Capacity", &rpc::Nothing {}).await.unwrap();
+    let asked = guest("1.1", &[(OTHER_IMAGE, 80), (IMAGE, 0), ("", 20)]);
+    let made = agent.guest("CreateGuestDisks", &asked).await.unwrap();
+    for made in &made.disks {
+        assert_eq!(made.haar.as_ref().unwrap().format, "raw");
+        assert!(!std::path::Path::new(&made.source).is_symlink());
+    }
+    assert!(content(&made.disks[0])[..bytes.len()] == bytes);
+    assert!(content(&made.disks[1]) == raw_image(4 * MIB), "an image in qcow2 was made raw");
+    assert_eq!(agent.guest("CreateGuestDisks", &asked).await.unwrap(), made, "asking twice is asking once");
+    // The pool holds back what was promised, and no more is promised than it has.
+    let after: rpc::CapacityResponse = agent.call("Capacity", &rpc::Nothing {}).await.unwrap();
+    assert!(room.free_bytes - after.free_bytes >= 104 * MIB, "{room:?} {after:?}");
+    assert!(after.total_bytes + 8 * MIB > room.total_bytes, "{room:?} {after:?}");
+    let other = rpc::Guest { id: OTHER_GUEST.into(), ..guest("1.1", &[("", 2000)]) };
+    fails(agent.guest("CreateGuestDisks", &other).await, FaultCode::NoSpace, "left to promise");
+    assert_eq!(datasets(), 3);
+    let image = rpc::ImageRequest { id: OTHER_IMAGE.into(), ..Default::default() };
+    fails(agent.image("DeleteImage", &image).await, FaultCode::Conflict, "is the base of 1 disks");
+
+    agent.stop().await;
+    let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
+    assert_eq!(agent.guest("CreateGuestDisks", &asked).await.unwrap(), made, "all of it is on the disk");
+    agent.guest("DeleteGuestsDisks", &guest("1.1", &[])).await.unwrap();
+    assert_eq!((datasets(), agent.names("disks").len()), (0, 0));
+    agent.image("DeleteImage", &image).await.unwrap();
+    assert_eq!(agent.names("zfs"), [format!("image-{IMAGE}")]);
+}
+
+#[tokio::test]
+async fn half_of_a_zfs_disk_is_gone_after_the_start_and_strangers_stay() {
+    let Some(zfs) = Zfs::mount() else { return };
+    let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
+    let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 4), ("", 4)])).await.unwrap().disks;
+    write(&made[0], 5, 0);
+    let disks = agent.root.join("disks");
+    let other = rpc::Guest { id: OTHER_GUEST.into(), ..guest("1.1", &[("", 4)]) };
+    agent.guest("CreateGuestDisks", &other).await.unwrap();
+    agent.stop().await;
+    let before = zfs.names();
+    // As when killed while one guest's disk, and another guest, were being removed; and a clone for a download.
+    std::fs::rename(disks.join(GUEST).join("disk-1.zfs"), disks.join(GUEST).join(".disk-1.zfs")).unwrap();
+    std::fs::rename(disks.join(OTHER_GUEST), disks.join(".gone-x")).unwrap();
+    let parent = before[0].clone();
+    for name in ["haar-read-x", "stranger"] {
+        let name = format!("{parent}/{name}");
+        assert!(std::process::Command::new("zfs").args(["create", &name]).status().unwrap().success());
+    }
+    let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
+    let names = zfs.names();
+    assert_eq!(names.iter().filter(|name| name.contains("haar-disk-")).count(), 1, "{names:?}");
+    assert!(names.contains(&format!("{parent}/stranger")) && names.len() == 3, "{names:?}");
+    assert_eq!(agent.names("disks"), [GUEST]);
+    assert!(content(&made[0])[0] == 5);
+    // A snapshot of somebody else is neither shown nor deleted.
+    let dataset = names.iter().find(|name| name.contains("haar-disk-")).unwrap();
+    let theirs = format!("{dataset}@nightly");
+    assert!(std::process::Command::new("zfs").args(["snapshot", &theirs]).status().unwrap().success());
+    ask(&agent, "CreateSnapshot", &new(&disk(0), "ours")).await.unwrap();
+    let listed = ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert!(zfs.names().contains(&theirs));
 }

@@ -1,12 +1,11 @@
 //! Snapshots as streams: whole, by range, of one disk and of a guest.
 
 use haar_api::rpc::{self, FaultCode};
-use haar_subagents::storage::Backend;
 use tokio::io::AsyncReadExt as _;
 
-use crate::btrfs::Btrfs;
 use crate::harness::*;
 use crate::http::{Answer, begin, http};
+use crate::mounted::each;
 use crate::snapshots::{Held, ask, content, disk, new, of, write};
 
 const LINE: &str = "POST /snapshots/download";
@@ -26,14 +25,6 @@ async fn taken(agent: &Agent) -> (Vec<rpc::Disk>, Vec<Vec<u8>>) {
     write(&made[0], 9, 0);
     write(&made[1], 9, 0);
     (made, before)
-}
-
-async fn each() -> Vec<(Agent, Option<Btrfs>)> {
-    let mut agents = vec![(Agent::start().await, None)];
-    if let Some(btrfs) = Btrfs::mount() {
-        agents.push((Agent::start_with(btrfs.folder(), Backend::Reflink).await, Some(btrfs)));
-    }
-    agents
 }
 
 #[tokio::test]

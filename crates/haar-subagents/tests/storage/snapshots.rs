@@ -1,23 +1,13 @@
-//! Snapshots on both back ends: what is written afterwards does not reach them, and a rollback brings it back.
+//! Snapshots on every back end: what is written afterwards does not reach them, and a rollback brings it back.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use haar_api::rpc::{self, Fault, FaultCode};
-use haar_subagents::storage::Backend;
 
-use crate::btrfs::Btrfs;
 use crate::harness::*;
-
-/// A sub-agent on each back end that this machine can have.
-async fn each() -> Vec<(Agent, Option<Btrfs>)> {
-    let mut agents = vec![(Agent::start().await, None)];
-    if let Some(btrfs) = Btrfs::mount() {
-        agents.push((Agent::start_with(btrfs.folder(), Backend::Reflink).await, Some(btrfs)));
-    }
-    agents
-}
+use crate::mounted::each;
 
 pub(crate) fn disk(index: usize) -> String {
     format!("guests/{GUEST}/disk-{index}")

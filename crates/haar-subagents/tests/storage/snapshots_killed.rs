@@ -8,9 +8,9 @@ use haar_api::rpc;
 use haar_subagents::kit;
 use haar_subagents::storage::Backend;
 
-use crate::btrfs::Btrfs;
 use crate::harness::*;
 use crate::killed::{BACKEND, Process};
+use crate::mounted::Mounted;
 use crate::snapshots::{Held, ask, content, disk, new, of, write};
 
 /// A `qemu-img` that stops before the acts it is told to stop before, until the gate is opened.
@@ -144,19 +144,16 @@ async fn killed_in_the_middle_of_a_rollback_it_finishes_it() {
     assert!(!agent.root.join(format!("disks/{GUEST}/pending.json")).exists());
 }
 
-/// What a kill between two disks leaves, on both back ends.
+/// What a kill between two disks leaves, on each back end.
 async fn left_half_done(
     act: &str,
     disks: &str,
-) -> Vec<(Agent, Vec<rpc::Disk>, Option<Btrfs>, tempfile::TempDir)> {
+) -> Vec<(Agent, Vec<rpc::Disk>, Option<Mounted>, tempfile::TempDir)> {
     let mut agents = Vec::new();
-    for backend in [Backend::Qcow2, Backend::Reflink] {
-        let (temp, btrfs) = (tempfile::tempdir().unwrap(), Btrfs::mount());
-        let folder = match (backend, &btrfs) {
-            (Backend::Reflink, None) => continue,
-            (Backend::Reflink, Some(btrfs)) => btrfs.folder().to_owned(),
-            _ => temp.path().to_owned(),
-        };
+    for mounted in std::iter::once(None).chain(Mounted::all().into_iter().map(Some)) {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = mounted.as_ref().map_or(temp.path(), Mounted::folder).to_owned();
+        let backend = mounted.as_ref().map_or(Backend::Qcow2, Mounted::backend);
         let made = guest_with_snapshot(&folder, backend).await;
         let agent = Agent::start_with(&folder, backend).await;
         ask(&agent, "CreateSnapshot", &new(&disk(0), "half")).await.unwrap();
@@ -169,7 +166,7 @@ async fn left_half_done(
             }
         );
         std::fs::write(folder.join(format!("storage/disks/{GUEST}/pending.json")), record).unwrap();
-        agents.push((Agent::start_with(&folder, backend).await, made, btrfs, temp));
+        agents.push((Agent::start_with(&folder, backend).await, made, mounted, temp));
     }
     agents
 }
@@ -219,8 +216,8 @@ async fn a_damaged_record_is_left_to_an_operator_and_stops_nobody_else() {
 
 /// Snapshots without end until the kill; answers the names that were promised.
 async fn promised_until_killed(folder: &Path, round: u64, life: Duration) -> BTreeSet<String> {
-    let word = if folder.join("reflink").exists() { "reflink" } else { "qcow2" };
-    let process = Process::start(folder, &[(BACKEND, word)]);
+    let word = std::fs::read_to_string(folder.join("backend")).unwrap_or_else(|_| "qcow2".to_owned());
+    let process = Process::start(folder, &[(BACKEND, &word)]);
     listening(folder).await;
     let path = folder.to_owned();
     let asking = tokio::spawn(async move {
@@ -241,20 +238,21 @@ async fn promised_until_killed(folder: &Path, round: u64, life: Duration) -> BTr
 
 #[tokio::test]
 async fn killed_at_any_moment_it_keeps_what_it_promised_and_nothing_in_halves() {
-    let btrfs = Btrfs::mount();
+    let mounts = Mounted::all();
     let temp = tempfile::tempdir().unwrap();
     let mut folders = vec![(temp.path().to_owned(), Backend::Qcow2)];
-    if let Some(btrfs) = &btrfs {
-        std::fs::write(btrfs.folder().join("reflink"), "").unwrap();
-        folders.push((btrfs.folder().to_owned(), Backend::Reflink));
+    for mounted in &mounts {
+        std::fs::write(mounted.folder().join("backend"), mounted.backend().to_string()).unwrap();
+        folders.push((mounted.folder().to_owned(), mounted.backend()));
     }
     for (folder, backend) in folders {
         let made = guest_with_snapshot(&folder, backend).await;
         let mut promised = BTreeSet::from(["before".to_owned()]);
+        // Programs are started for each act; through FUSE they take longer.
+        let step = if backend == Backend::Zfs { 150 } else { 37 };
         for round in 0..6 {
-            promised.append(
-                &mut promised_until_killed(&folder, round, Duration::from_millis(40 + 37 * round)).await,
-            );
+            let life = Duration::from_millis(40 + step * round);
+            promised.append(&mut promised_until_killed(&folder, round, life).await);
             let agent = Agent::start_with(&folder, backend).await;
             let mut disks_of = BTreeMap::<String, usize>::new();
             for snapshot in ask(&agent, "ListSnapshots", &of("")).await.unwrap() {

@@ -1,0 +1,227 @@
+//! The dataset that the storage's folder lies on, and the program `zfs`, by its arguments and never through a shell.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use haar_api::rpc::{Fault, FaultCode};
+
+use super::backend::Taken;
+use super::qemu_img::{self, run_program};
+
+/// Before each of our datasets' names.
+const PREFIX: &str = "haar-";
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where datasets are made.
+#[derive(Debug)]
+pub(super) struct Pool {
+    root: PathBuf,
+    /// The dataset; none where the folder lies on another file system.
+    parent: Option<String>,
+    /// Locked by this process. A program that outlives it keeps the lock, and the next start waits for that.
+    work: File,
+}
+
+impl Pool {
+    /// The pool that this folder lies on.
+    pub(super) fn of(root: &Path, work: File) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Pool { root: root.to_owned(), parent: dataset_of(root, &mounts), work }
+    }
+
+    /// Whether the folder lies on a dataset and the program answers for it.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let parent = self.parent()?;
+        self.run(&["get", "-H", "-o", "value", "type", parent]).map(drop)
+    }
+
+    fn parent(&self) -> Result<&str, Fault> {
+        self.parent.as_deref().ok_or_else(|| {
+            let text = format!(
+                "{} does not lie on a mounted ZFS dataset; make one there (zfs create -o mountpoint={} POOL/haar), \
+                 or choose the back end qcow2",
+                self.root.display(),
+                self.root.display()
+            );
+            Fault::new(FaultCode::Unavailable, text)
+        })
+    }
+
+    /// The full name of one of our datasets.
+    pub(super) fn dataset(&self, name: &str) -> Result<String, Fault> {
+        Ok(format!("{}/{PREFIX}{name}", self.parent()?))
+    }
+
+    /// Makes a dataset, or a clone of a snapshot, mounted there.
+    pub(super) fn make(
+        &self,
+        name: &str,
+        mount: &Path,
+        properties: &[&str],
+        snapshot: Option<&str>,
+    ) -> Result<(), Fault> {
+        let (dataset, mountpoint) = (self.dataset(name)?, format!("mountpoint={}", mount.display()));
+        let mut words = vec![if snapshot.is_some() { "clone" } else { "create" }, "-o", &mountpoint];
+        words.extend(properties.iter().flat_map(|property| ["-o", property]));
+        words.extend(snapshot);
+        words.push(&dataset);
+        self.run(&words).map(drop)
+    }
+
+    /// Destroys a dataset with its snapshots; an absent one is fine.
+    pub(super) fn destroy(&self, name: &str) -> Result<(), Fault> {
+        let dataset = self.dataset(name)?;
+        match self.run(&["destroy", "-r", &dataset]) {
+            Err(fault) if fault.message.contains("does not exist") => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Our datasets: name without prefix, and whether it is mounted.
+    pub(super) fn list(&self) -> Result<Vec<(String, bool)>, Fault> {
+        let parent = self.parent()?;
+        let words = ["list", "-H", "-r", "-d", "1", "-t", "filesystem", "-o", "name,mounted", parent];
+        let text = self.run(&words)?;
+        let ours = |line: &str| {
+            let (name, mounted) = line.split_once('\t')?;
+            let name = name.strip_prefix(parent)?.strip_prefix('/')?.strip_prefix(PREFIX)?;
+            Some((name.to_owned(), mounted == "yes"))
+        };
+        Ok(text.lines().filter_map(ours).collect())
+    }
+
+    /// Runs `zfs`; answers what it printed. Must be called on a thread of tokio's that may block.
+    pub(super) fn run(&self, words: &[&str]) -> Result<String, Fault> {
+        let begun = Instant::now();
+        loop {
+            let work = self.work.try_clone().map_err(|error| {
+                Fault::new(FaultCode::Unavailable, format!("zfs cannot be started: {error}"))
+            })?;
+            match run_program("zfs", words, work.into(), qemu_img::LIMIT, || true) {
+                Ok(text) => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                Err(fault) if is_settling(&fault.message, begun) => std::thread::sleep(BUSY_PAUSE),
+                Err(fault) => return Err(full(fault)),
+            }
+        }
+    }
+}
+
+/// Destroys a dataset; for who cannot wait on the runtime. Answers why not.
+pub(super) fn destroy_blocking(dataset: &str) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        let ended = Command::new("zfs").args(["destroy", dataset]).stdin(Stdio::null()).output();
+        let output = ended.map_err(|error| format!("zfs cannot be run: {error}"))?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        match output.status.success() {
+            true => return Ok(()),
+            false if is_settling(&words, begun) => std::thread::sleep(BUSY_PAUSE),
+            false => return Err(words.trim().to_owned()),
+        }
+    }
+}
+
+/// Whether to ask again: zfs-fuse answers an unmount a moment before it is done.
+fn is_settling(words: &str, begun: Instant) -> bool {
+    words.contains("dataset is busy") && begun.elapsed() < BUSY_LIMIT
+}
+
+fn full(fault: Fault) -> Fault {
+    let full = ["out of space", "size is greater than available space"];
+    let code =
+        if full.iter().any(|words| fault.message.contains(words)) { FaultCode::NoSpace } else { fault.code };
+    Fault { code, ..fault }
+}
+
+/// The ZFS dataset mounted where the folder lies, by the kernel's list of mounts.
+fn dataset_of(folder: &Path, mounts: &str) -> Option<String> {
+    let mut found: Option<(usize, Option<&str>)> = None;
+    for line in mounts.lines() {
+        let (head, tail) = line.split_once(" - ")?;
+        let place = unescaped(head.split(' ').nth(4)?);
+        let mut kind = tail.split(' ');
+        let (kind, source) = (kind.next()?, kind.next()?);
+        let depth = Path::new(&place).components().count();
+        // Of two mounts on one place the later one is seen.
+        if folder.starts_with(&place) && found.is_none_or(|(deepest, _)| depth >= deepest) {
+            found = Some((depth, matches!(kind, "zfs" | "fuse.zfs").then_some(source)));
+        }
+    }
+    found?.1.map(unescaped)
+}
+
+/// The list writes spaces and the like in octal.
+fn unescaped(word: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(word.to_owned(), |word, (code, plain)| word.replace(code, plain))
+}
+
+/// Our snapshots of a dataset with their numbers, from lines of name, property and value.
+pub(super) fn parse_snapshots(text: &str, dataset: &str) -> Vec<(u64, Taken)> {
+    let mut found = std::collections::BTreeMap::<&str, std::collections::BTreeMap<&str, &str>>::new();
+    for line in text.lines() {
+        let mut words = line.split('\t');
+        let (Some(name), Some(property), Some(value)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        let name = name.strip_prefix(dataset).and_then(|name| name.strip_prefix('@'));
+        if let Some(name) = name {
+            found.entry(name).or_default().insert(property, value);
+        }
+    }
+    let taken = |(name, properties): (&str, std::collections::BTreeMap<&str, &str>)| {
+        let number_of = |property: &str| properties.get(property)?.parse::<u64>().ok();
+        let order = properties.get("haar:order").filter(|order| **order != "-");
+        let taken = Taken {
+            name: name.to_owned(),
+            size_bytes: number_of("haar:size")?,
+            created_s: number_of("creation")?,
+            order: order.map(|order| (*order).to_owned()).unwrap_or_default(),
+            identity: (*properties.get("guid")?).to_owned(),
+        };
+        Some((number_of("haar:number")?, taken))
+    };
+    found.into_iter().filter_map(taken).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dataset_is_that_of_the_innermost_mount() {
+        let mounts = "\
+            22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            43 22 0:39 / /tank rw,relatime shared:1 - zfs tank rw\n\
+            44 43 0:40 / /tank/a\\040b rw,relatime - fuse.zfs tank/a\\040b rw,user_id=0\n\
+            45 43 0:41 / /tank/other rw,relatime - ext4 /dev/loop0 rw\n";
+        for (folder, dataset) in [
+            ("/tank/storage", Some("tank")),
+            ("/tank/a b/storage", Some("tank/a b")),
+            ("/tank/other/storage", None),
+            ("/tankard", None),
+            ("/", None),
+        ] {
+            assert_eq!(dataset_of(Path::new(folder), mounts).as_deref(), dataset, "{folder}");
+        }
+    }
+
+    #[test]
+    fn only_our_snapshots_are_listed() {
+        let text = "p/d\tguid\t1\np/d@a\tguid\t7\np/d@a\tcreation\t1795253103\np/d@a\thaar:number\t2\n\
+                    p/d@a\thaar:order\t1.2\np/d@a\thaar:size\t4096\n\
+                    p/d@auto\tguid\t8\np/d@auto\tcreation\t1795253104\np/d@auto\thaar:number\t-\n";
+        let taken = Taken {
+            name: "a".to_owned(),
+            size_bytes: 4096,
+            created_s: 1_795_253_103,
+            order: "1.2".to_owned(),
+            identity: "7".to_owned(),
+        };
+        assert_eq!(parse_snapshots(text, "p/d"), [(2, taken)]);
+    }
+}
