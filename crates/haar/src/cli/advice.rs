@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use haar_api::client::ClientError;
 
 use super::context::{Context, Origin, TokenFrom};
-use super::credentials;
+use super::credentials::{self, DEFAULT_CLOUD};
 use super::failure::Failure;
 use super::output;
 
@@ -16,7 +16,7 @@ pub(crate) fn with_next_step(context: &Context, failure: Failure) -> Failure {
     let advice = match &failure {
         Failure::Client(ClientError::Unreachable { .. }) => unreachable(&context.origin),
         Failure::Client(ClientError::Problem(problem)) if problem.status == 401 => {
-            unauthorized(&context.origin)
+            unauthorized(&context.origin, &context.cloud)
         }
         _ if context.is_json() => return failure,
         _ => return meant_here(&context.again, failure),
@@ -60,7 +60,7 @@ fn unreachable(origin: &Origin) -> Vec<String> {
 }
 
 /// Which token was sent, and how to get one.
-fn unauthorized(origin: &Origin) -> Vec<String> {
+fn unauthorized(origin: &Origin, cloud: &str) -> Vec<String> {
     let file =
         credentials::path().map_or_else(|_| "credentials.toml".to_owned(), |path| path.display().to_string());
     let sent = match &origin.token {
@@ -68,12 +68,17 @@ fn unauthorized(origin: &Origin) -> Vec<String> {
         TokenFrom::Saved(name) => format!("the token is that of cloud `{name}` in {file}"),
         TokenFrom::Nowhere => format!("no token was sent: {file} has none for {}", origin.url),
     };
+    // Without its name a token would be saved over the usual cloud's.
+    let name = match cloud {
+        DEFAULT_CLOUD => String::new(),
+        cloud => format!(" --cloud {}", output::quoted(cloud)),
+    };
     let data = origin.data.as_deref().map_or("/var/lib/haar".to_owned(), |data| data.display().to_string());
     vec![
         sent,
         "an admin makes you one:  haar token create NAME --role admin".to_owned(),
         format!("root of the controller's machine has one in {data}/admin.token"),
-        format!("save it:  haar login --url {} < TOKENFILE", output::quoted(&origin.url)),
+        format!("save it:  haar login --url {}{name} < TOKENFILE", output::quoted(&origin.url)),
     ]
 }
 
@@ -86,6 +91,16 @@ mod tests {
     fn origin(url: &str, data: Option<&str>) -> Origin {
         let token = TokenFrom::Saved("default".to_owned());
         Origin { url: url.to_owned(), is_said: false, token, data: data.map(Into::into) }
+    }
+
+    #[test]
+    fn a_token_is_saved_for_the_cloud_that_was_meant() {
+        let login = |cloud| unauthorized(&origin("http://lab:8600", None), cloud).pop();
+        assert_eq!(
+            login("lab").unwrap(),
+            "save it:  haar login --url http://lab:8600 --cloud lab < TOKENFILE"
+        );
+        assert_eq!(login("default").unwrap(), "save it:  haar login --url http://lab:8600 < TOKENFILE");
     }
 
     #[test]
