@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use haar_core::guest::Goal;
 use haar_core::order::Phase;
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use uuid::Uuid;
 
-use super::World;
+use super::{World, pid_of};
 
 impl World {
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
@@ -27,6 +28,20 @@ impl World {
         let body: Value = serde_json::from_str(body).unwrap();
         // So that a test can look at either.
         (status, job.map_or(body.clone(), |job| json!({"job": job, "body": body})))
+    }
+
+    /// The job of an answer, when it has ended.
+    async fn job(&self, queued: &Value) -> Value {
+        let path = format!("/jobs/{}", queued["job"].as_str().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (_, job) = self.ask("GET", &path, "").await;
+            if job["Status"] == "Complete" || job["Status"] == "Error" {
+                return job;
+            }
+            assert!(Instant::now() < deadline, "{job}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -77,16 +92,7 @@ async fn a_guest_made_here_is_beside_the_controllers_and_outlives_a_restart() {
     let asked = json!({"id": own, "memory": 256, "cpu": 1, "disks": [{"size": 10}]}).to_string();
     let (status, queued) = world.ask("POST", "/guests", &asked).await;
     assert_eq!(status, 202, "{queued}");
-    let path = format!("/jobs/{}", queued["job"].as_str().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let job = loop {
-        let (_, job) = world.ask("GET", &path, "").await;
-        if job["Status"] == "Complete" || job["Status"] == "Error" {
-            break job;
-        }
-        assert!(Instant::now() < deadline, "{job}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let job = world.job(&queued).await;
     assert_eq!(job["Status"], "Complete", "{job}");
     world.stop_and_start().await;
     let (_, guests) = world.ask("GET", "/guests", "").await;
@@ -94,5 +100,40 @@ async fn a_guest_made_here_is_beside_the_controllers_and_outlives_a_restart() {
     assert_eq!(states, [&json!(Uuid::from_u128(1)), &json!(own)]);
     assert_eq!(guests[1]["state"], "running");
     assert!(world.controller.report_of(own.into()).is_none(), "it is nothing the controller was told of");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sub_agent_killed_in_any_stage_of_a_create_leaves_no_disk_and_no_domain() {
+    let mut world = World::new().await;
+    let stages = [
+        ("storage.sock", "ImageStore.CreateGuestDisks"),
+        ("libvirt.sock", "Libvirt.CreateGuest"),
+        ("libvirt.sock", "Libvirt.Run"),
+    ];
+    for (socket, method) in stages {
+        // Before it has done anything, and when it is done and has not answered.
+        for moment in ["hang", "late"] {
+            let (file, id) = (format!("{moment}-{method}"), Uuid::new_v4());
+            world.file(&file, "");
+            let asked = json!({"id": id, "memory": 256, "cpu": 1, "disks": [{"size": 10}]}).to_string();
+            let (status, queued) = world.ask("POST", "/guests", &asked).await;
+            assert_eq!(status, 202, "{queued}");
+            let call = format!("{method} {id}");
+            let is_reached =
+                || if moment == "hang" { world.path("hung").exists() } else { world.calls(&call) == 1 };
+            world.until(&format!("{moment} in {method}"), is_reached).await;
+            kill(pid_of(&world.path(socket)), Signal::SIGKILL).unwrap();
+            world.no_file(&file);
+            let job = world.job(&queued).await;
+            assert_eq!(job["Status"], "Error", "{moment} {method}: {job}");
+            assert_eq!((world.domains(), world.disks()), (0, 0), "{moment} {method}: {job}");
+            let (_, queued) = world.ask("DELETE", &format!("/guests/{id}"), "").await;
+            assert_eq!(world.job(&queued).await["Status"], "Complete", "{moment} {method}");
+            if moment == "hang" {
+                world.no_file("hung");
+            }
+        }
+    }
     world.stop().await;
 }
