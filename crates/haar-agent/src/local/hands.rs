@@ -1,7 +1,8 @@
 //! Calling the services of the plan: at most so many calls of each at once, each with its time limit.
 //!
 //! A method that answers `retry`, and an image that is still being fetched, are asked again until the stage's time
-//! is over; so is, for a while, what takes something back while its service is not there. Deliberately absent: what an answer means for a guest; that is the runners'.
+//! is over; a job's stage waits for a while for a service that is not there. Deliberately absent: what an answer means
+//! for a guest; that is the runners'.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const ASK_IMAGE_AGAIN: Duration = Duration::from_millis(500);
 /// The longest a sub-agent may put off the next question.
 const MOST_RETRY: Duration = Duration::from_secs(60);
 
-/// How long a service that is not there is asked to take something back: it may be starting again.
+/// How long a job waits for a service that is not there: it may be starting again, as after the agent's own start.
 const INSIST: Duration = Duration::from_secs(30);
 /// Between two such questions.
 const INSIST_AGAIN: Duration = Duration::from_millis(250);
@@ -95,14 +96,15 @@ impl Hands {
         Ok((service, permit))
     }
 
-    /// Carries out a stage of a job, whatever comes of it. What takes something back is asked again when no answer
-    /// came: nobody else will.
+    /// Carries out a stage of a job, whatever comes of it. A service that is not there is waited for; what takes
+    /// something back is asked again also when no answer came: nobody else will.
     pub(crate) async fn carry_out(&self, call: Call) -> Outcome {
         let until = Instant::now() + INSIST.min(call.timeout);
         loop {
             let outcome = self.carry_out_once(call.clone()).await;
-            let is_unheard = matches!(outcome, Outcome::Failed { why: Why::Unheard, .. });
-            if !is_unheard || !call.step.takes_back() || Instant::now() + INSIST_AGAIN >= until {
+            let Outcome::Failed { why, .. } = outcome else { return outcome };
+            let is_to_insist = why == Why::Unreached || why == Why::Unheard && call.step.takes_back();
+            if !is_to_insist || Instant::now() + INSIST_AGAIN >= until {
                 return outcome;
             }
             tokio::time::sleep(INSIST_AGAIN).await;
@@ -208,7 +210,8 @@ fn failure(service: &str, method: &str, error: &CallError) -> Failure {
     match error {
         CallError::Fault(fault) => Failure::of(fault),
         CallError::Connect { source, .. } => {
-            Failure::unheard(format!("the service `{service}` cannot be reached ({source}); is it running?"))
+            let message = format!("the service `{service}` cannot be reached ({source}); is it running?");
+            Failure { message, why: Why::Unreached }
         }
         CallError::Refused { status, text } => {
             Failure::plain(format!("the service `{service}` refused {method} with status {status}: {text}"))

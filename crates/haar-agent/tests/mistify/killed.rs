@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use haar_agent::local::{self, Plan, Profiling, Settings};
+use haar_api::rpc;
 use haar_store::{Disk, Error, Fence, Kind, Limits, Op, Options, Reader, RedbDisk, Visit};
+use haar_subagents::kit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -413,4 +415,26 @@ async fn a_create_is_taken_back_by_a_sub_agent_that_falls_once_more() {
         assert_eq!(job["Message"], "no room");
         assert!(world.host.state().is_empty(), "call {call}: {:?}", world.host);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_not_there_yet_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("libvirt.sock");
+    let world = crate::world::World::with(|config| {
+        config["services"]["libvirt"] = json!({"socket": socket});
+    })
+    .await;
+    let asked = json!({"id": G, "memory": 1, "cpu": 1}).to_string();
+    let job = world.ask("POST", "/guests", asked).await.is(202).job();
+    world.until_asked("ImageStore.CreateGuestDisks", 1).await;
+    let mut server = kit::Server::new();
+    server.method("Libvirt.CreateGuest", |request: rpc::GuestRequest| async move {
+        Ok::<_, rpc::Fault>(rpc::GuestResponse { guest: request.guest, ..Default::default() })
+    });
+    let bound = server.bind(&kit::Listen::Unix(socket.clone())).unwrap();
+    let serving = tokio::spawn(bound.serve(std::future::pending()));
+    let ended = world.ended(&job).await;
+    assert_eq!(ended["Status"], "Complete", "{ended}");
+    serving.abort();
 }

@@ -65,6 +65,8 @@ pub(crate) enum Why {
     Absent,
     /// Something of its name is there and is somebody else's.
     Foreign,
+    /// Whom it was to be asked of was not there; nothing was done.
+    Unreached,
     /// No answer came: nobody knows whether it took effect.
     Unheard,
     /// Nothing.

@@ -106,7 +106,7 @@ impl Phase {
     fn failed(self, why: Why, words: String, before: &str) -> Turn {
         match self {
             Phase::Look if why == Why::Absent => Turn::Go(Phase::Take(Hold::Off)),
-            Phase::Inside if !matches!(why, Why::Absent | Why::Foreign) => Turn::Back(Phase::Drop, words),
+            Phase::Inside if matches!(why, Why::Unheard | Why::Other) => Turn::Back(Phase::Drop, words),
             Phase::Freeze if why == Why::Unheard => {
                 Turn::Back(Phase::Release(Hold::Frozen, Then::Fail), words)
             }
