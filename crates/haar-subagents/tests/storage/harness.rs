@@ -67,11 +67,13 @@ impl Agent {
         let (stop, stopped) = oneshot::channel::<()>();
         let config = Config { backend, ..config(folder) };
         let socket = folder.join("run/storage.sock");
-        let task = tokio::spawn(storage::run(config, async move {
+        let mut task = tokio::spawn(storage::run(config, async move {
             let _ = stopped.await;
         }));
-        until("the sub-agent listens", || listens(&socket) || task.is_finished()).await;
-        assert!(!task.is_finished(), "the sub-agent did not start: {:?}", task.await);
+        tokio::select! {
+            () = until_answers(&socket) => {}
+            ended = &mut task => panic!("the sub-agent did not start: {ended:?}"),
+        }
         Agent { root: folder.join("storage"), socket, image_dir, stop: Some(stop), task, folder: None }
     }
 
@@ -211,9 +213,18 @@ pub(crate) fn raw_image(length: u64) -> Vec<u8> {
     (0..length).map(|number| (number / 3 % 250) as u8 + 1).collect()
 }
 
-/// The file alone says nothing: it stands a moment before the first connection is taken.
-pub(crate) fn listens(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
+/// Waits for an answer. That somebody takes connections proves nothing: a program that a killed process was just
+/// starting holds its socket for a moment more.
+pub(crate) async fn until_answers(socket: &Path) {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let none = rpc::ImageRequest::default();
+        match kit::call::<_, rpc::ImageResponse>(socket, "ImageStore.ListImages", &none, LIMIT).await {
+            Ok(_) | Err(CallError::Fault(_)) => return,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "no answer: {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Tells that this test is left out, where `cargo xtask test` collects it; with `HAAR_LIVE=1` nothing may be.

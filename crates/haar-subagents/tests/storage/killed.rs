@@ -55,7 +55,7 @@ async fn killed_in_mid_fetch_it_starts_clean_and_fetches_again() {
     let part = folder.path().join(format!("storage/images/.part-{IMAGE}"));
 
     let process = Process::start(folder.path(), &[]);
-    until("the process listens", || listens(&socket)).await;
+    until_answers(&socket).await;
     let _: rpc::ImageResponse = kit::call(&socket, "ImageStore.RequestImage", &wanted, LIMIT).await.unwrap();
     let half = bytes.len() as u64 / 2;
     until("half has come", || part.metadata().is_ok_and(|metadata| metadata.len() == half)).await;

@@ -44,7 +44,7 @@ async fn neither_this_host_nor_a_token_goes_through_the_proxy_of_the_environment
             ("no_proxy", ""),
         ],
     );
-    until("the process listens", || listens(&socket)).await;
+    until_answers(&socket).await;
 
     fetch(&socket, &request(IMAGE, &web.address, "raw", &bytes)).await.unwrap();
     assert_eq!((proxy.heads().len(), web.heads().len()), (0, 1), "this host is asked directly");

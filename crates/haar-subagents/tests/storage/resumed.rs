@@ -61,7 +61,7 @@ async fn killed_in_mid_fetch_it_goes_on_after_the_start() {
     let (web, wanted) = breaking(&bytes).await;
     web.behave(Manner::Gated);
     let process = Process::start(folder.path(), &[]);
-    until("the process listens", || listens(&socket)).await;
+    until_answers(&socket).await;
     let _: rpc::ImageResponse = kit::call(&socket, "ImageStore.RequestImage", &wanted, LIMIT).await.unwrap();
     let half = bytes.len() as u64 / 2;
     let path = part(folder.path());

@@ -80,7 +80,7 @@ async fn guest_with_snapshot(folder: &Path, backend: Backend) -> Vec<rpc::Disk> 
 
 async fn listening(folder: &Path) {
     let socket = folder.join("run/storage.sock");
-    until("the process listens", || listens(&socket)).await;
+    until_answers(&socket).await;
 }
 
 fn assert_sound(made: &[rpc::Disk]) {
