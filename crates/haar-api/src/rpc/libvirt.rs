@@ -63,6 +63,16 @@ pub struct GuestAgentResponse {
     pub file_systems: u32,
 }
 
+/// What begins the name of each of our snapshots inside a qcow2 file: `qemu-img` also takes a snapshot's number for
+/// its name, and what an imported image brought with it is nobody's.
+pub const INNER_PREFIX: &str = "haar:";
+
+/// A snapshot's name as it stands inside a qcow2 file, with the order that took it, if one did. Names hold no `@`.
+/// Whoever takes the snapshot, `qemu-img` for the storage or QEMU for the agent, calls it so.
+pub fn inner_name(name: &str, order: &str) -> String {
+    if order.is_empty() { format!("{INNER_PREFIX}{name}") } else { format!("{INNER_PREFIX}{name}@{order}") }
+}
+
 /// Parameters of `Libvirt.Snapshot` and `DropSnapshot`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

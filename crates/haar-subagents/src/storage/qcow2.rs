@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use haar_api::image_check::{Unreadable, read_qcow2_header};
+use haar_api::rpc::libvirt::inner_name;
 use haar_api::rpc::{Fault, FaultCode};
 
 use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
@@ -21,7 +22,6 @@ use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
 use super::in_use::{check_off, is_held};
 use super::qcow2_read::Snapshot;
-use super::qcow2_table::inner_name;
 use super::space::held_bytes;
 use super::{qcow2_table, qemu_img};
 

@@ -1,27 +1,21 @@
 //! The table of snapshots inside a qcow2 file, read by ourselves: no lock is asked and no program started.
 //!
-//! Names are given a prefix inside the file, for `qemu-img` also takes a snapshot's number for its name, and
-//! what an imported image brought with it is nobody's. Deliberately absent: writing.
+//! What has not our prefix is nobody's. Deliberately absent: writing.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use haar_api::rpc::libvirt::INNER_PREFIX;
+
 use super::backend::Taken;
 use super::qcow2_map::Level1;
 
-/// Before each of our names.
-const PREFIX: &str = "haar:";
 /// QEMU's own limits.
 const MOST_SNAPSHOTS: u32 = 65_536;
 const MOST_EXTRA: usize = 1024;
 /// Bytes of an entry before its extra data.
 const ENTRY: usize = 40;
-
-/// A name as it stands inside the file, with the order that took it. Names hold no `@`.
-pub(super) fn inner_name(name: &str, order: &str) -> String {
-    if order.is_empty() { format!("{PREFIX}{name}") } else { format!("{PREFIX}{name}@{order}") }
-}
 
 /// Whether there is no snapshot at all.
 pub(super) fn is_empty(file: &File) -> io::Result<bool> {
@@ -57,7 +51,7 @@ fn entries(file: &File) -> io::Result<Vec<(Taken, Level1)>> {
         let size_bytes = rest[..extra_length].get(8..16).map_or(size_now, u64_of);
         let id = String::from_utf8_lossy(&rest[extra_length..extra_length + id_length]);
         let name = std::str::from_utf8(&rest[extra_length + id_length..]).ok();
-        if let Some(name) = name.and_then(|name| name.strip_prefix(PREFIX)) {
+        if let Some(name) = name.and_then(|name| name.strip_prefix(INNER_PREFIX)) {
             let (name, order) = name.split_once('@').unwrap_or((name, ""));
             let found = Taken {
                 name: name.to_owned(),

@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use haar_api::agent::{Disk, Guest, GuestRequest};
+use haar_api::rpc::libvirt::inner_name;
 use haar_api::rpc::{SnapshotRequest, SnapshotWant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,8 +29,6 @@ use crate::local::config::Stage;
 const THAW_AFTER_S: u32 = 60;
 /// How long a snapshot of a guest that is held may take: well before that.
 const HELD: Duration = Duration::from_secs(40);
-/// What the storage sub-agent's snapshots inside a qcow2 file are called, before their names (docs/storage.md).
-const INSIDE: &str = "haar:";
 
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,7 +221,7 @@ impl Draft<'_> {
             (libvirt.clone(), method.to_owned(), stage.timeout, Params::Any(value(&request)))
         };
         let on_disks = |method: &str| {
-            let name = format!("{INSIDE}{}@{}", asked.dest, order(job));
+            let name = inner_name(&asked.dest, &order(job));
             let devices = inside(guest, asked).unwrap_or_default();
             let params = json!({"guest": value(guest), "name": name, "devices": devices});
             (libvirt.clone(), method.to_owned(), stage.timeout, Params::Any(params))
