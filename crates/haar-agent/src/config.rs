@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use haar_api::rpc::storage::Backend;
 use haar_core::id::{CloudId, HypervisorId};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,9 @@ pub struct StorageConfig {
     /// The socket of one that somebody else runs; none is started then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+    /// What new disks are made of; a disk stays with the back end that made it.
+    #[serde(default)]
+    pub backend: Backend,
 }
 
 /// The container sub-agent, which only the agent's own REST speaks to.

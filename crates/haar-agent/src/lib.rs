@@ -13,6 +13,7 @@ mod call;
 mod claim;
 pub mod config;
 mod engine;
+pub mod hand;
 pub mod ledger;
 pub mod link;
 pub mod local;
@@ -29,4 +30,5 @@ mod sweep;
 
 pub use call::Patience;
 pub use config::Config;
-pub use run::{Error, Hand, HostNetwork, Parts, Running, start, start_with};
+pub use hand::Hand;
+pub use run::{Error, HostNetwork, Parts, Running, start, start_with};

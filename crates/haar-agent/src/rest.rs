@@ -1,27 +1,21 @@
 //! The REST as a part of the agent: from its configuration, beside the node, and ended with it.
 
-use std::path::Path;
-
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::hand::Configured;
 use crate::local::{self, Cloud, Plan};
 
 /// What the REST runs with, by the agent's configuration.
 ///
 /// # Errors
 /// [`local::config::Error`] when its file of actions cannot be used.
-pub(crate) fn settings(
-    config: &Config,
-    storage: &Path,
-    libvirt: &Path,
-    container: &Path,
-) -> Result<local::Settings, local::config::Error> {
+pub(crate) fn settings(config: &Config, hands: &Configured) -> Result<local::Settings, local::config::Error> {
     let plan = match &config.rest.config {
         Some(path) => Plan::read(path)?,
-        None => Plan::built_in(libvirt, storage, Some(container)),
+        None => Plan::built_in(&hands.libvirt.socket, &hands.storage.socket, Some(&hands.container.socket)),
     };
     Ok(local::Settings {
         socket: config.run_dir().join("agent.sock"),

@@ -18,8 +18,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::call::{Patience, SubAgent};
-use crate::config::{Config, beside};
+use crate::config::Config;
 use crate::engine::Engine;
+use crate::hand::{Configured, Hand};
 use crate::ledger::{self, Ledger};
 use crate::link::http::HttpLink;
 use crate::link::pull::Pull;
@@ -32,7 +33,6 @@ use crate::rest::{self, Rest};
 use crate::stages::Hands;
 use crate::stir;
 use crate::streams;
-use crate::supervise::Program;
 use crate::sweep;
 
 /// Tickets of streams that may wait.
@@ -131,16 +131,6 @@ pub enum HostNetwork {
     LeftAlone,
 }
 
-/// A sub-agent: where it listens, and how it is started unless somebody else runs it.
-pub struct Hand {
-    /// What people call it.
-    pub name: &'static str,
-    /// Its socket.
-    pub socket: PathBuf,
-    /// Its program.
-    pub program: Option<Program>,
-}
-
 /// An agent that runs.
 pub struct Running {
     ended: JoinHandle<Result<(), Error>>,
@@ -167,78 +157,26 @@ pub async fn start(
     let token = std::fs::read_to_string(&config.token_file)
         .map_err(|source| Error::Token { path: config.token_file.clone(), source })?;
     let link = HttpLink::new(&config.controller, token.trim()).map_err(Error::Link)?;
+    let hands = Configured::of(config);
+    let rest = rest::settings(config, &hands)?;
     let parts = Parts {
         link: Arc::new(link),
         cloud: config.cloud,
         hypervisor: config.hypervisor,
         ledger: config.data_dir.join("agent/ledger.redb"),
         seeds: config.data_dir.join("seeds"),
-        storage: storage_hand(config),
-        libvirt: libvirt_hand(config),
-        container: Some(container_hand(config)),
+        storage: hands.storage,
+        libvirt: hands.libvirt,
+        container: Some(hands.container),
         patience: Patience::default(),
         reserve_memory_mib: config.reserve_memory_mib,
         host_network: HostNetwork::Made,
-        rest: Some(rest::settings(
-            config,
-            &storage_hand(config).socket,
-            &libvirt_hand(config).socket,
-            &container_hand(config).socket,
-        )?),
+        rest: Some(rest),
     };
     for (folder, mode) in [(config.data_dir.clone(), 0o711), (config.data_dir.join("log"), 0o711)] {
         make_folder(&folder, mode)?;
     }
     start_with(parts, shutdown).await
-}
-
-fn storage_hand(config: &Config) -> Hand {
-    let name = "storage";
-    if let Some(socket) = &config.storage.socket {
-        return Hand { name, socket: socket.clone(), program: None };
-    }
-    let socket = config.run_dir().join("storage.sock");
-    let mut args = vec!["storage".into(), "--supervised".into(), "--socket".into(), socket.clone().into()];
-    args.extend(["--root".into(), config.data_dir.join("storage").into_os_string()]);
-    args.extend(["--cloud".into(), config.cloud.to_string().into()]);
-    for folder in &config.image_dirs {
-        args.extend(["--image-dir".into(), folder.clone().into_os_string()]);
-    }
-    let file = config.storage.program.clone().or_else(|| std::env::current_exe().ok());
-    let program = Program { name, file: file.unwrap_or_else(|| "haar".into()), args, log: None };
-    Hand { name, socket, program: Some(program) }
-}
-
-fn container_hand(config: &Config) -> Hand {
-    let name = "container";
-    if let Some(socket) = &config.container.socket {
-        return Hand { name, socket: socket.clone(), program: None };
-    }
-    let socket = config.run_dir().join("container.sock");
-    let mut args = vec!["container".into(), "--supervised".into(), "--socket".into(), socket.clone().into()];
-    args.extend(["--root".into(), config.data_dir.join("container").into_os_string()]);
-    args.extend(["--run-dir".into(), config.run_dir().join("container").into_os_string()]);
-    args.extend(["--cloud".into(), config.cloud.to_string().into()]);
-    for folder in &config.image_dirs {
-        args.extend(["--image-dir".into(), folder.clone().into_os_string()]);
-    }
-    let file = config.container.program.clone().or_else(|| std::env::current_exe().ok());
-    let program = Program { name, file: file.unwrap_or_else(|| "haar".into()), args, log: None };
-    Hand { name, socket, program: Some(program) }
-}
-
-fn libvirt_hand(config: &Config) -> Hand {
-    let name = "libvirt";
-    if let Some(socket) = &config.libvirt.socket {
-        return Hand { name, socket: socket.clone(), program: None };
-    }
-    let socket = config.run_dir().join("libvirt.sock");
-    let mut args = vec!["--supervised".into(), "--socket".into(), socket.clone().into()];
-    args.extend(["--uri".into(), config.libvirt.uri.clone().into()]);
-    args.extend(["--run-dir".into(), config.run_dir().into_os_string()]);
-    args.extend(["--log-dir".into(), config.data_dir.join("log").into_os_string()]);
-    let file = config.libvirt.program.clone().unwrap_or_else(|| beside("haar-libvirt"));
-    Hand { name, socket, program: Some(Program { name, file, args, log: None }) }
 }
 
 /// Starts the agent from its parts.

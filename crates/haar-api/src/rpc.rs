@@ -6,6 +6,7 @@
 //! An error is a string; ours begin with a stable code and `": "` (see [`Fault`]).
 
 pub mod libvirt;
+pub mod storage;
 
 use std::collections::BTreeMap;
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use haar_api::rpc::Fault;
+use haar_api::rpc::storage::Backend;
 
 use super::Error;
 use super::buffers::Buffers;
@@ -26,50 +27,6 @@ use super::names::disk_name;
 use super::qcow2::Qcow2;
 use super::reflink::{self, Reflink};
 use super::zfs::Zfs;
-
-/// What a disk can be made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Backend {
-    /// The one that works on any file system; today `qcow2`.
-    #[default]
-    Auto,
-    /// Overlays on a base image, snapshots inside the file.
-    Qcow2,
-    /// Raw files that share extents with their image and their snapshots; btrfs, or xfs made with `reflink=1`.
-    Reflink,
-    /// A ZFS dataset for each disk, beneath the one that the storage's folder lies on.
-    Zfs,
-}
-
-/// A word that names no back end.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no storage back end; choose auto, qcow2, reflink or zfs")]
-pub struct UnknownBackend(String);
-
-impl std::str::FromStr for Backend {
-    type Err = UnknownBackend;
-
-    fn from_str(word: &str) -> Result<Self, UnknownBackend> {
-        match word {
-            "auto" => Ok(Backend::Auto),
-            "qcow2" => Ok(Backend::Qcow2),
-            "reflink" => Ok(Backend::Reflink),
-            "zfs" => Ok(Backend::Zfs),
-            other => Err(UnknownBackend(other.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Backend::Auto => "auto",
-            Backend::Qcow2 => "qcow2",
-            Backend::Reflink => "reflink",
-            Backend::Zfs => "zfs",
-        })
-    }
-}
 
 /// Where a guest's disk is, in every back end's terms. The folder may be the hidden one in which a guest's
 /// disks are first made.

@@ -387,9 +387,9 @@ mod tests {
 
     use haar_api::rpc::ImageWant;
 
-    use super::super::backend::Backend;
     use super::super::fetching::FAILURE_KEPT;
     use super::*;
+    use haar_api::rpc::storage::Backend;
 
     const ID: &str = "0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11";
 

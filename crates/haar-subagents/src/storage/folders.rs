@@ -25,10 +25,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use haar_api::rpc::storage::Backend;
 use haar_api::rpc::{Fault, FaultCode};
 use serde::Serialize;
 
-use super::backend::{Backend, Backends, Spot};
+use super::backend::{Backends, Spot};
 use super::names::check_id;
 use super::snapshots::Readers;
 use super::space::Books;

@@ -42,7 +42,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 
-pub use backend::{Backend, UnknownBackend};
+pub use haar_api::rpc::storage::{Backend, UnknownBackend};
 
 use crate::kit;
 

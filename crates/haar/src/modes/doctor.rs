@@ -49,13 +49,10 @@ pub(super) fn main(words: &[String]) -> ExitCode {
         Err(error) => return process::failed(words.format.output, &error),
     };
     let (cloud, process) = state(&folder);
-    let findings = Findings {
-        checks: machine::checks(&folder.0, Libvirt::Look, words.libvirt_program.as_deref()),
-        is_root: nix::unistd::geteuid().is_root(),
-        data: folder.0,
-        cloud,
-        process,
-    };
+    let mut checks = machine::checks(&folder.0, Libvirt::Look, words.libvirt_program.as_deref(), None);
+    checks.extend(machine::sub_agents(&folder.0, cloud == "up"));
+    let findings =
+        Findings { checks, is_root: nix::unistd::geteuid().is_root(), data: folder.0, cloud, process };
     match words.format.output {
         Format::Table => findings.print(),
         Format::Json => output::json_of(&findings),

@@ -1,5 +1,8 @@
 //! Checking this machine: what guests need, what is there, and what to do about what is not.
 
+mod storage;
+mod sub_agents;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
@@ -7,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use haar_api::rpc::storage::Backend;
 use haar_core::address::Cidr;
+use haar_core::id::CloudId;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
@@ -66,23 +71,29 @@ pub(super) enum Libvirt {
     Look,
 }
 
-/// Everything but the network, which only a first start chooses.
-pub(super) fn checks(data: &Path, libvirt: Libvirt, sub_agent: Option<&Path>) -> Vec<Check> {
+/// Everything but the network, which only a first start chooses. `backend` is what storage shall be, if that was said.
+pub(super) fn checks(
+    data: &Path,
+    libvirt: Libvirt,
+    sub_agent: Option<&Path>,
+    backend: Option<Backend>,
+) -> Vec<Check> {
+    let config = haar_agent::Config::read(&data.join("agent.toml")).ok();
     let device = kvm_device(Path::new("/dev/kvm"), libvirt);
     let mut checks = vec![virtualisation(libvirt), sub_agent_program(sub_agent), kvm()];
     checks.extend(device);
-    checks.push(storage(data));
+    let backend = backend.or(config.as_ref().map(|config| config.storage.backend)).unwrap_or_default();
+    checks.push(storage::check(data, backend));
     checks.extend(impassable(data));
     checks.push(nftables());
     checks.push(containers());
-    checks.extend(forwarding(data));
+    checks.extend(forwarding(config.map(|config| config.cloud)));
     checks
 }
 
 /// Chains of somebody else's that drop what guests send; only root can see them.
-fn forwarding(data: &Path) -> Vec<Check> {
-    let config = haar_agent::Config::read(&data.join("agent.toml")).ok();
-    let drops = haar_agent::net::forward_drops(config.map(|config| config.cloud)).unwrap_or_default();
+fn forwarding(cloud: Option<CloudId>) -> Vec<Check> {
+    let drops = haar_agent::net::forward_drops(cloud).unwrap_or_default();
     let check = |drop: haar_agent::net::ForwardDrop| {
         let found = format!("{} drops what is forwarded", drop.chain);
         let note = format!("guests reach nobody outside; let them pass: {}", drop.remedy.join("; "));
@@ -146,6 +157,12 @@ fn start_libvirt() -> Result<String, String> {
     Ok(if has_systemd { "with systemctl".to_owned() } else { "without systemd".to_owned() })
 }
 
+/// What can be told of the sub-agents of a cloud that was set up here; nothing before.
+pub(super) fn sub_agents(data: &Path, is_up: bool) -> Vec<Check> {
+    let config = haar_agent::Config::read(&data.join("agent.toml")).ok();
+    config.map(|config| sub_agents::checks(&config, is_up)).unwrap_or_default()
+}
+
 fn sub_agent_program(configured: Option<&Path>) -> Check {
     let program = configured.map_or_else(|| haar_agent::config::beside("haar-libvirt"), PathBuf::from);
     let is_there = program.is_file() || (program.components().count() == 1 && on_path(&program));
@@ -194,18 +211,6 @@ fn kvm_device(device: &Path, libvirt: Libvirt) -> Option<Check> {
 /// Whether a member of `group` can read and write a file of this mode and group.
 fn opens_for(mode: u32, owner: u32, group: u32) -> bool {
     mode & 0o006 == 0o006 || (owner == group && mode & 0o060 == 0o060)
-}
-
-fn storage(data: &Path) -> Check {
-    let there = data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-    let found = format!("storage  qcow2 in {}", data.join("storage/disks").display());
-    let Ok(space) = nix::sys::statvfs::statvfs(there) else {
-        return Check::new(Mark::Bad, found, "the file system does not answer");
-    };
-    let free = space.blocks_available().saturating_mul(space.fragment_size());
-    let note = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
-    let mark = if free < 1 << 30 { Mark::Warning } else { Mark::Good };
-    Check::new(mark, found, note)
 }
 
 /// A folder on the way to the data that QEMU's user cannot pass.

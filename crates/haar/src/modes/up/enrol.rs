@@ -40,9 +40,11 @@ pub(super) async fn enrol(
         let view = shown
             .context("this machine is no longer in the cloud's books; move agent.toml away to join anew")?;
         let program = words.libvirt_program.clone().or_else(|| config.libvirt.program.clone());
-        if config.controller != url || config.libvirt.program != program {
-            config.controller = url.to_owned();
-            config.libvirt.program = program;
+        let before = config.clone();
+        config.controller = url.to_owned();
+        config.libvirt.program = program;
+        config.storage.backend = words.storage_backend.unwrap_or(config.storage.backend);
+        if config != before {
             write(folder, &config)?;
         }
         return Ok(Enrolled { cloud: cloud.to_string(), hypervisor: id, name: view.value.name.to_string() });
@@ -66,7 +68,10 @@ pub(super) async fn enrol(
         run_dir: None,
         reserve_memory_mib: None,
         image_dirs: Vec::new(),
-        storage: StorageConfig::default(),
+        storage: StorageConfig {
+            backend: words.storage_backend.unwrap_or_default(),
+            ..StorageConfig::default()
+        },
         libvirt: LibvirtConfig { program: words.libvirt_program.clone(), ..LibvirtConfig::default() },
         container: ContainerConfig::default(),
         rest: RestConfig::default(),

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use haar_api::rpc::storage::Backend;
 use haar_core::address::Cidr;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,10 @@ struct Words {
     /// The program haar-libvirt; looked for beside this one unless said
     #[arg(long, value_name = "FILE", env = "HAAR_LIBVIRT", hide_env_values = true)]
     libvirt_program: Option<PathBuf>,
+    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), zfs (datasets; the
+    /// folder `storage` must lie on one), or auto (qcow2); as it was unless said
+    #[arg(long, value_name = "NAME")]
+    storage_backend: Option<Backend>,
     /// Stay in the foreground, for systemd and the like
     #[arg(long)]
     foreground: bool,
@@ -157,7 +162,8 @@ fn prepare(mut words: Words) -> anyhow::Result<(Words, Folder, Vec<Check>)> {
         );
     }
     say("  checking this machine");
-    let mut checks = machine::checks(&folder.0, Libvirt::Start, words.libvirt_program.as_deref());
+    let backend = words.storage_backend;
+    let mut checks = machine::checks(&folder.0, Libvirt::Start, words.libvirt_program.as_deref(), backend);
     checks.iter().for_each(|check| say(&format!("    {}", check.line())));
     machine::check_listen(words.listen).map_err(anyhow::Error::msg)?;
     if !folder.is_founded() {
@@ -200,6 +206,9 @@ fn in_background(words: &Words, folder: &Folder) -> anyhow::Result<Up> {
     }
     if let Some(program) = &words.libvirt_program {
         command.arg("--libvirt-program").arg(program);
+    }
+    if let Some(backend) = words.storage_backend {
+        command.args(["--storage-backend", &backend.to_string()]);
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
     let mut child = child.context("cannot start the process for the background")?;
