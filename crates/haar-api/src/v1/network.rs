@@ -111,9 +111,10 @@ pub struct SubnetCreate {
     /// The range as a whole, such as `10.77.0.0/24`.
     pub cidr: String,
     /// Router's address: the bridge's own on each hypervisor; never handed out. When left out, the range's first
-    /// usable one in a network with NAT, else none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<String>,
+    /// usable one in a network with NAT, else none; null wants none in any network.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub gateway: Option<Option<String>>,
     /// First address handed out, inclusive; the range's first usable one when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,

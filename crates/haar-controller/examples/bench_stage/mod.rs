@@ -185,7 +185,7 @@ async fn make_nouns(admin: &Client) -> Outcome<()> {
         name: "wide".into(),
         network: "wide".into(),
         cidr: "10.128.0.0/10".into(),
-        gateway: Some("10.128.0.1".into()),
+        gateway: Some(Some("10.128.0.1".into())),
         ..Default::default()
     };
     admin.request::<table::SubnetPost>(&[]).send(&subnet).await?;

@@ -89,12 +89,12 @@ impl Makeable for Subnets {
             project,
             metadata: body.metadata,
             cidr,
-            gateway: address_some("gateway", body.gateway.as_ref())?,
+            gateway: address_some("gateway", body.gateway.as_ref().and_then(Option::as_ref))?,
             start: address_some("start", body.start.as_ref())?.unwrap_or(first),
             end: address_some("end", body.end.as_ref())?.unwrap_or(last),
             dns: dns(&body.dns)?,
         };
-        let gateway = if spec.gateway.is_some() { Gateway::Said } else { Gateway::Left };
+        let gateway = if body.gateway.is_some() { Gateway::Said } else { Gateway::Left };
         Ok(Command::CreateSubnet(id.into(), spec, gateway))
     }
 

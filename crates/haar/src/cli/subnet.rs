@@ -73,8 +73,11 @@ pub(crate) struct CreateWords {
     cidr: String,
     /// The router's address: the bridge's own on each hypervisor; when left out, the range's first in a network
     /// with NAT, else none
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_gateway")]
     gateway: Option<String>,
+    /// Have no router, in a network with NAT too
+    #[arg(long)]
+    no_gateway: bool,
     /// First address handed out; the range's first when left out
     #[arg(long)]
     start: Option<String>,
@@ -228,13 +231,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 async fn create(context: &Context, words: CreateWords) -> Result<(), Failure> {
     let network = noun::resolve::<Networks>(context, &words.network).await?;
     let is_chosen = words.gateway.is_none();
+    let gateway = said_gateway(words.gateway, words.no_gateway);
     let body = SubnetCreate {
         name: words.name,
         project: context.project.clone(),
         metadata: labels::map(&words.metadata),
         network: Ref(network),
         cidr: words.cidr,
-        gateway: words.gateway,
+        gateway,
         start: words.start,
         end: words.end,
         dns: words.dns,
@@ -254,6 +258,11 @@ fn made(view: &SubnetView, is_chosen: bool) -> String {
     format!("subnet {} made: {} in network {}, {gateway}", view.name, hands_out(view), view.network_name)
 }
 
+/// A gateway as the wire has it: nothing said, none wanted, or an address.
+fn said_gateway(address: Option<String>, none: bool) -> Option<Option<String>> {
+    if none { Some(None) } else { address.map(Some) }
+}
+
 /// What a subnet without a gateway means where one is needed, and what to type.
 pub(crate) fn no_gateway(context: &Context, view: &SubnetView) -> String {
     let (name, address) = (&view.name, likely_free(view));
@@ -270,11 +279,7 @@ fn likely_free(view: &SubnetView) -> IpAddr {
 
 async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let read = noun::read::<Subnets, t::SubnetShow>(context, &words.subnet).await?;
-    let gateway = match (words.gateway, words.no_gateway) {
-        (Some(gateway), _) => Some(Some(gateway)),
-        (None, true) => Some(None),
-        (None, false) => None,
-    };
+    let gateway = said_gateway(words.gateway, words.no_gateway);
     let patch = SubnetPatch {
         name: words.name,
         metadata: words.labels.applied_to(&read.value.metadata),
@@ -287,16 +292,21 @@ async fn set(context: &Context, words: SetWords) -> Result<(), Failure> {
     let answered = call.if_match(read.value.revision.to_string()).send(&patch).await?;
     let (before, after) = (&read.value, &answered.value);
     noun::said(context, &answered, &noun::changed::<Subnets>(&after.name, before.revision, after.revision))?;
-    if let Some(gateway) = after.gateway
-        && before.gateway != after.gateway
-        && after.addresses_used > 0
-        && !context.is_json()
-    {
-        eprintln!(
-            "  guests made before do not know it: inside each,  ip route replace default via {gateway}  or make them anew"
-        );
+    if before.gateway != after.gateway && !context.is_json() {
+        after_a_gateway(context, after);
     }
     Ok(())
+}
+
+/// What a gateway that came or went means for guests.
+fn after_a_gateway(context: &Context, view: &SubnetView) {
+    match view.gateway {
+        Some(gateway) if view.addresses_used > 0 => eprintln!(
+            "  guests made before do not know it: inside each,  ip route replace default via {gateway}  or make them anew"
+        ),
+        Some(_) => {}
+        None => eprintln!("  {}", no_gateway(context, view)),
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,26 @@ async fn a_subnet_of_a_network_with_nat_has_a_gateway_and_the_hint_that_leads_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_under_nat_has_no_gateway_when_none_is_wanted_and_what_that_means_is_said() {
+    let cloud = Cloud::start().await;
+    cloud.haar("network create lab --nat").await.well();
+    let made = cloud.haar("subnet create dark --network lab --cidr 10.98.0.0/24 --no-gateway").await.well();
+    assert!(made.contains("no gateway"), "{made}");
+    assert!(cloud.haar("subnet show dark -o json").await.json()["gateway"].is_null());
+
+    cloud.haar("subnet create lit --network lab --cidr 10.99.0.0/24").await.well();
+    let said = cloud.haar("subnet set lit --no-gateway").await;
+    assert!(said.err.contains("subnet lit has no gateway"), "{said:?}");
+    cloud.haar(&hinted(&said.err)).await.well();
+    assert!(!cloud.haar("subnet show lit -o json").await.json()["gateway"].is_null());
+    let said = cloud
+        .haar("subnet create x --network lab --cidr 10.97.0.0/24 --gateway 10.97.0.1 --no-gateway")
+        .await;
+    assert_eq!(said.code, 2, "{said:?}");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subnet_without_a_gateway_gets_one_later_even_when_a_guest_has_the_usual_address() {
     let cloud = Cloud::start().await;
     let _agent = Agent::join(&cloud, Luck::Good).await;
