@@ -166,6 +166,11 @@ pub(super) trait Volumes: fmt::Debug + Send + Sync {
     /// Removes a snapshot that exists.
     fn forget(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault>;
 
+    /// Refuses a rollback that cannot succeed whatever of ours is deleted first.
+    fn check_roll_back(&self, _spot: &Spot, _taken: &Taken) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Gives the disk the content and size it had then; the snapshot stays.
     fn roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault>;
 

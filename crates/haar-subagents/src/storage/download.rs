@@ -158,7 +158,7 @@ enum Part {
 impl Archive {
     fn open(folders: &Folders, cloud: &str, id: &str) -> Result<Self, Fault> {
         let (dataset, name) = snapshots::parse(id)?;
-        let disks = snapshots::open(folders, cloud, &dataset)?;
+        let disks = snapshots::look(folders, cloud, &dataset)?;
         let taken = snapshots::find_all(id, &name, &disks)?;
         let of_guest = matches!(dataset, super::names::Dataset::Guest(_));
         let (mut parts, mut reading, mut hash) = (Vec::new(), Vec::new(), Sha256::new());

@@ -8,7 +8,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode};
 use serde::Deserialize;
@@ -18,9 +17,6 @@ use super::images::Facts;
 use super::names::check_id;
 use super::qemu_img;
 use super::space::Grant;
-
-/// The largest image on a slow disk.
-const LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Makes the raw file of the image whose bytes stand in `from`, where the back end of new disks needs one; gives
 /// up when `stopping`.
@@ -36,7 +32,9 @@ pub(super) fn expand(
     folders.backends().of_new().make_raw_base(&path, &|to| {
         let words = ["convert", "-q", "-f", &facts.format, "-O", "raw"].map(AsRef::as_ref);
         let words = [&words[..], &[from.as_os_str(), to.as_os_str()]].concat();
-        qemu_img::run_while(&words, Stdio::null(), LIMIT, || !stopping.load(Ordering::Relaxed))?;
+        qemu_img::run_while(&words, Stdio::null(), qemu_img::LONG_LIMIT, || {
+            !stopping.load(Ordering::Relaxed)
+        })?;
         let mode = fs::set_permissions(to, Permissions::from_mode(0o444));
         mode.map_err(|error| io_fault("keep", to, &error))
     })

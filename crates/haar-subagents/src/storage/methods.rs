@@ -66,6 +66,7 @@ pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
     volume_method(server, store, "ImageStore.GetVolume", Store::get_volume);
     volume_method(server, store, "ImageStore.DeleteDataset", Store::delete_dataset);
     snapshot_method(server, store, "ImageStore.CreateSnapshot", Store::create_snapshot);
+    snapshot_method(server, store, "ImageStore.VerifySnapshot", Store::verify_snapshot);
     snapshot_method(server, store, "ImageStore.GetSnapshot", Store::get_snapshot);
     snapshot_method(server, store, "ImageStore.ListSnapshots", Store::list_snapshots);
     snapshot_method(server, store, "ImageStore.DeleteSnapshot", Store::delete_snapshot);
@@ -223,8 +224,8 @@ impl Store {
     }
 
     fn resize_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
-        let resize = || volumes::resize(&self.folders, &self.cloud, request);
-        self.with_books(resize).map(|volume| VolumeResponse { volumes: vec![volume] })
+        volumes::resize(&self.folders, &self.cloud, request)
+            .map(|volume| VolumeResponse { volumes: vec![volume] })
     }
 
     fn get_volume(&self, request: &VolumeRequest) -> Result<VolumeResponse, Fault> {
@@ -237,7 +238,11 @@ impl Store {
     }
 
     fn create_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
-        self.with_books(|| snapshots::take(&self.folders, &self.cloud, request))
+        snapshots::take(&self.folders, &self.cloud, request)
+    }
+
+    fn verify_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
+        snapshots::verify(&self.folders, &self.cloud, request)
     }
 
     fn get_snapshot(&self, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {

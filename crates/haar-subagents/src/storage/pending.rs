@@ -3,16 +3,19 @@
 //! ```text
 //! (none) ──write──▶ pending.json ──each disk──▶ remove ──▶ (none), answered
 //!                        │ killed, or a disk fails
-//!                        ▼ at once, at start, before the guest's next act
+//!                        ▼ at once, at start, before the guest's next change
 //!        take: what was taken is removed     forget: finished     roll back: finished
 //! ```
 //!
-//! Promised: nobody was answered for what is undone, and what was answered stands. A rollback that was cut in two
-//! is not finished once the guest runs: what it has written since counts more.
+//! Promised: nobody was answered for what is undone, and what was answered stands. What only reads settles nothing.
+//! A rollback that was answered as failed is given up. One that was cut in two is not finished once the guest has
+//! run, or was written to later than [`SPAN`] after the act: what the guest wrote since counts more.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use haar_api::rpc::{Fault, FaultCode};
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::folders::{Folders, io_fault, sync_folder, write_json};
 use super::found::{self, Found, names_in};
 use super::names::check_id;
+
+/// How long a program of ours may go on after a kill; what changes a disk later was a guest.
+const SPAN: Duration = Duration::from_secs(65);
 
 /// What stands in `pending.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,11 +57,12 @@ enum Settled {
     /// As if it had never begun.
     Undone,
     Finished,
-    /// The guest runs; what stands is left as it is.
+    /// The guest runs or has run; what stands is left as it is.
     Dropped,
 }
 
-/// Does an act under its record. A fault ends it the way a restart would.
+/// Does an act under its record. A fault ends it the way a restart would, at once; a rollback that does not succeed
+/// then is given up, for who is told that it failed may start the guest.
 pub(super) fn run(
     folders: &Folders,
     guest: &str,
@@ -68,6 +75,13 @@ pub(super) fn run(
     match finish(folders, guest, pending) {
         Ok(Settled::Finished) => Ok(()),
         Ok(Settled::Undone | Settled::Dropped) => Err(fault),
+        Err(later) if pending.act == Act::RollBack => {
+            tracing::warn!(guest, fault = %later, "a rollback failed twice and is given up");
+            end(folders, guest)?;
+            let words =
+                "the rollback is given up and may be half done; roll back again before the guest is started";
+            Err(Fault { message: format!("{}; {words}", fault.message), ..fault })
+        }
         Err(later) => {
             tracing::warn!(guest, fault = %later, "an act on snapshots is not tidied up yet; it is tried again");
             Err(fault)
@@ -75,24 +89,62 @@ pub(super) fn run(
     }
 }
 
-/// Ends what an earlier act on the guest's snapshots left, if it left anything.
-pub(super) fn settle(folders: &Folders, guest: &str) -> Result<(), Fault> {
+/// Says that the act begins on its next disk: from now on it may take [`SPAN`].
+pub(super) fn touch(folders: &Folders, guest: &str) {
+    // Without it the rollback of a slow disk may not be finished after a kill, and nothing worse.
+    let _ = fs::File::open(record(folders, guest)).and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// The act on the guest's snapshots that has not ended, if there is one.
+pub(super) fn look(folders: &Folders, guest: &str) -> Result<Option<Pending>, Fault> {
     let path = record(folders, guest);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_fault("read", &path, &error)),
     };
-    let pending: Pending = serde_json::from_slice(&text).map_err(|error| {
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
         let text = format!(
             "{} is damaged ({error}); look at the snapshots of guest {guest} and remove that file",
             path.display()
         );
         Fault::new(FaultCode::Conflict, text)
-    })?;
-    let settled = finish(folders, guest, &pending)?;
+    })
+}
+
+/// Ends what an earlier act on the guest's snapshots left, if it left anything. The caller has the guest's turn and
+/// is about to change its disks.
+pub(super) fn settle(folders: &Folders, guest: &str) -> Result<(), Fault> {
+    let Some(pending) = look(folders, guest)? else { return Ok(()) };
+    let settled = if pending.act == Act::RollBack && is_written_since(folders, guest, &pending)? {
+        tracing::warn!(
+            guest,
+            name = pending.name,
+            "a rollback was interrupted, and the disks were written since"
+        );
+        end(folders, guest)?;
+        Settled::Dropped
+    } else {
+        finish(folders, guest, &pending)?
+    };
     tracing::info!(guest, act = ?pending.act, name = pending.name, ?settled, "settled an interrupted act");
     Ok(())
+}
+
+/// Whether a disk was changed later than the act itself, or a program that outlived it, can have done it.
+fn is_written_since(folders: &Folders, guest: &str, pending: &Pending) -> Result<bool, Fault> {
+    let path = record(folders, guest);
+    let failed = |error: io::Error| io_fault("look at", &path, &error);
+    let begun = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(failed)?;
+    for disk in disks_of(folders, guest, pending)? {
+        let metadata = fs::metadata(&disk.path).map_err(|error| io_fault("look at", &disk.path, &error))?;
+        // It changes with every write, and when libvirt hands the file to QEMU.
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().unsigned_abs());
+        if changed > begun + SPAN {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The same for every guest, at start. What cannot be settled yet is told and keeps nobody from starting.
@@ -107,12 +159,17 @@ pub(super) fn settle_all(folders: &Folders) -> Result<(), Fault> {
     Ok(())
 }
 
-fn finish(folders: &Folders, guest: &str, pending: &Pending) -> Result<Settled, Fault> {
+fn disks_of(folders: &Folders, guest: &str, pending: &Pending) -> Result<Vec<Found>, Fault> {
     let mut disks = Vec::new();
     for &index in &pending.disks {
         // A disk that is gone took its snapshots with it.
         disks.extend(found::find(folders, guest, index)?);
     }
+    Ok(disks)
+}
+
+fn finish(folders: &Folders, guest: &str, pending: &Pending) -> Result<Settled, Fault> {
+    let disks = disks_of(folders, guest, pending)?;
     let settled = match pending.act {
         Act::Take => {
             for disk in &disks {
@@ -142,6 +199,7 @@ fn finish(folders: &Folders, guest: &str, pending: &Pending) -> Result<Settled, 
                 Settled::Dropped
             } else {
                 for disk in &disks {
+                    touch(folders, guest);
                     disk.volumes.mend(&disk.spot)?;
                     roll_back(disk, &pending.name)?;
                 }

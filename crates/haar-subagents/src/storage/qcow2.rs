@@ -12,6 +12,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use haar_api::image_check::{Unreadable, read_qcow2_header};
 use haar_api::rpc::libvirt::inner_name;
@@ -21,6 +22,7 @@ use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
 use super::in_use::{check_off, is_held};
+use super::qcow2_map::Map;
 use super::qcow2_read::Snapshot;
 use super::space::held_bytes;
 use super::{qcow2_table, qemu_img};
@@ -40,16 +42,17 @@ impl Qcow2 {
     }
 
     /// Changes a disk.
-    fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<(), Fault> {
+    fn run<A: AsRef<OsStr>>(&self, arguments: &[A], limit: Duration) -> Result<(), Fault> {
         let work = self.work.try_clone().map_err(|error| {
             Fault::new(FaultCode::Unavailable, format!("qemu-img cannot be started: {error}"))
         })?;
-        qemu_img::run(arguments, work.into(), qemu_img::LIMIT).map(drop)
+        qemu_img::run(arguments, work.into(), limit).map(drop)
     }
 
     fn snapshot(&self, path: &Path, act: &str, name: &str, words: &str) -> Result<(), Fault> {
         check_off(path, words)?;
-        self.run(&["snapshot", "-q", "--image-opts", act, name, &options(path)])?;
+        // Each of them touches the count of every cluster.
+        self.run(&["snapshot", "-q", "--image-opts", act, name, &options(path)], qemu_img::LONG_LIMIT)?;
         sync(path)
     }
 
@@ -60,7 +63,7 @@ impl Qcow2 {
             arguments.extend(["-F".as_ref(), base.format.as_ref(), "-b".as_ref(), base.path.as_os_str()]);
         }
         arguments.extend([path.as_os_str(), size.as_ref()]);
-        self.run(&arguments)?;
+        self.run(&arguments, qemu_img::LIMIT)?;
         finish(path).map_err(|error| io_fault("make durable", path, &error))
     }
 }
@@ -104,14 +107,16 @@ impl Volumes for Qcow2 {
             return Err(damaged(format!("its size of {} bytes cannot be", header.size_bytes())));
         }
         let used_bytes = held_bytes(&metadata);
+        let base = header.backing_file(&file)?;
         // What a snapshot holds is kept, so the guest may write its whole disk beside it.
-        let own_bytes = if qcow2_table::is_empty(&file)? { used_bytes } else { 0 };
-        Ok(Looks {
-            size_bytes: header.size_bytes(),
-            used_bytes,
-            own_bytes,
-            base: header.backing_file(&file)?,
-        })
+        let own_bytes = if qcow2_table::is_empty(&file)? {
+            used_bytes
+        } else {
+            // Of a file that QEMU writes just now: less than it is, at worst.
+            let own = Map::of_disk(file).and_then(|map| map.map_or(Ok(0), |(map, _)| map.own_bytes()));
+            own.unwrap_or_default().min(used_bytes)
+        };
+        Ok(Looks { size_bytes: header.size_bytes(), used_bytes, own_bytes, base })
     }
 
     fn grow(&self, spot: &Spot, size_bytes: u64) -> Result<(), Fault> {
@@ -119,7 +124,7 @@ impl Volumes for Qcow2 {
         check_off(&path, "resize the disk")?;
         let size = size_bytes.to_string();
         let words = ["resize".as_ref(), "-q".as_ref(), "-f".as_ref(), FORMAT.as_ref(), path.as_os_str()];
-        self.run(&[&words[..], &[size.as_ref()]].concat())?;
+        self.run(&[&words[..], &[size.as_ref()]].concat(), qemu_img::LIMIT)?;
         sync(&path)
     }
 
@@ -159,7 +164,7 @@ impl Volumes for Qcow2 {
         let path = spot.file(FORMAT);
         check_off(&path, "tidy up after an act that was interrupted")?;
         let options = options(&path);
-        self.run(&["check", "-q", "-r", "leaks", "--image-opts", &options])?;
+        self.run(&["check", "-q", "-r", "leaks", "--image-opts", &options], qemu_img::LONG_LIMIT)?;
         sync(&path)
     }
 

@@ -12,12 +12,17 @@ use std::os::unix::fs::FileExt as _;
 /// Where a table entry's offset stands.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
+/// What the entry leads to is used once: no snapshot has it.
+const COPIED: u64 = 1 << 63;
 /// The cluster reads as zeros, wherever it lies; version 3 only.
 const ZEROS: u64 = 1;
 /// Features that do not change where bytes lie: not closed cleanly, and the way of compression.
 const HARMLESS: u64 = 1 | 1 << 3;
 /// QEMU opens no larger level 1 table.
 const MOST_L1_ENTRIES: u32 = 4 << 20;
+
+/// Level 2 tables that are read to count what is the disk's own; each stands for 512 MiB in clusters of 64 KiB.
+const MOST_COUNTED: usize = 1024;
 
 /// What some bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,20 @@ impl Map {
             other => other,
         };
         Ok((run, length.min(most)))
+    }
+
+    /// Bytes in clusters that no snapshot has: what is written to them again needs no room. Of a disk with very much
+    /// of it, less.
+    pub(super) fn own_bytes(&self) -> io::Result<u64> {
+        let cluster = 1_u64 << self.cluster_bits;
+        let mut table = vec![0; 1 << self.cluster_bits];
+        let mut clusters = 0_u64;
+        for entry in self.level1.iter().filter(|entry| **entry & COPIED != 0).take(MOST_COUNTED) {
+            self.file.read_exact_at(&mut table, self.aligned(entry & OFFSET)?)?;
+            let is_own = |entry: u64| entry & COPIED != 0 && entry & COMPRESSED == 0 && entry & OFFSET != 0;
+            clusters += 1 + table.chunks_exact(8).filter(|entry| is_own(u64_of(entry))).count() as u64;
+        }
+        Ok(clusters.saturating_mul(cluster))
     }
 
     fn cluster(&mut self, number: u64) -> io::Result<Run> {

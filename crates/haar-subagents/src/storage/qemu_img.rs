@@ -12,6 +12,9 @@ use tokio::runtime::Handle;
 /// What touches no data takes milliseconds; longer means the file system hangs.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
+/// What goes through the tables or the bytes of the largest disk there is, on a slow file system.
+pub(super) const LONG_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
+
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs `qemu-img` and waits; answers what it printed. Must be called on a thread of tokio's that may block.

@@ -124,14 +124,12 @@ impl Volumes for Reflink {
         let base =
             base.map(String::from_utf8).transpose().map_err(|_| damaged("its base has no name".into()))?;
         let used_bytes = held_bytes(&metadata);
-        let shared_bytes = if snapshot_files(spot).map_err(io::Error::other)?.is_empty() {
-            base.as_ref().map_or(0, |base| {
-                // The image may be gone while its other clones still share with this one.
-                fs::metadata(base).map_or(used_bytes, |base| held_bytes(&base))
-            })
-        } else {
-            used_bytes
-        };
+        // At most so much is shared: with the newest snapshot, which has all that was here when it was taken, or with
+        // the image, which may be gone while its other clones still share with this one.
+        let newest = snapshot_files(spot).map_err(io::Error::other)?.pop().map(|file| file.path);
+        let shared_bytes = newest
+            .or_else(|| base.as_ref().map(PathBuf::from))
+            .map_or(0, |with| fs::metadata(with).map_or(used_bytes, |with| held_bytes(&with)));
         Ok(Looks {
             size_bytes: metadata.len(),
             used_bytes,

@@ -7,22 +7,23 @@
 //!
 //! Nothing is remembered beside the disks. A name that stands is a conflict, unless it is asked for again by the
 //! order that took it. A rollback deletes what is newer only when told so; a snapshot that is being downloaded is
-//! not deleted. The caller has the guest's turn, and for [`take`] the books.
+//! not deleted. The caller of what changes something has the guest's turn. What reads needs no turn and settles
+//! nothing: of an act that has not ended it shows nothing.
 //! Deliberately absent: stopping the writes of a guest that runs. The caller says by `quiet` that it did.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use haar_api::rpc::{Fault, FaultCode, Snapshot, SnapshotExtra, SnapshotRequest};
+use haar_api::rpc::{Fault, FaultCode, Snapshot, SnapshotExtra, SnapshotRequest, SnapshotWant};
 
-use super::backend::{Looks, Taken};
+use super::backend::Taken;
 use super::folders::Folders;
 use super::found::{self, Found, names_in};
 use super::in_use;
 use super::names::{self, Dataset};
 use super::owner::{self, Standing};
 use super::pending::{self, Act, Pending};
-use super::space;
+use super::space::{self, Grant};
 
 /// A disk and its snapshots, oldest first.
 pub(super) struct Disk {
@@ -42,27 +43,55 @@ pub(super) fn take(
     cloud: &str,
     request: &SnapshotRequest,
 ) -> Result<Vec<Snapshot>, Fault> {
-    let dataset = names::parse_snapshot(&request.id)?;
-    let (dataset, None) = dataset else {
+    let (dataset, want) = parse_new(request)?;
+    let disks = open(folders, cloud, &dataset)?;
+    if !check_new(&disks, &request.dest, &want.order)? {
+        for disk in &disks {
+            check_quiet(disk, want.quiet)?;
+        }
+        let _room = keep_room(folders, request, &disks)?;
+        run(folders, &dataset, Act::Take, &request.dest, &disks, |disk| {
+            disk.found.volumes.take(&disk.found.spot, &request.dest, &want.order)
+        })?;
+    }
+    answer(&dataset, &request.dest, &look(folders, cloud, &dataset)?, request.recursive)
+}
+
+/// Whether such a snapshot may be taken: its name is free, or this order's own, and there is room. Changes nothing.
+///
+/// For whoever has QEMU take it in the disks of a guest that runs: QEMU asks nobody for room.
+pub(super) fn verify(
+    folders: &Folders,
+    cloud: &str,
+    request: &SnapshotRequest,
+) -> Result<Vec<Snapshot>, Fault> {
+    let (dataset, want) = parse_new(request)?;
+    let disks = look(folders, cloud, &dataset)?;
+    if !check_new(&disks, &request.dest, &want.order)? {
+        drop(keep_room(folders, request, &disks)?);
+    }
+    Ok(Vec::new())
+}
+
+fn parse_new(request: &SnapshotRequest) -> Result<(Dataset, SnapshotWant), Fault> {
+    let (dataset, None) = names::parse_snapshot(&request.id)? else {
         let text = format!("{:?} is not a valid dataset to snapshot; the name goes into dest", request.id);
         return Err(Fault::new(FaultCode::Invalid, text));
     };
     names::check_snapshot_name(&request.dest)?;
     let want = request.haar.clone().unwrap_or_default();
     names::check_order(&want.order)?;
-    let disks = open(folders, cloud, &dataset)?;
-    if !check_new(&disks, &request.dest, &want.order)? {
-        for disk in &disks {
-            check_quiet(disk, want.quiet)?;
-        }
-        // What it keeps, the guest may need again.
-        let kept = |looks: &Looks| looks.own_bytes.min(looks.used_bytes);
-        space::check_promise(folders, disks.iter().map(|disk| kept(&disk.found.looks)).sum())?;
-        run(folders, &dataset, Act::Take, &request.dest, &disks, |disk| {
-            disk.found.volumes.take(&disk.found.spot, &request.dest, &want.order)
-        })?;
-    }
-    answer(&dataset, &request.dest, &open(folders, cloud, &dataset)?, request.recursive)
+    Ok((dataset, want))
+}
+
+/// What a snapshot keeps, the guest may need again; kept until dropped.
+fn keep_room<'a>(
+    folders: &'a Folders,
+    request: &SnapshotRequest,
+    disks: &[Disk],
+) -> Result<Grant<'a>, Fault> {
+    let kept = disks.iter().map(|disk| disk.found.looks.own_bytes.min(disk.found.looks.used_bytes)).sum();
+    space::keep(folders, &format!("{}@{}", request.id, request.dest), kept)
 }
 
 /// Every snapshot of a dataset and below it; of every guest when none is named.
@@ -73,7 +102,7 @@ pub(super) fn list(
 ) -> Result<Vec<Snapshot>, Fault> {
     if !request.id.is_empty() {
         let (dataset, name) = names::parse_snapshot(&request.id)?;
-        let disks = open(folders, cloud, &dataset)?;
+        let disks = look(folders, cloud, &dataset)?;
         return match name {
             Some(name) => answer(&dataset, &name, &disks, true),
             None => Ok(all(&dataset, &disks)),
@@ -85,7 +114,7 @@ pub(super) fn list(
         let ours = names::check_id("guest", &guest).is_ok()
             && matches!(owner::look(folders, &guest)?, Standing::Owned(owner) if owner.cloud == cloud);
         // A damaged disk is its own guest's concern.
-        if ours && let Ok(disks) = open(folders, cloud, &dataset) {
+        if ours && let Ok(disks) = look(folders, cloud, &dataset) {
             snapshots.extend(all(&dataset, &disks));
         }
     }
@@ -95,7 +124,7 @@ pub(super) fn list(
 /// The snapshot named.
 pub(super) fn get(folders: &Folders, cloud: &str, request: &SnapshotRequest) -> Result<Vec<Snapshot>, Fault> {
     let (dataset, name) = parse(&request.id)?;
-    answer(&dataset, &name, &open(folders, cloud, &dataset)?, request.recursive)
+    answer(&dataset, &name, &look(folders, cloud, &dataset)?, request.recursive)
 }
 
 /// Deletes a snapshot; of a guest, from every disk that has it. Answers what was deleted.
@@ -143,20 +172,48 @@ pub(super) fn roll_back(
             check_unread(folders, disk, newer)?;
         }
         check_off(disk, "roll back")?;
+        // Before anything newer is deleted for it.
+        if let Some(taken) = disk.find(&name) {
+            disk.found.volumes.check_roll_back(&disk.found.spot, taken)?;
+        }
     }
     run(folders, &dataset, Act::RollBack, &name, &disks, |disk| pending::roll_back(&disk.found, &name))?;
     Ok(answer)
 }
 
-/// The disks of a dataset, sound and ours, after what was interrupted is settled.
-pub(super) fn open(folders: &Folders, cloud: &str, dataset: &Dataset) -> Result<Vec<Disk>, Fault> {
+/// The disks of a dataset, for who changes them: what was interrupted is settled first.
+fn open(folders: &Folders, cloud: &str, dataset: &Dataset) -> Result<Vec<Disk>, Fault> {
+    let guest = check_ours(folders, cloud, dataset)?;
+    pending::settle(folders, guest)?;
+    disks_of(folders, dataset)
+}
+
+/// The same for who only reads: a snapshot that is half taken or half deleted is not among them.
+pub(super) fn look(folders: &Folders, cloud: &str, dataset: &Dataset) -> Result<Vec<Disk>, Fault> {
+    let guest = check_ours(folders, cloud, dataset)?;
+    let mut disks = disks_of(folders, dataset)?;
+    // Asked after the disks: what an act has left half done, its record still says.
+    if let Some(pending) = pending::look(folders, guest)?.filter(|pending| pending.act != Act::RollBack) {
+        for disk in disks.iter_mut().filter(|disk| pending.disks.contains(&disk.found.spot.index)) {
+            disk.taken.retain(|taken| taken.name != pending.name);
+        }
+    }
+    Ok(disks)
+}
+
+/// The guest of a dataset, whose disks must be this cloud's.
+fn check_ours<'a>(folders: &Folders, cloud: &str, dataset: &'a Dataset) -> Result<&'a str, Fault> {
     let (Dataset::Guest(guest) | Dataset::Disk(guest, _)) = dataset;
     match owner::look(folders, guest)? {
         Standing::Absent => return Err(Fault::new(FaultCode::NotFound, format!("guests/{guest} not found"))),
         Standing::Owned(owner) => owner.check_same_cloud(cloud)?,
         Standing::Unclear(why) => return Err(owner::unclear(guest, &why)),
     }
-    pending::settle(folders, guest)?;
+    Ok(guest)
+}
+
+/// The disks of a dataset and their snapshots; all of them must be sound.
+fn disks_of(folders: &Folders, dataset: &Dataset) -> Result<Vec<Disk>, Fault> {
     let found = match dataset {
         Dataset::Guest(guest) => found::list_guest(folders, guest)?,
         Dataset::Disk(guest, index) => found::find(folders, guest, *index)?.into_iter().collect(),
@@ -296,7 +353,12 @@ fn run(
     let (Dataset::Guest(guest) | Dataset::Disk(guest, _)) = dataset;
     let indices = disks.iter().map(|disk| disk.found.spot.index).collect();
     let pending = Pending { v: 1, act, name: name.to_owned(), disks: indices };
-    pending::run(folders, guest, &pending, || disks.iter().try_for_each(each))
+    pending::run(folders, guest, &pending, || {
+        disks.iter().try_for_each(|disk| {
+            pending::touch(folders, guest);
+            each(disk)
+        })
+    })
 }
 
 /// A snapshot that all the disks have, alone or with those of the single disks.

@@ -41,7 +41,7 @@ pub(super) fn held_bytes(metadata: &fs::Metadata) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Books {
     turn: Mutex<()>,
-    /// Bytes that are given and not on the disk yet, by image.
+    /// Bytes that are given and not on the disk yet, by image or act.
     given: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -94,6 +94,12 @@ impl Room {
     fn left(&self) -> u64 {
         self.total().saturating_sub(self.promised)
     }
+
+    /// Whether so many bytes more may be promised. Where more is promised than there is, not even none: a snapshot
+    /// keeps what was to be written over.
+    fn has(&self, wanted: u64) -> bool {
+        self.promised.saturating_add(wanted) <= self.total()
+    }
 }
 
 /// The answer to `ImageStore.Capacity`.
@@ -110,7 +116,7 @@ pub(super) fn capacity(folders: &Folders) -> Result<CapacityResponse, Fault> {
 /// Refuses when disks of `wanted` bytes more would promise more than there is. The caller has the books.
 pub(super) fn check_promise(folders: &Folders, wanted: u64) -> Result<(), Fault> {
     let room = Room::look(folders)?;
-    if wanted <= room.left() {
+    if room.has(wanted) {
         return Ok(());
     }
     Err(Fault::new(
@@ -126,10 +132,20 @@ pub(super) fn check_promise(folders: &Folders, wanted: u64) -> Result<(), Fault>
     ))
 }
 
+/// Keeps so many bytes for an act on disks until dropped, or refuses: so that the books are free while it works.
+pub(super) fn keep<'a>(folders: &'a Folders, act: &str, bytes: u64) -> Result<Grant<'a>, Fault> {
+    let _turn = folders.books().turn();
+    check_promise(folders, bytes)?;
+    let mut grant = Grant::new(folders, act);
+    grant.bytes = bytes;
+    grant.book();
+    Ok(grant)
+}
+
 /// Bytes that an image of unknown length is given at once.
 const STEP: u64 = 64 * MIB;
 
-/// The room of one image on its way; what was not written is free again when it is dropped.
+/// The room of one image or act on its way; what was not written is free again when it is dropped.
 pub(super) struct Grant<'a> {
     folders: &'a Folders,
     image: String,
@@ -152,7 +168,7 @@ impl<'a> Grant<'a> {
         // As if nothing of this image were here: or the 5 % would shrink with every byte that comes.
         room.coming = room.coming.saturating_sub(self.bytes.saturating_sub(self.written));
         room.free = room.free.saturating_add(self.written);
-        if bytes > room.left() {
+        if !room.has(bytes) {
             return Err(Fault::new(
                 FaultCode::NoSpace,
                 format!(

@@ -72,7 +72,7 @@ pub(super) fn resize(folders: &Folders, cloud: &str, request: &VolumeRequest) ->
         ));
     }
     if size_bytes > present_bytes {
-        space::check_promise(folders, size_bytes - present_bytes)?;
+        let _room = space::keep(folders, &request.id, size_bytes - present_bytes)?;
         found.volumes.grow(&found.spot, size_bytes)?;
     }
     get(folders, request)

@@ -304,6 +304,20 @@ impl Volumes for Zfs {
         self.pool.run(&["destroy", &format!("{dataset}@{}", taken.name)]).map(drop)
     }
 
+    fn check_roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
+        let (dataset, _) = self.dataset(spot)?;
+        let ours: Vec<String> =
+            self.snapshot_list(&dataset)?.into_iter().map(|(_, taken)| taken.name).collect();
+        let words = ["get", "-H", "-p", "-r", "-d", "1", "-o", "name,value", "createtxg", &dataset];
+        let newer = zfs_pool::newer_snapshots(&self.pool.run(&words)?, &dataset, &taken.name);
+        let Some(theirs) = newer.iter().find(|name| !ours.contains(name)) else { return Ok(()) };
+        let text = format!(
+            "{dataset} has a more recent snapshot that is not Haar's ({theirs}); ZFS rolls back only to the newest: \
+             zfs destroy {dataset}@{theirs}, or keep the disk as it is"
+        );
+        Err(Fault::new(FaultCode::Conflict, text))
+    }
+
     fn roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
         let (dataset, path) = self.dataset(spot)?;
         // Not held: the dataset is unmounted meanwhile, and who holds a file in it stands in the way.

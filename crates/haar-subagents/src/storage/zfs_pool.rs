@@ -188,6 +188,18 @@ pub(super) fn parse_snapshots(text: &str, dataset: &str) -> Vec<(u64, Taken)> {
     found.into_iter().filter_map(taken).collect()
 }
 
+/// The snapshots of a dataset that are newer than this one, whoever took them, from lines of name and `createtxg`.
+pub(super) fn newer_snapshots(text: &str, dataset: &str, than: &str) -> Vec<String> {
+    let number_of = |line: &str| -> Option<(u64, String)> {
+        let (name, number) = line.split_once('\t')?;
+        let name = name.strip_prefix(dataset)?.strip_prefix('@')?;
+        Some((number.trim().parse().ok()?, name.to_owned()))
+    };
+    let mut all: Vec<_> = text.lines().filter_map(number_of).collect();
+    all.sort();
+    all.into_iter().map(|(_, name)| name).skip_while(|name| name != than).skip(1).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +220,13 @@ mod tests {
         ] {
             assert_eq!(dataset_of(Path::new(folder), mounts).as_deref(), dataset, "{folder}");
         }
+    }
+
+    #[test]
+    fn newer_is_what_was_taken_later_whatever_its_name() {
+        let text = "p/d\t7\np/d@m\t122\np/d@a\t17\np/d@z\t12\n";
+        assert_eq!(newer_snapshots(text, "p/d", "z"), ["a", "m"]);
+        assert!(newer_snapshots(text, "p/d", "m").is_empty());
     }
 
     #[test]

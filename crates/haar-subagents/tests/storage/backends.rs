@@ -228,4 +228,13 @@ async fn half_of_a_zfs_disk_is_gone_after_the_start_and_strangers_stay() {
     let listed = ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert!(zfs.names().contains(&theirs));
+    // Nor is anything of ours deleted for a rollback that theirs stands in the way of.
+    let later = format!("{dataset}@later");
+    assert!(std::process::Command::new("zfs").args(["snapshot", &later]).status().unwrap().success());
+    ask(&agent, "CreateSnapshot", &new(&disk(0), "newer")).await.unwrap();
+    let back = rpc::SnapshotRequest { destroy_more_recent: true, ..of(&format!("{}@ours", disk(0))) };
+    fails(ask(&agent, "RollbackSnapshot", &back).await, FaultCode::Conflict, "not Haar's (later)");
+    assert_eq!(ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap().len(), 2);
+    assert!(std::process::Command::new("zfs").args(["destroy", &later]).status().unwrap().success());
+    ask(&agent, "RollbackSnapshot", &back).await.unwrap();
 }

@@ -6,6 +6,7 @@ use haar_api::rpc::{self, FaultCode};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::harness::*;
+use crate::snapshots::{Held, ask, disk, new, of, write};
 use crate::web::{Manner, Web};
 
 /// A tmpfs that goes with the test.
@@ -145,6 +146,37 @@ async fn no_more_is_promised_than_there_is() {
     assert_eq!(agent.names("disks"), [GUEST]);
     agent.guest("CreateGuestDisks", &guest("1.1", &[("", 40)])).await.expect("what exists needs no room");
     agent.guest("CreateGuestDisks", &other(10)).await.expect("the rest is there to give");
+}
+
+/// Writes the whole disk anew, as a guest would.
+fn write_all(made: &rpc::Disk) {
+    for mib in 0..made.size {
+        write(made, 5, mib);
+    }
+}
+
+#[tokio::test]
+async fn every_snapshot_needs_room_and_what_was_written_since_counts_once() {
+    let Some(small) = Small::mount("64m") else { return };
+    let agent = Agent::start_in(&small.path).await;
+    let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 20)])).await.unwrap().disks;
+    write_all(&made[0]);
+    ask(&agent, "CreateSnapshot", &new(&disk(0), "first")).await.expect("there is room for twice the disk");
+    write_all(&made[0]);
+    // 40 MiB are held, 20 of them by the disk itself: nobody else has a claim on what is left but 5 %.
+    let other = rpc::Guest { id: OTHER_GUEST.into(), ..guest("1.1", &[("", 15)]) };
+    agent.guest("CreateGuestDisks", &other).await.expect("the disk holds what it was promised");
+    for method in ["VerifySnapshot", "CreateSnapshot"] {
+        let refused = ask(&agent, method, &new(&disk(0), "second")).await;
+        fails(refused, FaultCode::NoSpace, "left to promise");
+    }
+    agent.guest("DeleteGuestsDisks", &other).await.unwrap();
+    let held = Held::of(&made[0]).await;
+    assert!(ask(&agent, "VerifySnapshot", &new(&disk(0), "second")).await.unwrap().is_empty());
+    let taken = ask(&agent, "VerifySnapshot", &new(&disk(0), "first")).await;
+    fails(taken, FaultCode::Conflict, "exists");
+    drop(held);
+    assert_eq!(ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap().len(), 1, "it only asks");
 }
 
 #[tokio::test]

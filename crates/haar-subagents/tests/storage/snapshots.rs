@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use haar_api::rpc::{self, Fault, FaultCode};
+use haar_subagents::storage::Backend;
 
+use crate::btrfs::Btrfs;
 use crate::harness::*;
 use crate::mounted::each;
 
@@ -231,6 +233,27 @@ async fn a_snapshot_needs_the_room_to_write_the_disk_anew() {
         let refused = ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await;
         fails(refused, FaultCode::NoSpace, "left to promise");
         assert!(ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_over_what_a_snapshot_keeps_is_no_room_for_the_next() {
+    let Some(btrfs) = Btrfs::mount() else { return };
+    let agent = Agent::start_with(btrfs.folder(), Backend::Reflink).await;
+    let size = 320;
+    let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", size)])).await.unwrap().disks;
+    let file = std::fs::OpenOptions::new().write(true).open(&made[0].source).unwrap();
+    for name in ["first", "second"] {
+        for at in 0..size {
+            file.write_all_at(&vec![5; 1 << 20], at * MIB).unwrap();
+        }
+        file.sync_all().unwrap();
+        let outcome = ask(&agent, "CreateSnapshot", &new(&disk(0), name)).await;
+        if name == "first" {
+            outcome.expect("there is room for twice the disk");
+        } else {
+            fails(outcome, FaultCode::NoSpace, "left to promise");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use haar_subagents::kit;
 use haar_subagents::storage::Backend;
 
 use crate::harness::*;
+use crate::http::http;
 use crate::killed::{BACKEND, Process};
 use crate::mounted::Mounted;
 use crate::snapshots::{Held, ask, content, disk, new, of, write};
@@ -21,16 +22,27 @@ struct Gated {
 
 impl Gated {
     fn before(folder: &Path, pattern: &str) -> Self {
+        Self::with(folder, pattern, |bin| {
+            format!(
+                "[ -e {bin}/shut ] && touch {bin}/reached\n  while [ -e {bin}/shut ]; do sleep 0.02; done"
+            )
+        })
+    }
+
+    /// One that fails at these acts.
+    fn failing(folder: &Path, pattern: &str) -> Self {
+        Self::with(folder, pattern, |_| "echo No space left on device >&2; exit 1".to_owned())
+    }
+
+    fn with(folder: &Path, pattern: &str, act: impl FnOnce(&str) -> String) -> Self {
         let bin = folder.join("bin");
         std::fs::create_dir(&bin).unwrap();
         let path = std::env::var("PATH").unwrap();
         let real = path.split(':').map(|folder| Path::new(folder).join("qemu-img"));
         let real = real.into_iter().find(|path| path.is_file()).expect("this test needs qemu-img");
-        let (bin_text, real) = (bin.display(), real.display());
-        let script = format!(
-            "#!/bin/sh\ncase \"$*\" in {pattern})\n  [ -e {bin_text}/shut ] && touch {bin_text}/reached\n  \
-             while [ -e {bin_text}/shut ]; do sleep 0.02; done ;;\nesac\nexec {real} \"$@\"\n"
-        );
+        let (bin_text, real) = (bin.display().to_string(), real.display());
+        let act = act(&bin_text);
+        let script = format!("#!/bin/sh\ncase \"$*\" in {pattern})\n  {act} ;;\nesac\nexec {real} \"$@\"\n");
         std::fs::write(bin.join("qemu-img"), script).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(bin.join("qemu-img"), mode).unwrap();
@@ -186,18 +198,108 @@ async fn every_act_that_was_cut_in_two_is_settled_at_start() {
     }
 }
 
+const ROLL_BACK: &str = r#"{"v":1,"act":"roll_back","name":"before","disks":[0,1]}"#;
+
 #[tokio::test]
 async fn a_rollback_is_not_finished_under_a_guest_that_was_started_since() {
     for (agent, made, _mount, _temp) in left_half_done("take", "[0,1]").await {
         let record = agent.root.join(format!("disks/{GUEST}/pending.json"));
-        std::fs::write(&record, r#"{"v":1,"act":"roll_back","name":"before","disks":[0,1]}"#).unwrap();
+        std::fs::write(&record, ROLL_BACK).unwrap();
         let held = Held::of(&made[1]).await;
-        ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
+        let refused = ask(&agent, "CreateSnapshot", &new(&disk(1), "s")).await;
+        fails(refused, haar_api::rpc::FaultCode::Conflict, "shut the guest off");
         assert!(!record.exists());
         drop(held);
-        ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
+        ask(&agent, "CreateSnapshot", &new(&disk(1), "s")).await.unwrap();
         assert!(made.iter().all(|made| content(made)[0] == 2), "what the guest holds counts more");
     }
+}
+
+#[tokio::test]
+async fn whoever_only_reads_finishes_no_rollback() {
+    for (agent, made, _mount, _temp) in left_half_done("take", "[0,1]").await {
+        let record = agent.root.join(format!("disks/{GUEST}/pending.json"));
+        std::fs::write(&record, ROLL_BACK).unwrap();
+        let id = format!("{}@before", disk(0));
+        ask(&agent, "ListSnapshots", &of("")).await.unwrap();
+        ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
+        ask(&agent, "GetSnapshot", &of(&id)).await.unwrap();
+        let body = serde_json::to_vec(&of(&id)).unwrap();
+        assert_eq!(http(&agent.socket, "POST /snapshots/download", &[], &body).await.status, 200);
+        assert!(record.exists() && made.iter().all(|made| content(made)[0] == 2));
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_since_outlives_an_interrupted_rollback() {
+    for mounted in std::iter::once(None).chain(Mounted::all().into_iter().map(Some)) {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = mounted.as_ref().map_or(temp.path(), Mounted::folder).to_owned();
+        let backend = mounted.as_ref().map_or(Backend::Qcow2, Mounted::backend);
+        let made = guest_with_snapshot(&folder, backend).await;
+        let record = folder.join(format!("storage/disks/{GUEST}/pending.json"));
+        std::fs::write(&record, ROLL_BACK).unwrap();
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(600);
+        std::fs::File::open(&record).unwrap().set_modified(long_ago).unwrap();
+        let agent = Agent::start_with(&folder, backend).await;
+        assert!(!record.exists());
+        assert!(made.iter().all(|made| content(made)[0] == 2), "{backend}: a guest wrote that");
+        let left = ask(&agent, "ListSnapshots", &of("")).await.unwrap();
+        assert_eq!(left.len(), 3, "{backend}: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_failed_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = guest_with_snapshot(folder.path(), Backend::Qcow2).await;
+    let failing = Gated::failing(folder.path(), "snapshot*-a*disk-1*");
+    let process = Process::start(folder.path(), &[("PATH", &failing.path)]);
+    listening(folder.path()).await;
+    let back = of(&format!("guests/{GUEST}@before"));
+    let words = format!("{:?}", call(folder.path(), "RollbackSnapshot", &back).await.unwrap_err());
+    assert!(words.contains("No space left") && words.contains("given up"), "{words}");
+    assert!(!folder.path().join(format!("storage/disks/{GUEST}/pending.json")).exists());
+    write(&made[0], 3, 0);
+    drop(process);
+    let agent = Agent::start_in(folder.path()).await;
+    ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();
+    assert_eq!(content(&made[0])[0], 3);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_half_taken_is_hidden_and_hinders_no_reader() {
+    for (agent, made, _mount, _temp) in left_half_done("take", "[0,1]").await {
+        ask(&agent, "CreateSnapshot", &new(&disk(0), "half")).await.unwrap();
+        let record = agent.root.join(format!("disks/{GUEST}/pending.json"));
+        std::fs::write(&record, r#"{"v":1,"act":"take","name":"half","disks":[0,1]}"#).unwrap();
+        let _held = Held::of(&made[0]).await;
+        let shown = ask(&agent, "ListSnapshots", &of(&disk(0))).await.unwrap();
+        assert!(shown.len() == 1 && shown[0].id.ends_with("@before"), "{shown:?}");
+        assert!(record.exists(), "whoever reads settles nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_everything_takes_no_snapshot_away() {
+    let agent = Agent::start().await;
+    agent.guest("CreateGuestDisks", &guest("1.1", &[("", 1), ("", 1)])).await.unwrap();
+    let all = format!("guests/{GUEST}");
+    let taking = async {
+        for number in 0..8 {
+            ask(&agent, "CreateSnapshot", &new(&all, &format!("s{number}"))).await.unwrap();
+        }
+    };
+    let listing = async {
+        loop {
+            ask(&agent, "ListSnapshots", &of("")).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = taking => {}
+        () = listing => {}
+    }
+    assert_eq!(ask(&agent, "ListSnapshots", &of(&all)).await.unwrap().len(), 3 * 8);
 }
 
 #[tokio::test]
