@@ -49,9 +49,19 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RestConfig {
-    /// A loopback address to listen on besides, such as `127.0.0.1:8080`: open to every user of this machine.
+    /// An address to listen on besides. One of loopback, such as `127.0.0.1:8080`, is open to every user of this
+    /// machine unless guarded; any other needs `certificate`, `key` and `token_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// The certificate, with its chain, that the address shows: PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The certificate's key: PEM, for its owner only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// The file with the token that each request through the address carries; for its owner only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
     /// The JSON file of actions and services; the built-in ones when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,

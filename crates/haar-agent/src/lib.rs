@@ -31,4 +31,5 @@ mod sweep;
 pub use call::Patience;
 pub use config::Config;
 pub use hand::Hand;
+pub use rest::Error as RestError;
 pub use run::{Error, HostNetwork, Parts, Running, start, start_with};

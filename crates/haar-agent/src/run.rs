@@ -80,9 +80,9 @@ pub enum Error {
         /// Who this is.
         configured: String,
     },
-    /// The actions of its REST cannot be used.
+    /// The configuration of its REST cannot be used.
     #[error(transparent)]
-    Actions(#[from] local::config::Error),
+    RestConfig(#[from] rest::Error),
     /// Its REST cannot start or go on.
     #[error(transparent)]
     Rest(#[from] local::Error),

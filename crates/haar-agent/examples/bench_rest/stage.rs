@@ -35,7 +35,7 @@ impl Stage {
     pub(crate) async fn begin(folder: &Path, plan: &Value) -> Outcome<Stage> {
         let settings = Settings {
             socket: folder.join("agent.sock"),
-            listen: Some("127.0.0.1:0".parse()?),
+            listen: Some("127.0.0.1:0".parse::<SocketAddr>()?.into()),
             plan: Plan::parse(&plan.to_string())?,
             store: folder.join("rest.redb"),
             profiling: Profiling::Off,

@@ -33,7 +33,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::config::Plan;
 pub use self::http::Profiling;
-pub use self::http::listen::Error as ListenError;
+pub use self::http::guard::{Guard, GuardError};
+pub use self::http::listen::{Error as ListenError, Listen};
 pub(crate) use cloud::Cloud;
 use engine::Engine;
 use hands::Hands;
@@ -48,8 +49,8 @@ use throttle::Throttles;
 pub struct Settings {
     /// Its socket; the folder is there.
     pub socket: PathBuf,
-    /// A loopback address to listen on besides.
-    pub listen: Option<SocketAddr>,
+    /// An address to listen on besides.
+    pub listen: Option<Listen>,
     /// What it does for which action.
     pub plan: Plan,
     /// Its store, unless the plan names one; the folder is there.

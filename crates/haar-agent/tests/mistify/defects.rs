@@ -431,7 +431,7 @@ async fn a28_only_loopback_and_the_owners_socket_and_no_profiles_unless_switched
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         socket: folder.path().join("agent.sock"),
-        listen: Some("0.0.0.0:0".parse().unwrap()),
+        listen: Some("0.0.0.0:0".parse::<std::net::SocketAddr>().unwrap().into()),
         plan: Plan::parse(&sample(world.stub.address).to_string()).unwrap(),
         store: folder.path().join("rest.redb"),
         profiling: Profiling::Off,

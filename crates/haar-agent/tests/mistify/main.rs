@@ -7,6 +7,7 @@ mod bad_input;
 mod cases;
 mod container;
 mod defects;
+mod guarded;
 mod host;
 mod killed;
 #[path = "../../../haar/tests/left_out/mod.rs"]

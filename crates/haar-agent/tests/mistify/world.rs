@@ -133,7 +133,7 @@ impl World {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             socket: self.socket(),
-            listen: Some("127.0.0.1:0".parse().unwrap()),
+            listen: Some("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()),
             plan: Plan::parse(&self.config.to_string()).unwrap(),
             store: self.folder.path().join("rest.redb"),
             profiling: self.profiling,
@@ -241,7 +241,7 @@ pub(crate) fn request(method: &str, path: &str, body: String) -> Request<Full<By
     request.body(Full::new(Bytes::from(body))).unwrap()
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
+pub(crate) async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

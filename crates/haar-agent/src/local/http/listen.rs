@@ -1,7 +1,7 @@
-//! Where the REST listens: a socket that only its owner can open, and loopback TCP when configured.
+//! Where the REST listens: a socket that only its owner can open, and TCP when configured; at an address that
+//! another machine could reach only behind a [`Guard`].
 //!
-//! At most so many connections; headers in time; requests under way are finished at the end. Deliberately absent:
-//! any address another machine could reach, for there is neither TLS nor a token here yet.
+//! At most so many connections; headers in time; requests under way are finished at the end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::guard::Guard;
 use super::{App, handle};
 
 /// Connections at once.
@@ -38,7 +39,7 @@ const FINISH_TIME: Duration = Duration::from_secs(5);
 pub enum Error {
     /// Everybody would be root.
     #[error(
-        "[rest] listen = \"{0}\" is not a loopback address: the agent's REST has neither TLS nor a token yet, and whoever reaches it is root; listen on 127.0.0.1 and reach it through ssh -L"
+        "[rest] listen = \"{0}\" is not a loopback address, and whoever reaches it is root: set certificate, key and token_file beside it, for TLS and a token, or listen on 127.0.0.1 and reach it through ssh -L"
     )]
     NotLoopback(SocketAddr),
     /// The port cannot be had.
@@ -59,11 +60,27 @@ pub enum Error {
     },
 }
 
+/// A TCP address, and what stands before it.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The address; only a loopback one needs no guard.
+    pub address: SocketAddr,
+    /// TLS and a token.
+    pub guard: Option<Guard>,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Listen {
+        Listen { address, guard: None }
+    }
+}
+
 /// Everything listened on.
 pub(crate) struct Listeners {
     unix: UnixListener,
     path: PathBuf,
     tcp: Option<TcpListener>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Drop for Listeners {
@@ -74,18 +91,22 @@ impl Drop for Listeners {
 
 impl Listeners {
     /// Takes the socket and the port; the socket's folder is there.
-    pub(crate) async fn bind(path: &Path, address: Option<SocketAddr>) -> Result<Listeners, Error> {
-        let tcp = match address {
+    pub(crate) async fn bind(path: &Path, listen: Option<Listen>) -> Result<Listeners, Error> {
+        let tcp = match &listen {
             None => None,
-            Some(address) if !address.ip().is_loopback() => return Err(Error::NotLoopback(address)),
-            Some(address) => {
+            Some(Listen { address, guard: None }) if !address.ip().is_loopback() => {
+                return Err(Error::NotLoopback(*address));
+            }
+            Some(Listen { address, .. }) => {
+                let address = *address;
                 let bound = TcpListener::bind(address).await;
                 Some(bound.map_err(|source| Error::Port { address, source })?)
             }
         };
         let failed = |source| Error::Socket { path: path.to_owned(), source };
         let unix = bind_unix(path).map_err(failed)?;
-        Ok(Listeners { unix, path: path.to_owned(), tcp })
+        let guard = listen.and_then(|listen| listen.guard).map(Arc::new);
+        Ok(Listeners { unix, path: path.to_owned(), tcp, guard })
     }
 
     /// The port taken, if any.
@@ -115,7 +136,7 @@ impl Listeners {
             let broken = tokio::select! {
                 accepted = self.unix.accept() => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(async move { serve(app, stream, stop_too).await; drop(permit) });
+                        connections.spawn(async move { serve(app, stream, stop_too, None).await; drop(permit) });
                         None
                     }
                     Err(error) => Some(error),
@@ -124,7 +145,8 @@ impl Listeners {
                     Ok((stream, _)) => {
                         // Answers are small and wanted at once.
                         let _ = stream.set_nodelay(true);
-                        connections.spawn(async move { serve(app, stream, stop_too).await; drop(permit) });
+                        let guard = self.guard.clone();
+                        connections.spawn(async move { serve_tcp(app, stream, stop_too, guard).await; drop(permit) });
                         None
                     }
                     Err(error) => Some(error),
@@ -152,11 +174,19 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn serve<S>(app: Arc<App>, stream: S, mut stop: watch::Receiver<bool>)
+async fn serve_tcp(app: Arc<App>, stream: TcpStream, stop: watch::Receiver<bool>, guard: Option<Arc<Guard>>) {
+    let Some(guard) = guard else { return serve(app, stream, stop, None).await };
+    match guard.greet(stream).await {
+        Ok(stream) => serve(app, stream, stop, Some(guard)).await,
+        Err(error) => tracing::debug!(%error, "no TLS came about with a client of the agent's REST"),
+    }
+}
+
+async fn serve<S>(app: Arc<App>, stream: S, mut stop: watch::Receiver<bool>, guard: Option<Arc<Guard>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|request| handle(Arc::clone(&app), request));
+    let service = service_fn(|request| handle(Arc::clone(&app), request, guard.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)

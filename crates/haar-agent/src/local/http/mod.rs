@@ -1,6 +1,7 @@
 //! The agent's REST over HTTP: a request finds its handler in `route`, the handler proves, translates, submits and
 //! answers. What mistify's agent serves is in `mistify-wire` §2.10.
 
+pub(crate) mod guard;
 mod guest;
 mod image;
 mod job;
@@ -31,6 +32,7 @@ use super::engine::Engine;
 use super::hands::Hands;
 use super::runners::{Answer as Told, Input, Refused};
 use super::throttle::Throttles;
+use guard::Guard;
 use reply::{Answer, Body, Fail, json, with_job};
 use route::{Found, Route, find};
 
@@ -65,10 +67,15 @@ pub enum Profiling {
 type Query = BTreeMap<String, String>;
 
 /// Answers a request, whatever comes of it.
-pub(crate) async fn handle(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub(crate) async fn handle(
+    app: Arc<App>,
+    request: Request<Incoming>,
+    guard: Option<Arc<Guard>>,
+) -> Result<Response<Body>, Infallible> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let Ok(path) = percent_decode_str(uri.path()).decode_utf8() else { return Ok(reply::no_such_page()) };
     let response = match find(&method, &path) {
+        _ if guard.is_some_and(|guard| !guard.admits(request.headers())) => reply::not_admitted(),
         _ if is_of_a_page(request.headers()) => {
             let words = "a page in a browser may not speak to the agent; use a client of its own";
             Fail::new(StatusCode::FORBIDDEN, words).response()

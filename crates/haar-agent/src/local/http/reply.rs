@@ -124,6 +124,15 @@ pub(super) fn no_such_page() -> Response<Body> {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// To whoever has no token, whatever was asked.
+pub(super) fn not_admitted() -> Response<Body> {
+    let words = "a token is needed: Authorization: Bearer TOKEN, or TOKEN as the password of Basic\n";
+    let mut response = text(StatusCode::UNAUTHORIZED, words);
+    let ways = HeaderValue::from_static("Bearer, Basic realm=\"agent\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, ways);
+    response
+}
+
 /// Sends the client to a path and query, both encoded.
 pub(super) fn moved(location: &str) -> Response<Body> {
     let words = format!("<a href=\"{}\">Moved Permanently</a>.\n\n", location.replace('&', "&amp;"));
