@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::config::{Plan, Service, Stage};
-use super::runners::{Call, Outcome, Params, Why};
+use super::runners::{Call, Outcome, Params, Step, Why};
 
 /// Between two questions how far an image is.
 const ASK_IMAGE_AGAIN: Duration = Duration::from_millis(500);
@@ -27,6 +27,8 @@ const MOST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long a job waits for a service that is not there: it may be starting again, as after the agent's own start.
 const INSIST: Duration = Duration::from_secs(30);
+/// How long it is tried to let a held guest go on, when no answer comes: libvirtd may be restarted, or updated.
+const LET_GO: Duration = Duration::from_secs(600);
 /// Between two such questions.
 const INSIST_AGAIN: Duration = Duration::from_millis(250);
 
@@ -62,6 +64,9 @@ impl Failure {
         let why = match fault.code {
             FaultCode::NotFound | FaultCode::Lost => Why::Absent,
             FaultCode::Conflict => Why::Foreign,
+            FaultCode::Invalid => Why::Unfit,
+            // Whoever does the work broke off, or is still at it.
+            FaultCode::Unavailable => Why::Unheard,
             _ if is_absence(&fault.message) => Why::Absent,
             _ => Why::Other,
         };
@@ -97,14 +102,13 @@ impl Hands {
     }
 
     /// Carries out a stage of a job, whatever comes of it. A service that is not there is waited for; what takes
-    /// something back is asked again also when no answer came: nobody else will.
+    /// something back is asked again also when no answer came, for nobody else will.
     pub(crate) async fn carry_out(&self, call: Call) -> Outcome {
-        let until = Instant::now() + INSIST.min(call.timeout);
+        let began = Instant::now();
         loop {
             let outcome = self.carry_out_once(call.clone()).await;
             let Outcome::Failed { why, .. } = outcome else { return outcome };
-            let is_to_insist = why == Why::Unreached || why == Why::Unheard && call.step.takes_back();
-            if !is_to_insist || Instant::now() + INSIST_AGAIN >= until {
+            if began.elapsed() + INSIST_AGAIN >= insists(&call, why) {
                 return outcome;
             }
             tokio::time::sleep(INSIST_AGAIN).await;
@@ -125,7 +129,7 @@ impl Hands {
             }
             Params::Any(params) => {
                 let asked = self.until_done(&call.service, &call.method, &params, call.timeout, |_| None);
-                asked.await.map(|Told(told)| Outcome::Told(told))
+                asked.await.and_then(|Told(told)| heard(&call.step, told))
             }
             Params::Snapshot(request) => {
                 let never = |_: &Anything| None;
@@ -193,6 +197,29 @@ impl Hands {
         let unread = |error| unreadable(name, method, &error);
         go::from_value(value).map_err(unread)
     }
+}
+
+/// For how long a call that failed so is made again.
+fn insists(call: &Call, why: Why) -> Duration {
+    let (step, a_while) = (&call.step, INSIST.min(call.timeout));
+    match why {
+        Why::Absent | Why::Foreign | Why::Unfit => Duration::ZERO,
+        // The libvirt sub-agent would thaw the guest in the midst of a second try.
+        _ if step.holds() => Duration::ZERO,
+        Why::Unreached | Why::Unheard if step.lets_go() => LET_GO,
+        Why::Unreached => a_while,
+        Why::Unheard if step.takes_back() => a_while,
+        Why::Other if step.lets_go() => a_while,
+        Why::Unheard | Why::Other => Duration::ZERO,
+    }
+}
+
+/// What is told of a guest that was to be let go on and whose agent is silent is no end.
+fn heard(step: &Step, told: Value) -> Result<Outcome, Failure> {
+    if step.lets_go() && told["agent"] == "silent" {
+        return Err(Failure::plain("the agent inside does not answer".to_owned()));
+    }
+    Ok(Outcome::Told(told))
 }
 
 fn overdue(service: &str, method: &str, limit: Duration) -> Failure {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 
-use crate::host::{Break, Host};
+use crate::host::{Break, Host, Quiet};
 use crate::stub::Stub;
 use crate::world::{Answer, G, request, sample, try_exchange};
 
@@ -137,8 +137,8 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// What is asked for, on what, and how the host looks when it is done.
 struct Case {
     action: &'static str,
-    /// Whether a running guest is held still for its snapshots.
-    quiesces: bool,
+    /// How a running guest is held still for its snapshots.
+    quiet: Quiet,
     before: &'static [&'static str],
     is_done: fn(&Host) -> bool,
 }
@@ -153,36 +153,43 @@ fn has_snapshot(host: &Host) -> bool {
 }
 
 const CASES: &[Case] = &[
-    Case { quiesces: false, action: "create", before: &[], is_done: |host| runs(host) == Some(true) },
+    Case { quiet: Quiet::No, action: "create", before: &[], is_done: |host| runs(host) == Some(true) },
     Case {
-        quiesces: false,
+        quiet: Quiet::No,
         action: "shutdown",
         before: &["create"],
         is_done: |host| runs(host) == Some(false),
     },
     Case {
-        quiesces: false,
+        quiet: Quiet::No,
         action: "start",
         before: &["create", "shutdown"],
         is_done: |host| runs(host) == Some(true),
     },
-    Case { quiesces: false, action: "reboot", before: &["create"], is_done: |host| runs(host) == Some(true) },
-    Case { quiesces: false, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
-    Case { quiesces: true, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
     Case {
-        quiesces: false,
+        quiet: Quiet::No,
+        action: "reboot",
+        before: &["create"],
+        is_done: |host| runs(host) == Some(true),
+    },
+    Case { quiet: Quiet::No, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
+    Case { quiet: Quiet::Frozen, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
+    Case { quiet: Quiet::Suspended, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
+    Case { quiet: Quiet::Inside, action: "createSnapshot", before: &["create"], is_done: has_snapshot },
+    Case {
+        quiet: Quiet::No,
         action: "rollbackSnapshot",
         before: &["create", "createSnapshot"],
         is_done: has_snapshot,
     },
     Case {
-        quiesces: false,
+        quiet: Quiet::No,
         action: "deleteSnapshot",
         before: &["create", "createSnapshot"],
         is_done: |host| runs(host).is_some() && !has_snapshot(host),
     },
     Case {
-        quiesces: false,
+        quiet: Quiet::No,
         action: "delete",
         before: &["create", "createSnapshot"],
         is_done: |host| host.state().is_empty(),
@@ -210,13 +217,14 @@ struct World {
 }
 
 impl World {
-    async fn new(before: &[&str], quiesces: bool) -> World {
+    async fn new(before: &[&str], quiet: Quiet) -> World {
         let (folder, host) = (tempfile::tempdir().unwrap(), Host::default());
         let stub = host.stub().await;
         let mut config = sample(stub.address);
         let run = json!({"service": "libvirt", "method": "Libvirt.Run"});
         config["actions"]["create"]["stages"].as_array_mut().unwrap().push(run);
-        if quiesces {
+        host.state().quiet = quiet;
+        if quiet != Quiet::No {
             config["actions"]["createSnapshot"]["stages"][0]["quiesce"] = json!("libvirt");
         }
         std::fs::write(folder.path().join("agent.json"), config.to_string()).unwrap();
@@ -300,7 +308,8 @@ impl World {
         for (at, effect) in effects.iter().enumerate() {
             assert!(!effects[..at].contains(effect), "{place}: done twice: {effects:?}");
         }
-        assert!(!self.host.state().frozen, "{place}: left frozen");
+        let is_held = self.host.state().frozen || self.host.state().suspended;
+        assert!(!is_held, "{place}: left held: {:?}", self.host);
         if job["Status"] == "Complete" {
             assert!((case.is_done)(&self.host), "{place}: {job} {:?}", self.host);
         }
@@ -320,7 +329,8 @@ impl World {
 
 /// Whether a job that was under way when the agent fell may end with an error: asked again it would be done again.
 fn may_end_badly(case: &Case) -> bool {
-    matches!(case.action, "reboot" | "rollbackSnapshot") || case.action == "createSnapshot" && !case.quiesces
+    matches!(case.action, "reboot" | "rollbackSnapshot")
+        || case.action == "createSnapshot" && case.quiet == Quiet::No
 }
 
 fn check_end(case: &Case, job: &Value, place: &str) {
@@ -335,7 +345,7 @@ async fn killed_at_any_commit_of_any_pipeline_every_job_ends_and_nothing_is_done
         for moment in ["before", "after"] {
             for commit in 1.. {
                 let place = format!("{} killed {moment} commit {commit}", case.action);
-                let mut world = World::new(case.before, case.quiesces).await;
+                let mut world = World::new(case.before, case.quiet).await;
                 world.kill_at(moment, commit);
                 let (job, killed) = world.through(case.action).await;
                 check_end(case, &job, &place);
@@ -355,7 +365,7 @@ async fn killed_in_any_call_of_any_pipeline_every_job_ends_and_nothing_is_done_t
         for how in [Break::AgentBefore, Break::AgentAfter] {
             for call in 1.. {
                 let place = format!("{}: {how:?} at call {call}", case.action);
-                let mut world = World::new(case.before, case.quiesces).await;
+                let mut world = World::new(case.before, case.quiet).await;
                 world.host.state().breaks = Some((call, how));
                 let (job, killed) = world.through(case.action).await;
                 check_end(case, &job, &place);
@@ -370,18 +380,22 @@ async fn killed_in_any_call_of_any_pipeline_every_job_ends_and_nothing_is_done_t
     }
 }
 
+/// The ways a sub-agent falls.
+const FALLS: [Break; 4] =
+    [Break::SubAgentBefore, Break::SubAgentAfter, Break::UnavailableBefore, Break::UnavailableAfter];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sub_agent_that_falls_in_any_call_leaves_nothing_behind() {
     for case in CASES {
-        for how in [Break::SubAgentBefore, Break::SubAgentAfter] {
+        for how in FALLS {
             for call in 1.. {
                 let place = format!("{}: {how:?} at call {call}", case.action);
-                let mut world = World::new(case.before, case.quiesces).await;
+                let mut world = World::new(case.before, case.quiet).await;
                 world.host.state().breaks = Some((call, how));
                 let (job, _) = world.through(case.action).await;
                 let all_well = world.host.state().breaks.take().is_some();
                 // What lets a guest go on is asked again until it is heard.
-                let is_made_good = case.quiesces && job["Status"] == "Complete";
+                let is_made_good = case.quiet != Quiet::No && job["Status"] == "Complete";
                 assert!(is_made_good || (job["Status"] == "Complete") == all_well, "{place}: {job}");
                 if case.action == "create" && !all_well {
                     assert!(world.host.state().is_empty(), "{place}: left: {:?}", world.host);
@@ -405,9 +419,17 @@ async fn a_sub_agent_that_falls_in_any_call_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_agent_is_silent_is_asked_again_until_it_is_thawed() {
+    let mut world = World::new(&["create"], Quiet::Frozen).await;
+    world.host.state().silences = 2;
+    let (job, _) = world.through("createSnapshot").await;
+    assert_eq!((&job["Status"], world.host.state().frozen), (&json!("Complete"), false), "{job}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_create_is_taken_back_by_a_sub_agent_that_falls_once_more() {
     for call in 1..=2 {
-        let mut world = World::new(&[], false).await;
+        let mut world = World::new(&[], Quiet::No).await;
         let stub = &world.stub;
         stub.on("Libvirt.Run", crate::stub::Manner::Error("no room"));
         world.host.state().breaks = Some((2 + call, Break::SubAgentBefore));

@@ -94,6 +94,6 @@ async fn queue(app: &App, target: &Target, action: &str, request: SnapshotReques
 fn fail(failure: Failure) -> Fail {
     match failure.why {
         Why::Absent => Fail::not_found(failure.message),
-        Why::Foreign | Why::Unreached | Why::Unheard | Why::Other => failure.into(),
+        Why::Foreign | Why::Unfit | Why::Unreached | Why::Unheard | Why::Other => failure.into(),
     }
 }

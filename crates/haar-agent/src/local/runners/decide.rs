@@ -145,6 +145,7 @@ impl Draft<'_> {
             message: String::new(),
             left: Vec::new(),
             again: false,
+            held_by: None,
             queued_at: self.now,
             started_at: None,
             updated_at: self.now,

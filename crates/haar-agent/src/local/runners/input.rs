@@ -65,12 +65,21 @@ pub(crate) enum Why {
     Absent,
     /// Something of its name is there and is somebody else's.
     Foreign,
+    /// It cannot be done as things are, such as on a guest that is off; nothing was done.
+    Unfit,
     /// Whom it was to be asked of was not there; nothing was done.
     Unreached,
     /// No answer came: nobody knows whether it took effect.
     Unheard,
     /// Nothing.
     Other,
+}
+
+impl Why {
+    /// Whether it may have taken effect all the same.
+    pub(crate) fn may_be_done(self) -> bool {
+        matches!(self, Why::Unheard | Why::Other)
+    }
 }
 
 /// What is known besides.

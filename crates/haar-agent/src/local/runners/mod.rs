@@ -35,7 +35,7 @@ use uuid::Uuid;
 use super::config::Plan;
 
 pub(crate) use input::{Answer, Call, Env, Input, Outcome, Params, Patch, Refused, Why};
-pub(crate) use record::{Change, GuestRecord, JobRecord, Owner, Records};
+pub(crate) use record::{Change, GuestRecord, JobRecord, Owner, Records, Step};
 
 /// All guests and jobs of the agent's own.
 #[derive(Debug, Clone)]

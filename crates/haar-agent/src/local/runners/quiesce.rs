@@ -6,12 +6,14 @@
 //!    ├──── runs ──▶ Freeze ── has an agent ──▶ Take ──▶ Release ──▶ next stage, or the job's end
 //!    │                └─ has none ─▶ Suspend ─▶ Take ──▶ Release ──▶ next stage, or the job's end
 //!    └──── up, on qcow2 ──▶ Names ──▶ Inside ──▶ next stage
-//!                                       └─ failed ─▶ Drop ──▶ the job's end
+//!                                       └─ failed ─▶ Release ──▶ Drop ──▶ the job's end
 //! ```
-//! Only QEMU writes into the qcow2 files of a guest that is up, and freezes it by itself meanwhile. It promises: a
-//! guest that was frozen or suspended here is let go on, whatever fails, and also when the agent was killed.
-//! Deliberately absent: more than one try of what failed.
+//! Only QEMU writes into the qcow2 files of a guest that is up; the libvirt sub-agent freezes it by itself meanwhile,
+//! and may fall before it has thawed it. It promises: a guest that was frozen or suspended here is let go on, whatever
+//! fails, also when the agent was killed and started with another file of actions.
+//! Deliberately absent: more than one try of what failed; how long letting go is tried is the hands'.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use haar_api::agent::{Disk, Guest, GuestRequest};
@@ -23,7 +25,7 @@ use serde_json::{Value, json};
 use super::decide::Draft;
 use super::input::{Call, Outcome, Params, Why};
 use super::record::{Change, JobRecord, Owner, Step, Work};
-use crate::local::config::Stage;
+use crate::local::config::{STAGE_LIMIT, Stage};
 
 /// After so many seconds the libvirt sub-agent thaws a guest by itself, the longest it takes.
 const THAW_AFTER_S: u32 = 60;
@@ -71,6 +73,8 @@ pub(crate) enum Then {
     /// The agent was killed meanwhile: from the beginning. What stands is found by its order.
     Again,
     Fail,
+    /// QEMU may have taken it.
+    Drop,
 }
 
 /// What follows from an answer.
@@ -88,14 +92,26 @@ impl Phase {
         matches!(self, Phase::Drop | Phase::Release(..))
     }
 
+    /// Whether it lets a guest go on that is held.
+    pub(crate) fn lets_go(self) -> bool {
+        matches!(self, Phase::Release(..))
+    }
+
+    /// Whether a guest is held for as long as it takes.
+    pub(crate) fn holds(self) -> bool {
+        matches!(self, Phase::Take(Hold::Frozen | Hold::Suspended))
+    }
+
     /// Where a job goes on that the agent's end left here.
     fn resumed(self) -> Phase {
         match self {
             Phase::Freeze => Phase::Release(Hold::Frozen, Then::Again),
             Phase::Suspend => Phase::Release(Hold::Suspended, Then::Again),
             Phase::Take(hold @ (Hold::Frozen | Hold::Suspended)) => Phase::Release(hold, Then::Again),
+            // The sub-agent ends with the agent, perhaps before it has thawed what it froze.
+            Phase::Inside => Phase::Release(Hold::Frozen, Then::Again),
             // It may be off by now, and then the storage finds what QEMU took.
-            Phase::Names | Phase::Inside => Phase::Look,
+            Phase::Names => Phase::Look,
             // Asked twice these are as asked once.
             other => other,
         }
@@ -105,11 +121,9 @@ impl Phase {
     fn failed(self, why: Why, words: String, before: &str) -> Turn {
         match self {
             Phase::Look if why == Why::Absent => Turn::Go(Phase::Take(Hold::Off)),
-            Phase::Inside if matches!(why, Why::Unheard | Why::Other) => Turn::Back(Phase::Drop, words),
-            Phase::Freeze if why == Why::Unheard => {
-                Turn::Back(Phase::Release(Hold::Frozen, Then::Fail), words)
-            }
-            Phase::Suspend if why == Why::Unheard => {
+            Phase::Inside if why.may_be_done() => Turn::Back(Phase::Release(Hold::Frozen, Then::Drop), words),
+            Phase::Freeze if why.may_be_done() => Turn::Back(Phase::Release(Hold::Frozen, Then::Fail), words),
+            Phase::Suspend if why.may_be_done() => {
                 Turn::Back(Phase::Release(Hold::Suspended, Then::Fail), words)
             }
             Phase::Take(hold @ (Hold::Frozen | Hold::Suspended)) => {
@@ -118,14 +132,9 @@ impl Phase {
             // What QEMU did not want to take it does not want to remove either.
             Phase::Drop if why == Why::Absent || words == before => Turn::Fail(before.to_owned()),
             Phase::Drop => Turn::Fail(format!("{before}; it could not be taken back: {words}")),
-            // A guest that is gone is not held.
-            Phase::Release(_, then) if why == Why::Absent => then.turn(before),
-            Phase::Release(_, Then::Fail) => {
-                Turn::Fail(format!("{before}; the guest could not be let go on: {words}"))
-            }
-            Phase::Release(_, Then::Next) => {
-                Turn::Fail(format!("the snapshot stands, but the guest could not be let go on: {words}"))
-            }
+            // A guest that is gone or off is not held.
+            Phase::Release(_, then) if matches!(why, Why::Absent | Why::Unfit) => then.turn(before),
+            Phase::Release(_, then) => then.held(before, &words),
             _ => Turn::Fail(words),
         }
     }
@@ -137,6 +146,18 @@ impl Then {
             Then::Next => Turn::Next,
             Then::Again => Turn::Go(Phase::Look),
             Then::Fail => Turn::Fail(before.to_owned()),
+            Then::Drop => Turn::Go(Phase::Drop),
+        }
+    }
+
+    /// What comes when it could not be let go on.
+    fn held(self, before: &str, words: &str) -> Turn {
+        let held = format!("the guest could not be let go on: {words}");
+        match self {
+            Then::Next => Turn::Fail(format!("the snapshot stands, but {held}")),
+            Then::Again => Turn::Fail(held),
+            Then::Fail => Turn::Fail(format!("{before}; {held}")),
+            Then::Drop => Turn::Back(Phase::Drop, format!("{before}; {held}")),
         }
     }
 }
@@ -209,10 +230,10 @@ impl Draft<'_> {
         stage.quiesce.is_some() && self.facts(job).is_some_and(|(guest, _)| !guest.is_container())
     }
 
-    /// The call of a phase; None when the plan or the guest is not there any more.
-    pub(super) fn quiesce_call(&self, job: &JobRecord, stage: &Stage, phase: Phase) -> Option<Call> {
+    /// The call of a phase; None when the guest is not there any more.
+    fn quiesce_call(&self, job: &JobRecord, stage: &Stage, phase: Phase) -> Option<Call> {
         let (guest, asked) = self.facts(job)?;
-        let libvirt = stage.quiesce.clone()?;
+        let libvirt = job.held_by.clone().or_else(|| stage.quiesce.clone())?;
         let on_guest = |method: &str| {
             let freezes = phase == Phase::Freeze;
             let args = freezes.then(|| ("thaw_after_s".to_owned(), THAW_AFTER_S.to_string()));
@@ -240,8 +261,7 @@ impl Draft<'_> {
                 (stage.service.clone(), method, stage.timeout, Params::Any(value(&dataset)))
             }
             Phase::Take(hold) => {
-                let is_held = matches!(hold, Hold::Frozen | Hold::Suspended);
-                let timeout = if is_held { stage.timeout.min(HELD) } else { stage.timeout };
+                let timeout = if phase.holds() { stage.timeout.min(HELD) } else { stage.timeout };
                 let params = Params::Snapshot(ordered(job, asked, hold != Hold::Off));
                 (stage.service.clone(), stage.method.clone(), timeout, params)
             }
@@ -261,7 +281,13 @@ impl Draft<'_> {
 
     /// Calls what such a stage is at, or ends the job when that cannot be called.
     pub(super) fn call_quiesced(&mut self, mut job: JobRecord, stage: Option<&Stage>, phase: Phase) {
-        match stage.and_then(|stage| self.quiesce_call(&job, stage, phase)) {
+        // What takes something back needs no plan, which may be another one since the agent's start.
+        let taking_back = || job.held_by.clone().filter(|_| phase.takes_back()).map(letting_go);
+        let stage = stage.filter(|stage| stage.quiesce.is_some()).cloned().or_else(taking_back);
+        if phase == Phase::Look {
+            job.held_by = stage.as_ref().and_then(|stage| stage.quiesce.clone());
+        }
+        match stage.and_then(|stage| self.quiesce_call(&job, &stage, phase)) {
             Some(call) => {
                 job.updated_at = self.now;
                 self.calls.push(call);
@@ -272,6 +298,17 @@ impl Draft<'_> {
                 self.failed(job, 0, message);
             }
         }
+    }
+}
+
+/// A stage of a plan that knows it no more, to let a guest go on.
+fn letting_go(libvirt: String) -> Stage {
+    Stage {
+        service: libvirt.clone(),
+        method: String::new(),
+        args: BTreeMap::new(),
+        timeout: STAGE_LIMIT,
+        quiesce: Some(libvirt),
     }
 }
 

@@ -77,6 +77,16 @@ impl Step {
             Step::Quiesce(_, phase) => phase.takes_back(),
         }
     }
+
+    /// Whether it lets a guest go on that is held.
+    pub(crate) fn lets_go(&self) -> bool {
+        matches!(self, Step::Quiesce(_, phase) if phase.lets_go())
+    }
+
+    /// Whether a guest is held for as long as it takes.
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self, Step::Quiesce(_, phase) if phase.holds())
+    }
 }
 
 /// A job.
@@ -97,6 +107,9 @@ pub(crate) struct JobRecord {
     /// Whether its stage is asked a second time, after the agent's end: it may have taken effect already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) again: bool,
+    /// The service that holds its guest still, once it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held_by: Option<String>,
     pub(crate) queued_at: WallMs,
     pub(crate) started_at: Option<WallMs>,
     pub(crate) updated_at: WallMs,

@@ -201,7 +201,9 @@ impl Draft<'_> {
     }
 
     fn undone(&mut self, mut job: JobRecord, left: &[usize], outcome: &Outcome) {
-        if let Outcome::Failed { message, why: Why::Other | Why::Unheard | Why::Unreached } = outcome {
+        if let Outcome::Failed { message, why: Why::Other | Why::Unfit | Why::Unheard | Why::Unreached } =
+            outcome
+        {
             // The rest is taken back all the same.
             let delete = action::full_name("delete", job.action.starts_with("container"));
             let stages = self.base.plan.stages(&delete).unwrap_or_default();
