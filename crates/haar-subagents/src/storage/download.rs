@@ -44,6 +44,8 @@ use super::tar;
 pub(super) const PATH: &str = "/snapshots/download";
 
 const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long a request may take to come.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// Downloads at once: each keeps a thread.
 const MAX_RUNNING: usize = 16;
 /// Pieces read ahead.
@@ -61,12 +63,27 @@ pub(super) fn route(store: &Arc<Store>) -> MethodRouter<(), Infallible> {
 }
 
 async fn answer(store: &Arc<Store>, running: Arc<Semaphore>, request: Request) -> Result<Response, Fault> {
+    let (head, body) = request.into_parts();
+    let wanted = read_request(body).await?;
+    let turn = store.turn_of(&wanted.id).await;
+    // Not before: whoever sends nothing, or waits, takes nobody's place.
     let permit = running.try_acquire_owned().map_err(|_| {
         let text = format!("{MAX_RUNNING} snapshots are being downloaded already; ask again later");
         Fault::new(FaultCode::Unavailable, text)
     })?;
-    let (head, body) = request.into_parts();
-    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let shared = Arc::clone(store);
+    let archive = off_reactor(move || {
+        let _turn = turn;
+        Archive::open(shared.folders(), shared.cloud(), &wanted.id)
+    })
+    .await?;
+    Ok(respond(&head.headers, archive, permit).await)
+}
+
+async fn read_request(body: Body) -> Result<SnapshotRequest, Fault> {
+    let reading = tokio::time::timeout(BODY_LIMIT, Limited::new(body, MAX_BODY_BYTES).collect());
+    let slow = |_| invalid(format!("the body did not come within {} s", BODY_LIMIT.as_secs()));
+    let body = reading.await.map_err(slow)?;
     let body = body.map_err(|error| invalid(format!("the body cannot be read: {error}")))?.to_bytes();
     let unreadable = |error| invalid(format!("the body is no snapshot request: {error}"));
     // An object and nothing else: a list would be read as the fields in their order.
@@ -75,14 +92,7 @@ async fn answer(store: &Arc<Store>, running: Arc<Semaphore>, request: Request) -
     if wanted.id.is_empty() {
         return Err(invalid("the body names no snapshot: id is missing".to_owned()));
     }
-    let turn = store.turn_of(&wanted.id).await;
-    let shared = Arc::clone(store);
-    let archive = off_reactor(move || {
-        let _turn = turn;
-        Archive::open(shared.folders(), shared.cloud(), &wanted.id)
-    })
-    .await?;
-    Ok(respond(&head.headers, archive, permit).await)
+    Ok(wanted)
 }
 
 async fn respond(headers: &HeaderMap, archive: Archive, permit: OwnedSemaphorePermit) -> Response {

@@ -30,6 +30,7 @@ use super::names;
 use super::part::{Note, Part};
 use super::source::{self, GoOn, Opened, Source};
 use super::space::Grant;
+use crate::kit::{self, PerGuest, Turn};
 
 /// Fetches that run at once; others are `pending`.
 const MAX_RUNNING: usize = 4;
@@ -42,7 +43,10 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) struct Fetches {
     folders: Arc<Folders>,
     image_dirs: Vec<PathBuf>,
+    /// Nobody waits with this lock, for a file, a program or the books: it is also taken on the reactor, and a
+    /// program that is waited for needs that.
     known: Mutex<HashMap<String, Arc<Fetch>>>,
+    turns: PerGuest,
     slots: Semaphore,
     stopping: AtomicBool,
 }
@@ -53,97 +57,133 @@ impl Fetches {
             folders,
             image_dirs,
             known: Mutex::default(),
+            turns: kit::per_guest(),
             slots: Semaphore::new(MAX_RUNNING),
             stopping: AtomicBool::new(false),
         }
     }
 
-    /// Starts a fetch or tells how far it is. Must be called within a tokio runtime.
-    pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
-        names::check_id("image", &request.id)?;
-        let mut known = lock(&self.known);
-        known.retain(|_, fetch| !fetch.is_forgotten());
-        // Known before stored, here and wherever an image is shown: what was once told complete stays so.
-        if let Some(fetch) = known.get(&request.id) {
-            let failed = matches!(*lock(&fetch.state), State::Failed(..));
-            if !failed {
-                check_same(request, &fetch.pin.sha256, &fetch.format)?;
-            }
-            let image = fetch.to_wire();
-            if failed {
-                known.remove(&request.id);
-            }
-            return Ok(image);
-        }
-        if let Some(facts) = images::find(&self.folders, &request.id)? {
-            check_same(request, &facts.sha256, &facts.format)?;
-            if facts.base(&self.folders).is_ok() {
-                return Ok(facts.to_wire());
-            }
-            return self.begin(&mut known, Fetch::again(&facts));
-        }
-        self.begin(&mut known, Fetch::read(request)?)
+    /// The turn of an image, which whoever requests, sends or removes it has.
+    pub(super) async fn turn(&self, id: &str) -> Turn {
+        self.turns.turn(id).await
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        known: &mut HashMap<String, Arc<Fetch>>,
-        fetch: Fetch,
-    ) -> Result<Image, Fault> {
-        let fetch = Arc::new(fetch);
+    /// Starts a fetch or tells how far it is. Must be called within a tokio runtime, with the image's turn.
+    pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
+        names::check_id("image", &request.id)?;
+        // Known before stored, here and wherever an image is shown: what was once told complete stays so.
+        if let Some(image) = self.told(request)? {
+            return Ok(image);
+        }
+        let Some(facts) = images::find(&self.folders, &request.id)? else {
+            return self.begin(Fetch::read(request)?);
+        };
+        check_same(request, &facts.sha256, &facts.format)?;
+        if facts.base(&self.folders).is_err() {
+            return self.begin(Fetch::again(&facts));
+        }
+        images::touch(&self.folders, &facts.id);
+        Ok(facts.to_wire())
+    }
+
+    /// How far a fetch is; a failure is told once.
+    fn told(&self, request: &ImageRequest) -> Result<Option<Image>, Fault> {
+        let mut known = lock(&self.known);
+        known.retain(|_, fetch| !fetch.is_forgotten());
+        let Some(fetch) = known.get(&request.id) else { return Ok(None) };
+        let failed = matches!(*lock(&fetch.state), State::Failed(..));
+        if !failed {
+            check_same(request, &fetch.pin.sha256, &fetch.format)?;
+        }
+        let image = fetch.to_wire();
+        if failed {
+            known.remove(&request.id);
+        }
+        Ok(Some(image))
+    }
+
+    fn begin(self: &Arc<Self>, fetch: Fetch) -> Result<Image, Fault> {
+        let fetch = self.know(fetch)?;
+        let image = fetch.to_wire();
+        tokio::spawn(Arc::clone(self).run(fetch));
+        Ok(image)
+    }
+
+    fn know(&self, fetch: Fetch) -> Result<Arc<Fetch>, Fault> {
+        let mut known = lock(&self.known);
         if known.len() >= MAX_KNOWN {
             let text = format!("{MAX_KNOWN} images are being fetched already; ask again later");
             return Err(Fault::new(FaultCode::Unavailable, text));
         }
+        let fetch = Arc::new(fetch);
         known.insert(fetch.id.clone(), Arc::clone(&fetch));
-        let image = fetch.to_wire();
-        tokio::spawn(Arc::clone(self).run(fetch));
-        Ok(image)
+        Ok(fetch)
     }
 
     /// Takes an image that its sender streams; answers it, and whether it is new. `body` gives the bytes, and an
     /// empty piece at the end. When the caller goes away, its channel says so.
     pub(super) async fn upload(
         self: &Arc<Self>,
-        request: &ImageRequest,
+        request: ImageRequest,
+        length: Option<u64>,
+        body: mpsc::Receiver<Result<Bytes, Fault>>,
+    ) -> Result<(Image, bool), Fault> {
+        names::check_id("image", &request.id)?;
+        // On a task of its own: it tidies up also when nobody waits for the answer any more.
+        let taking = tokio::spawn(Arc::clone(self).take(request, length, body));
+        taking.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn take(
+        self: Arc<Self>,
+        request: ImageRequest,
         length: Option<u64>,
         mut body: mpsc::Receiver<Result<Bytes, Fault>>,
     ) -> Result<(Image, bool), Fault> {
-        names::check_id("image", &request.id)?;
-        let fetch = {
+        let (fetches, turn) = (Arc::clone(&self), self.turn(&request.id).await);
+        let begun = blocking(move || {
+            let _turn = turn;
+            fetches.begin_upload(&request)
+        });
+        let fetch = match begun.await? {
+            Begun::Stored(facts) => return Ok((facts.to_wire(), false)),
+            Begun::New(fetch) => fetch,
+        };
+        let (fetches, id) = (Arc::clone(&self), fetch.id.clone());
+        let stored = blocking(move || {
+            let mut next = || body.blocking_recv().unwrap_or_else(|| Err(broken_off()));
+            let part = Part::begin(&fetches.folders, &fetch.id, None)?;
+            fetches.store(&fetch, part, length, || {
+                next().map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()))
+            })?;
+            images::require(&fetches.folders, &fetch.id)
+        })
+        .await;
+        lock(&self.known).remove(&id);
+        Ok((stored?.to_wire(), true))
+    }
+
+    fn begin_upload(&self, request: &ImageRequest) -> Result<Begun, Fault> {
+        {
             let mut known = lock(&self.known);
-            known.retain(|_, fetch| !matches!(*lock(&fetch.state), State::Failed(..)));
-            if known.contains_key(&request.id) || known.len() >= MAX_KNOWN {
-                let text =
-                    format!("image {} is on its way already, or too many are; ask again later", request.id);
+            // A failure of this image is told by what comes of the upload; those of others are theirs to hear.
+            known.retain(|id, fetch| {
+                !fetch.is_forgotten()
+                    && (*id != request.id || !matches!(*lock(&fetch.state), State::Failed(..)))
+            });
+            if known.contains_key(&request.id) {
+                let text = format!("image {} is on its way already; ask again later", request.id);
                 return Err(Fault::new(FaultCode::Conflict, text));
             }
-            if let Some(facts) = images::find(&self.folders, &request.id)? {
-                check_same(request, &facts.sha256, &facts.format)?;
-                return Ok((facts.to_wire(), false));
-            }
-            let fetch = Arc::new(Fetch::of_upload(request)?);
-            known.insert(fetch.id.clone(), Arc::clone(&fetch));
-            fetch
-        };
-        let fetches = Arc::clone(self);
-        // On a task of its own: it tidies up also when nobody waits for the answer any more.
-        let storing = tokio::spawn(async move {
-            *lock(&fetch.state) = State::Downloading;
-            let (storing, id) = (Arc::clone(&fetches), fetch.id.clone());
-            let stored = blocking(move || {
-                let mut next = || body.blocking_recv().unwrap_or_else(|| Err(broken_off()));
-                let part = Part::begin(&storing.folders, &fetch.id, None)?;
-                storing.store(&fetch, part, length, || {
-                    next().map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()))
-                })
-            })
-            .await;
-            lock(&fetches.known).remove(&id);
-            stored
-        });
-        storing.await.unwrap_or_else(|_| Err(stopped()))?;
-        Ok((images::require(&self.folders, &request.id)?.to_wire(), true))
+        }
+        if let Some(facts) = images::find(&self.folders, &request.id)? {
+            check_same(request, &facts.sha256, &facts.format)?;
+            images::touch(&self.folders, &facts.id);
+            return Ok(Begun::Stored(facts));
+        }
+        let fetch = self.know(Fetch::of_upload(request)?)?;
+        *lock(&fetch.state) = State::Downloading;
+        Ok(Begun::New(fetch))
     }
 
     /// How far a fetch is, without starting or forgetting anything.
@@ -160,17 +200,17 @@ impl Fetches {
             .collect()
     }
 
-    /// Refuses to act on an image that is being fetched, and keeps a new fetch of it away meanwhile.
-    pub(super) fn while_idle<R>(&self, id: &str, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
+    /// Refuses while the image is being fetched, and forgets a fetch of it that failed. For as long as the caller has
+    /// the image's turn, no new one begins.
+    pub(super) fn check_idle(&self, id: &str) -> Result<(), Fault> {
         let mut known = lock(&self.known);
-        if let Some(fetch) = known.get(id) {
-            if !matches!(*lock(&fetch.state), State::Failed(..)) {
-                let text = format!("image {id} is being fetched; ask again when that has ended");
-                return Err(Fault::new(FaultCode::Conflict, text));
-            }
-            known.remove(id);
+        let Some(fetch) = known.get(id) else { return Ok(()) };
+        if !matches!(*lock(&fetch.state), State::Failed(..)) {
+            let text = format!("image {id} is being fetched; ask again when that has ended");
+            return Err(Fault::new(FaultCode::Conflict, text));
         }
-        act()
+        known.remove(id);
+        Ok(())
     }
 
     /// Has running fetches end soon.
@@ -358,6 +398,12 @@ impl Fetches {
         fetch.total_bytes.store(total, Ordering::Relaxed);
         Ok(total)
     }
+}
+
+/// What an upload finds.
+enum Begun {
+    Stored(Facts),
+    New(Arc<Fetch>),
 }
 
 fn broken_off() -> Fault {

@@ -8,7 +8,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use haar_api::image_check::{self, Flaw};
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, PruneRequest};
@@ -168,25 +168,35 @@ pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault
     Ok(facts)
 }
 
-/// Images that no disk was cloned from, and that were not stored just now.
-pub(super) fn list_unused(folders: &Folders, request: &PruneRequest) -> Result<Vec<String>, Fault> {
-    let keep_newer = Duration::from_secs(request.keep_newer_s.unwrap_or(KEEP_NEWER_S));
-    let mut unused = Vec::new();
-    for facts in list(folders)? {
-        let stored = fs::metadata(folders.image_facts(&facts.id)).and_then(|metadata| metadata.modified());
-        // A time in the future is one of a clock that was set back: just now, for all that is known.
-        let age = stored.ok().and_then(|stored| stored.elapsed().ok()).unwrap_or_default();
-        if age >= keep_newer && check_unused(folders, &facts.id, Use::Cloned).is_ok() {
-            unused.push(facts.id);
-        }
+/// Notes that somebody was told that the image is here, and may be about to clone it.
+pub(super) fn touch(folders: &Folders, id: &str) {
+    let touched = File::open(folders.image_facts(id)).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::warn!(image = id, %error, "it cannot be noted that the image was asked for; it may be pruned early");
     }
-    Ok(unused)
 }
 
-/// Removes an image that no disk was cloned from.
-pub(super) fn prune(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
+/// Images that no disk was cloned from, and that were neither stored nor asked for just now.
+pub(super) fn list_unused(folders: &Folders, request: &PruneRequest) -> Result<Vec<String>, Fault> {
+    let mut ids: Vec<String> = list(folders)?.into_iter().map(|facts| facts.id).collect();
+    ids.retain(|id| is_old(folders, id, request) && check_unused(folders, id, Use::Cloned).is_ok());
+    Ok(ids)
+}
+
+/// Removes such an image; none when it was asked for meanwhile. The caller has its turn and the books.
+pub(super) fn prune(folders: &Folders, id: &str, request: &PruneRequest) -> Result<Option<Facts>, Fault> {
+    if !is_old(folders, id, request) {
+        return Ok(None);
+    }
     check_unused(folders, id, Use::Cloned)?;
     delete(folders, id)
+}
+
+fn is_old(folders: &Folders, id: &str, request: &PruneRequest) -> bool {
+    let keep_newer = Duration::from_secs(request.keep_newer_s.unwrap_or(KEEP_NEWER_S));
+    let noted = fs::metadata(folders.image_facts(id)).and_then(|metadata| metadata.modified());
+    // A time in the future is one of a clock that was set back: just now, for all that is known.
+    noted.ok().and_then(|noted| noted.elapsed().ok()).unwrap_or_default() >= keep_newer
 }
 
 /// What counts as a disk's use of an image.

@@ -1,6 +1,6 @@
 //! The table of methods, and who waits for whom.
 //!
-//! Calls for one guest or volume have turns. What promises room, or checks that an image has no users, holds
+//! Calls for one guest, volume or image have turns. What promises room, or checks that an image has no users, holds
 //! the books, one at a time; each takes milliseconds. All work on files is off the reactor.
 
 use std::collections::BTreeSet;
@@ -11,6 +11,8 @@ use haar_api::rpc::{
     Nothing, PruneRequest, Snapshot, SnapshotRequest, SnapshotResponse, Volume, VolumeRequest,
     VolumeResponse,
 };
+
+use tokio::runtime::Handle;
 
 use super::fetch::Fetches;
 use super::folders::Folders;
@@ -54,10 +56,10 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Store>, Error> {
 
 /// The route table.
 pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
-    image_method(server, store, "ImageStore.RequestImage", Store::request_image);
+    image_turn_method(server, store, "ImageStore.RequestImage", Store::request_image);
     image_method(server, store, "ImageStore.ListImages", Store::list_images);
     image_method(server, store, "ImageStore.GetImage", Store::get_image);
-    image_method(server, store, "ImageStore.DeleteImage", Store::delete_image);
+    image_turn_method(server, store, "ImageStore.DeleteImage", Store::delete_image);
     guest_method(server, store, "ImageStore.VerifyDisks", Store::verify_disks);
     guest_method(server, store, "ImageStore.CreateGuestDisks", Store::create_guest_disks);
     guest_method(server, store, "ImageStore.DeleteGuestsDisks", Store::delete_guests_disks);
@@ -155,27 +157,25 @@ impl Store {
 
     fn delete_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
         names::check_id("image", &request.id)?;
-        let delete = || self.with_books(|| images::delete(&self.folders, &request.id));
-        let deleted = self.fetches.while_idle(&request.id, delete)?;
+        self.fetches.check_idle(&request.id)?;
+        let deleted = self.with_books(|| images::delete(&self.folders, &request.id))?;
         Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
     }
 
     fn prune_images(&self, request: &PruneRequest) -> Result<ImageResponse, Fault> {
         for id in part::list_old(&self.folders)? {
-            // One that is under way is refused here.
-            let forget = || {
+            let _turn = Handle::current().block_on(self.fetches.turn(&id));
+            if self.fetches.check_idle(&id).is_ok() {
                 part::forget(&self.folders, &id);
-                Ok(())
-            };
-            if self.fetches.while_idle(&id, forget).is_ok() {
                 tracing::info!(image = id, "removed what came of an image that nobody asked for again");
             }
         }
         let mut pruned = Vec::new();
         for id in images::list_unused(&self.folders, request)? {
-            // Looked at again in its turn: a fetch or a clone may have come between.
-            let delete = || self.with_books(|| images::prune(&self.folders, &id));
-            match self.fetches.while_idle(&id, delete) {
+            // Looked at again in its turn: a request, a fetch or a clone may have come between.
+            let _turn = Handle::current().block_on(self.fetches.turn(&id));
+            let prune = || self.with_books(|| images::prune(&self.folders, &id, request));
+            match self.fetches.check_idle(&id).and_then(|()| prune()) {
                 Ok(facts) => pruned.extend(facts.iter().map(images::Facts::to_wire)),
                 Err(fault) if fault.code == FaultCode::Conflict => {}
                 Err(fault) => return Err(fault),
@@ -276,6 +276,22 @@ fn image_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: I
     server.method(name, move |request: ImageRequest| {
         let store = Arc::clone(&store);
         off_reactor(move || act(&store, &request))
+    });
+}
+
+/// The same in the image's turn.
+fn image_turn_method(server: &mut kit::Server, store: &Arc<Store>, name: &str, act: ImageMethod) {
+    let store = Arc::clone(store);
+    server.method(name, move |request: ImageRequest| {
+        let store = Arc::clone(&store);
+        async move {
+            let turn = store.fetches.turn(&request.id).await;
+            off_reactor(move || {
+                let _turn = turn;
+                act(&store, &request)
+            })
+            .await
+        }
     });
 }
 

@@ -65,7 +65,7 @@ async fn answer(store: &Store, id: String, wishes: Wishes, request: Request) -> 
     };
     let (sender, receiver) = mpsc::channel(16);
     let mut sending = pin!(send(request.into_body(), sender));
-    let mut storing = pin!(store.fetches().upload(&wanted, length, receiver));
+    let mut storing = pin!(store.fetches().upload(wanted, length, receiver));
     let mut sent = false;
     let stored = loop {
         tokio::select! {

@@ -101,6 +101,25 @@ async fn images_nobody_uses_are_pruned_after_a_while() {
 }
 
 #[tokio::test]
+async fn an_image_that_was_just_asked_for_is_not_pruned() {
+    let agent = Agent::start().await;
+    let wanted = agent.import(IMAGE, "sound.qcow2", "qcow2", &qcow2_image());
+    agent.fetch(&wanted).await.unwrap();
+    let facts = agent.root.join(format!("images/{IMAGE}.json"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let prune = async || {
+        let pruned: rpc::ImageResponse =
+            agent.call("PruneImages", &rpc::PruneRequest::default()).await.unwrap();
+        pruned.images.unwrap().len()
+    };
+    std::fs::File::open(&facts).unwrap().set_modified(long_ago).unwrap();
+    assert_eq!(agent.image("RequestImage", &wanted).await.unwrap().status, "complete");
+    assert_eq!(prune().await, 0, "a guest is about to be made of it");
+    std::fs::File::open(&facts).unwrap().set_modified(long_ago).unwrap();
+    assert_eq!(prune().await, 1);
+}
+
+#[tokio::test]
 async fn an_image_is_uploaded_whole_or_not_at_all() {
     let agent = Agent::start().await;
     let bytes = qcow2_image();

@@ -117,6 +117,19 @@ async fn what_is_being_downloaded_is_not_deleted() {
     }
 }
 
+#[tokio::test]
+async fn whoever_sends_nothing_takes_nobodys_place() {
+    let agent = Agent::start().await;
+    agent.guest("CreateGuestDisks", &guest("1.1", &[("", 1)])).await.unwrap();
+    ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(begin(&agent.socket, LINE, &[("content-length", "60")], b"{").await);
+    }
+    let whole = download(&agent, &format!("{}@s", disk(0)), &[]).await;
+    assert_eq!((whole.status, whole.body.len() as u64), (200, MIB), "{}", whole.text());
+}
+
 /// Writes or discards as a guest would; `commands` are `qemu-io`'s.
 fn act(path: &str, commands: &[&str]) {
     let words = commands.iter().flat_map(|command| ["-c", command]);

@@ -18,5 +18,6 @@ mod resumed;
 mod snapshots;
 mod snapshots_killed;
 mod volumes;
+mod waiting;
 mod web;
 mod zfs;

@@ -15,13 +15,13 @@ use crate::mounted::Mounted;
 use crate::snapshots::{Held, ask, content, disk, new, of, write};
 
 /// A `qemu-img` that stops before the acts it is told to stop before, until the gate is opened.
-struct Gated {
+pub(crate) struct Gated {
     bin: PathBuf,
-    path: String,
+    pub(crate) path: String,
 }
 
 impl Gated {
-    fn before(folder: &Path, pattern: &str) -> Self {
+    pub(crate) fn before(folder: &Path, pattern: &str) -> Self {
         Self::with(folder, pattern, |bin| {
             format!(
                 "[ -e {bin}/shut ] && touch {bin}/reached\n  while [ -e {bin}/shut ]; do sleep 0.02; done"
@@ -49,15 +49,15 @@ impl Gated {
         Gated { path: format!("{bin_text}:{path}"), bin }
     }
 
-    fn shut(&self) {
+    pub(crate) fn shut(&self) {
         std::fs::write(self.bin.join("shut"), "").unwrap();
     }
 
-    async fn reached(&self) {
+    pub(crate) async fn reached(&self) {
         until("qemu-img stands before the gate", || self.bin.join("reached").exists()).await;
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         std::fs::remove_file(self.bin.join("shut")).unwrap();
     }
 }
