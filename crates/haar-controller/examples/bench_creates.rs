@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const RUNS: usize = 3;
-/// Rounds of creates in a run, after one that warms up.
-const ROUNDS: usize = 5;
+/// Rounds of creates in a run, after one that warms up: enough that a file which doubles does so in few of them.
+const ROUNDS: usize = 9;
 /// How long one round creates, and how long the yardstick commits.
 const CREATE: Duration = Duration::from_millis(500);
 const COMMIT: Duration = Duration::from_secs(1);
