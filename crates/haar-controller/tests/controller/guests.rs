@@ -307,3 +307,40 @@ async fn the_jobs_of_a_guest_that_is_gone_are_found_by_its_name() {
     assert_eq!(bad.code(), "bad_name");
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_guest_is_made_anew_with_its_address_and_as_another_making() {
+    let cloud = Cloud::start().await;
+    cloud.image().await;
+    let agent = Agent::join(&cloud, 1).await;
+    let work = agent.work(Outcome::Settled);
+    let path = format!("/v1/guests/{}", uuid(100));
+    cloud.ask("PUT", &format!("{path}?wait=60s")).json(&guest("web")).send().await;
+    let made = cloud.get(&path).await;
+    // What is there is not made anew: it would lose its data.
+    let refused = cloud.ask("POST", &format!("{path}/recreate")).send().await;
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    drop(work);
+
+    let feed = agent.poll(None).await.json();
+    let order = feed["guests"].as_array().unwrap().iter().find(|order| order["name"] == "web").unwrap();
+    let mut report = agent.done(order, Outcome::Settled);
+    report["phase"] = json!({"is": "lost", "message": "disk-0 is not there"});
+    report["power"] = json!("absent");
+    let reply = agent.report(&feed, vec![report], None).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let lost = cloud.get(&path).await;
+    assert_eq!((&lost["state"], &lost["life"]), (&json!("lost"), &made["life"]), "{lost:#}");
+
+    let _work = agent.work(Outcome::Settled);
+    let reply = cloud.ask("POST", &format!("{path}/recreate?wait=60s")).send().await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let anew = reply.json();
+    assert_eq!(anew["state"], "running", "{anew:#}");
+    assert_ne!(anew["life"], made["life"]);
+    for same in ["id", "ip", "mac", "hypervisor"] {
+        assert_eq!(anew[same], made[same], "{same}");
+    }
+    assert_eq!(cloud.get("/v1/check").await["faults"], json!([]));
+    cloud.stop().await;
+}
