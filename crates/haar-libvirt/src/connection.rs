@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use virt::connect::Connect;
 use virt::error::{Error, ErrorDomain, ErrorNumber};
 use virt::event;
@@ -25,18 +25,21 @@ pub(crate) struct Pool {
     slots: Arc<Semaphore>,
 }
 
-/// Starts the thread that libvirt's client needs for its signs of life. Once per process, before any pool.
+/// Starts the thread that libvirt's client needs for its signs of life, and for events. Once per process, before any
+/// pool. What it answers resolves when that thread has ended.
 ///
 /// # Errors
 /// libvirt's, when it cannot set up its event loop.
-pub(crate) fn start_event_loop() -> Result<(), Error> {
+pub(crate) fn start_event_loop() -> Result<oneshot::Receiver<()>, Error> {
     virt::error::clear_error_callback();
     event::event_register_default_impl()?;
-    std::thread::spawn(|| {
+    let (alive, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Dropped also by a panic.
+        let _alive: oneshot::Sender<()> = alive;
         while let Ok(()) = event::event_run_default_impl() {}
-        tracing::warn!("libvirt's event loop ended: hung connections are no longer noticed");
     });
-    Ok(())
+    Ok(ended)
 }
 
 impl Pool {

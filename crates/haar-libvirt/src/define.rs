@@ -13,7 +13,7 @@ use virt_sys as sys;
 
 use crate::connection::fault;
 use crate::domain::{self, Found};
-use crate::filter::{self, Filtered};
+use crate::filter::Filtered;
 use crate::network::{self, Ensured};
 use crate::owner::{self, Match};
 use crate::power;
@@ -25,7 +25,8 @@ use crate::{request, screen};
 /// that a changed size or nic takes hold at the next start, and leaves alone what runs.
 ///
 /// # Errors
-/// `conflict` for another's domain, `lost` or `not_found` for a missing disk, `invalid`, libvirt's.
+/// `conflict` for another's domain, `lost` or `not_found` for a missing disk, `invalid`, `unavailable` when its frames
+/// cannot be filtered just now, libvirt's.
 pub(crate) fn create_guest(connection: &Connect, host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
     let guest = filled(request::named(asked)?)?;
     if guest.haar.is_some() {
@@ -76,7 +77,7 @@ pub(crate) fn delete(connection: &Connect, host: &Host, asked: &GuestRequest) ->
     let exactness = if any_life { Match::AnyLife } else { Match::Exact };
     let mut networks: Vec<String> = Vec::new();
     if let Some(found) = domain::find(connection, &guest.id)? {
-        owner::check(&guest, &found.described.guest, exactness)?;
+        owner::check(&guest, &found.described, exactness)?;
         networks.extend(found.described.networks.iter().filter(|name| xml::is_mac(name)).cloned());
         remove(&found, host)?;
         if found.described.written_here {
@@ -87,11 +88,20 @@ pub(crate) fn delete(connection: &Connect, host: &Host, asked: &GuestRequest) ->
     screen::remove(&host.screens, &guest.id)?;
     if guest.haar.is_none() {
         networks.extend(guest.nics.iter().map(|nic| nic.mac.clone()).filter(|mac| xml::is_mac(mac)));
-        for name in &networks {
-            network::remove(connection, name)?;
-        }
+        remove_networks(connection, &networks)?;
     }
     Ok(guest)
+}
+
+/// Removes networks of a guest that is gone, but for those that another one hangs on: whoever gave two guests one MAC
+/// has made one network for both.
+fn remove_networks(connection: &Connect, networks: &[String]) -> Result<(), Fault> {
+    if networks.is_empty() {
+        return Ok(());
+    }
+    let others = domain::all(connection)?;
+    let is_used = |name: &String| others.iter().any(|other| other.described.networks.contains(name));
+    networks.iter().filter(|name| !is_used(name)).try_for_each(|name| network::remove(connection, name))
 }
 
 /// The defaults that the seed fills in: type, and each disk's bus and place.
@@ -110,12 +120,7 @@ fn filled(mut guest: Guest) -> Result<Guest, Fault> {
 fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Fault> {
     let found = domain::find(connection, &guest.id)?;
     if let Some(found) = &found {
-        let theirs = &found.described.guest;
-        owner::check(&guest, theirs, Match::Exact)?;
-        if guest.haar.is_none() && (theirs.haar.is_some() || !found.described.written_here) {
-            let message = format!("a domain {} exists that is not the caller's: it is left alone", guest.id);
-            return Err(Fault::new(FaultCode::Conflict, message));
-        }
+        owner::check(&guest, &found.described, Match::Exact)?;
         if found.is_active() {
             return Ok(found.answer(guest));
         }
@@ -126,7 +131,7 @@ fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Faul
         arch: std::env::consts::ARCH,
         uuid: found.map(|found| found.described.uuid).or_else(|| request::uuid(&guest.id)),
         console: host.folders.console(&guest.id)?,
-        filtered: filtered(connection, host, &guest),
+        filtered: filtered(connection, host, &guest)?,
     };
     let xml = xml::domain(&guest, &target)?;
     let defined = Domain::define_xml(connection, &xml).map_err(|e| fault("define the domain", &e))?;
@@ -134,19 +139,17 @@ fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Faul
     Ok(Found::read(defined)?.ok_or_else(vanished)?.answer(guest))
 }
 
-/// Of each nic, whether it can be held to its addresses. Where it cannot, the guest runs all the same.
-fn filtered(connection: &Connect, host: &Host, guest: &Guest) -> Vec<Filtered> {
-    let works = host.unfiltered.is_none()
-        && !guest.nics.is_empty()
-        && filter::ensure(connection)
-            .inspect_err(|error| tracing::warn!(guest = guest.id, %error, "its frames are not filtered"))
-            .is_ok();
-    let of = |nic: &Nic| {
-        // Frames on an Open vSwitch pass no ebtables, and those of a trunk are meant to be tagged.
-        let is_bridged = guest.haar.is_some() || host.switch_of(&nic.network) == Switch::Bridge;
-        if works && is_bridged { Filtered::Yes } else { Filtered::No }
-    };
-    guest.nics.iter().map(of).collect()
+/// Of each nic, whether it can be held to its addresses. Where this host cannot filter at all, the guest runs all the
+/// same; where it only fails to do so just now, there is a no, for a domain is not looked at again.
+///
+/// # Errors
+/// `unavailable`.
+fn filtered(connection: &Connect, host: &Host, guest: &Guest) -> Result<Vec<Filtered>, Fault> {
+    // Frames on an Open vSwitch pass no ebtables, and those of a trunk are meant to be tagged.
+    let is_bridged = |nic: &Nic| guest.haar.is_some() || host.switch_of(&nic.network) == Switch::Bridge;
+    let of = |works: bool, nic: &Nic| if works && is_bridged(nic) { Filtered::Yes } else { Filtered::No };
+    let works = guest.nics.iter().any(is_bridged) && host.frames.can_be_filtered(connection)?;
+    Ok(guest.nics.iter().map(|nic| of(works, nic)).collect())
 }
 
 /// What the guest asks to run under; the seed's callers say it by their `type`.

@@ -7,7 +7,7 @@ use crate::tree::{Element, Error};
 use crate::xml::{AGENT_CHANNEL, NAMESPACE};
 
 /// What a domain's XML says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Described {
     /// The guest as it was defined; `haar` only when this program wrote it for Haar.
     pub(crate) guest: Guest,
@@ -25,6 +25,8 @@ pub(crate) struct Described {
     pub(crate) vnc_socket: String,
     /// Names of the libvirt networks its nics hang on.
     pub(crate) networks: Vec<String>,
+    /// Names of the network filters its nics are held by.
+    pub(crate) filters: Vec<String>,
 }
 
 impl Described {
@@ -80,6 +82,10 @@ impl Described {
                 .all("interface")
                 .map(|nic| nic.attribute_of("source", "network").to_owned())
                 .filter(|name| !name.is_empty())
+                .collect(),
+            filters: devices
+                .all("interface")
+                .filter_map(|nic| Some(nic.find("filterref")?.attribute("filter").to_owned()))
                 .collect(),
         })
     }

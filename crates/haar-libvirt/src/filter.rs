@@ -10,19 +10,28 @@
 //! The filters are shared by every guest of the host and carry a version in their names, for libvirt puts a changed
 //! filter into force for running guests at once.
 
+use std::io::{ErrorKind, Read as _};
 use std::net::IpAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use haar_api::rpc::{Fault, Nic};
+use haar_api::rpc::{Fault, FaultCode, Nic};
 use virt::connect::Connect;
 use virt::error::ErrorNumber;
 use virt::nwfilter::NWFilter;
 
 use crate::connection::fault;
+use crate::domain;
 use crate::tree::Element;
 
 /// What the filters' names begin with.
 const PREFIX: &str = "haar-1-";
+
+/// How long ebtables may take to answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What each kind of nic may send, beside what all must not: the words name [`ALLOWED`].
 ///
@@ -67,16 +76,94 @@ pub(crate) enum Filtered {
     No,
 }
 
-/// Why frames cannot be filtered on this host, if so.
-pub(crate) fn missing() -> Option<String> {
-    match Command::new("ebtables").args(["-t", "nat", "-L"]).output() {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!(
-            "ebtables does not work with this kernel: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => Some(format!("ebtables does not run ({error}): install it")),
+/// Whether this host can filter frames: asked until it can.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    is_test_driver: bool,
+    can: OnceLock<()>,
+}
+
+impl Frames {
+    pub(crate) fn new(is_test_driver: bool) -> Frames {
+        Frames { is_test_driver, can: OnceLock::new() }
     }
+
+    /// Whether they can, with the filters known to libvirt.
+    ///
+    /// # Errors
+    /// `unavailable` when that cannot be told, or they should and cannot just now.
+    pub(crate) fn can_be_filtered(&self, connection: &Connect) -> Result<bool, Fault> {
+        if self.is_test_driver {
+            return Ok(false);
+        }
+        let unavailable = |why: &dyn std::fmt::Display| {
+            let message = format!("the guest's frames cannot be filtered just now, ask again: {why}");
+            Fault::new(FaultCode::Unavailable, message)
+        };
+        match self.missing() {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                tracing::warn!(reason, "a guest is not held to its MAC and addresses");
+                return Ok(false);
+            }
+            Err(error) => return Err(unavailable(&error)),
+        }
+        if !is_supported(connection)? {
+            tracing::warn!("libvirt has no network filters: a guest is not held to its MAC and addresses");
+            return Ok(false);
+        }
+        ensure(connection).map(|()| true).map_err(|fault| unavailable(&fault))
+    }
+
+    /// Why ebtables cannot be used, if so.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(crate) fn missing(&self) -> std::io::Result<Option<String>> {
+        if self.is_test_driver || self.can.get().is_some() {
+            return Ok(None);
+        }
+        let missing = probe("ebtables", PROBE_LIMIT)?;
+        if missing.is_none() {
+            // Another call may have been first, with the same answer.
+            let _ = self.can.set(());
+        }
+        Ok(missing)
+    }
+}
+
+fn probe(program: &str, limit: Duration) -> std::io::Result<Option<String>> {
+    let mut command = Command::new(program);
+    command.args(["-t", "nat", "-L"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Some("ebtables is not there: install it".to_owned()));
+        }
+        Err(error) => return Err(error),
+    };
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() >= deadline => {
+                // It may have ended just now.
+                let _ = child.kill();
+                child.wait()?;
+                return Err(std::io::Error::new(ErrorKind::TimedOut, "ebtables does not end"));
+            }
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    };
+    if status.success() {
+        return Ok(None);
+    }
+    let mut words = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        // What it says is for a person only.
+        let _ = stderr.read_to_string(&mut words);
+    }
+    Ok(Some(format!("ebtables does not work with this kernel: {}", words.trim())))
 }
 
 /// Makes sure that libvirt knows the filters.
@@ -94,16 +181,36 @@ pub(crate) fn ensure(connection: &Connect) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes those filters that no domain of the host names; libvirt itself refuses to remove the others.
+/// Whether a domain names one of ours by this.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// Removes those filters that no domain of the host names. libvirt itself refuses only those of domains that run.
 pub(crate) fn prune(connection: &Connect) -> Result<(), Fault> {
+    let domains = domain::all(connection)?;
     for (name, _) in FILTERS {
         let name = format!("{PREFIX}{name}");
+        if domains.iter().any(|found| found.described.filters.contains(&name)) {
+            continue;
+        }
         match NWFilter::lookup_by_name(connection, &name).and_then(|filter| filter.undefine()) {
             Ok(()) => tracing::info!(name, "no guest names this filter: removed"),
             Err(error) => tracing::debug!(name, %error, "the filter stays"),
         }
     }
     Ok(())
+}
+
+/// Whether this libvirt has network filters at all.
+fn is_supported(connection: &Connect) -> Result<bool, Fault> {
+    match NWFilter::lookup_by_name(connection, &format!("{PREFIX}{}", FILTERS[0].0)) {
+        Err(error) if error.code() == ErrorNumber::NoSupport => Ok(false),
+        Err(error) if error.code() != ErrorNumber::NoNwfilter => {
+            Err(fault("look for the network filter", &error))
+        }
+        _ => Ok(true),
+    }
 }
 
 fn is_known(connection: &Connect, name: &str) -> Result<bool, Fault> {
@@ -179,6 +286,23 @@ mod tests {
                 Err(error) => assert!(std::env::var_os("HAAR_LIVE").is_none(), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn ebtables_that_is_missing_or_refuses_is_told_from_one_that_hangs() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(probe("true", limit).unwrap(), None);
+        assert!(probe("/nonexistent/ebtables", limit).unwrap().unwrap().contains("install it"));
+        assert!(probe("false", limit).unwrap().unwrap().contains("does not work"));
+        let folder = tempfile::tempdir().unwrap();
+        let hanging = folder.path().join("ebtables");
+        std::fs::write(&hanging, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&hanging, mode).unwrap();
+        let began = Instant::now();
+        let hung = probe(hanging.to_str().unwrap(), Duration::from_millis(100)).unwrap_err();
+        assert_eq!(hung.kind(), ErrorKind::TimedOut);
+        assert!(began.elapsed() < limit);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The agent inside a guest, over its channel `org.qemu.guest_agent.0`: is it there, freeze, thaw.
 //!
 //! Promised: each question ends within [`LIMIT_S`] seconds and a bit; a guest without an agent is an answer and no
-//! fault; what was frozen here is thawed after a while even when nobody asks for it, or when freezing failed midway.
-//! The last is this process's promise: one that is killed meanwhile leaves the guest frozen until `Libvirt.Thaw`.
+//! fault; what was frozen here is thawed after a while even when nobody asks for it, or when freezing failed midway
+//! (`thaw`).
 
 use std::time::Duration;
 
@@ -12,18 +12,32 @@ use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
 
 use crate::connection::fault;
-use crate::domain::Found;
+use crate::domain::{self, Found};
 use crate::ffi;
 use crate::power;
 
 /// Seconds the agent has for one answer.
 pub(crate) const LIMIT_S: u16 = 10;
+/// How long all of a question may take: a failed freeze asks the agent twice.
+pub(crate) const INSIDE: Duration = Duration::from_secs(2 * LIMIT_S as u64 + 10);
 /// How long file systems stay frozen at most, unless the caller says less.
 const MOST_FROZEN: Duration = Duration::from_secs(60);
 
-/// Whether file systems are frozen now, as the answer to a freeze says.
-pub(crate) fn is_frozen(answer: &GuestAgentResponse) -> bool {
-    answer.agent == GuestAgent::Answers
+/// When a guest is to be thawed, as the answer to a freeze says; None: it is not frozen.
+pub(crate) fn due(frozen: &Result<GuestAgentResponse, Fault>, if_frozen: Duration) -> Option<Duration> {
+    match frozen {
+        Ok(answer) if answer.agent == GuestAgent::Answers => Some(if_frozen),
+        Ok(answer) if answer.agent == GuestAgent::Absent => None,
+        // It may yet carry out what it was told.
+        Ok(_) => Some(Duration::ZERO),
+        Err(fault) => due_after(fault),
+    }
+}
+
+/// When a guest is to be thawed after a call that may have frozen it, and failed; None: it has not begun.
+pub(crate) fn due_after(fault: &Fault) -> Option<Duration> {
+    let is_refused = matches!(fault.code, FaultCode::NotFound | FaultCode::Invalid | FaultCode::Conflict);
+    (!is_refused).then_some(Duration::ZERO)
 }
 
 /// Whether there is an agent.
@@ -53,7 +67,17 @@ pub(crate) fn freeze(connection: &Connect, asked: &GuestRequest) -> Result<Guest
 /// # Errors
 /// As [`ping`], and the agent's own no.
 pub(crate) fn thaw(connection: &Connect, asked: &GuestRequest) -> Result<GuestAgentResponse, Fault> {
-    ask(connection, asked, "thaw the guest's file systems", |found| ffi::thaw(&found.domain))
+    ask(connection, asked, "thaw the guest's file systems", thaw_found)
+}
+
+/// Thaws the domain of that name, whoever's it is; whether it is known not to be frozen any more.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn release(connection: &Connect, name: &str) -> Result<bool, Fault> {
+    let Some(found) = domain::find(connection, name)?.filter(Found::is_active) else { return Ok(true) };
+    // One whose agent has gone away may have it back.
+    Ok(answers(&found, "thaw the guest's file systems", &thaw_found)?.0 == GuestAgent::Answers)
 }
 
 /// After how long what is frozen is thawed: the request's `thaw_after_s`, in seconds.
@@ -76,17 +100,29 @@ fn ask(
     connection: &Connect,
     asked: &GuestRequest,
     doing: &str,
-    question: impl FnOnce(&Found) -> Result<u32, Error>,
+    question: impl Fn(&Found) -> Result<u32, Error>,
 ) -> Result<GuestAgentResponse, Fault> {
     let (guest, found) = power::active(connection, asked)?;
-    let answer = |guest, agent, file_systems| GuestAgentResponse { guest: Some(guest), agent, file_systems };
+    let (agent, file_systems) = answers(&found, doing, &question)?;
+    Ok(GuestAgentResponse { guest: Some(found.answer(guest)), agent, file_systems })
+}
+
+fn thaw_found(found: &Found) -> Result<u32, Error> {
+    ffi::thaw(&found.domain)
+}
+
+fn answers(
+    found: &Found,
+    doing: &str,
+    question: &dyn Fn(&Found) -> Result<u32, Error>,
+) -> Result<(GuestAgent, u32), Fault> {
     if !found.described.has_agent {
-        return Ok(answer(found.answer(guest), GuestAgent::Absent, 0));
+        return Ok((GuestAgent::Absent, 0));
     }
     ffi::limit_agent(&found.domain, LIMIT_S).map_err(|e| fault(doing, &e))?;
-    match question(&found) {
-        Ok(file_systems) => Ok(answer(found.answer(guest), GuestAgent::Answers, file_systems)),
-        Err(error) if is_silence(&error) => Ok(answer(found.answer(guest), GuestAgent::Silent, 0)),
+    match question(found) {
+        Ok(file_systems) => Ok((GuestAgent::Answers, file_systems)),
+        Err(error) if is_silence(&error) => Ok((GuestAgent::Silent, 0)),
         Err(error) => Err(fault(doing, &error)),
     }
 }

@@ -6,7 +6,7 @@
 //! policy (the node's brain has it), migration.
 //!
 //! How it hangs together, top to bottom: `service` names the methods; `define`, `power`, `metrics`, `screen`,
-//! `guest_agent`, `snapshot` and `events` carry them out;
+//! `guest_agent`, `snapshot` and `events` carry them out, `thaw` and `shutdown` what goes on after an answer;
 //! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
 //! `connection` holds libvirtd.
 
@@ -27,8 +27,10 @@ mod power;
 mod request;
 mod screen;
 mod service;
+mod shutdown;
 mod snapshot;
 mod state;
+mod thaw;
 mod tree;
 mod xml;
 
@@ -57,7 +59,7 @@ struct Args {
     /// libvirt's URI.
     #[arg(long, default_value = "qemu:///system")]
     uri: String,
-    /// Folder for the guests' sockets, in its subfolders `console` and `vnc`.
+    /// Folder for the guests' sockets, in its subfolders `console` and `vnc`; in `frozen`, which of them may be frozen.
     #[arg(long, default_value = "/run/haar")]
     run_dir: PathBuf,
     /// Folder for the guests' console logs, in its subfolder `console`.
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> Result<(), String> {
-    connection::start_event_loop()
+    let event_loop = connection::start_event_loop()
         .map_err(|error| format!("libvirt's event loop does not start: {error}"))?;
     let pool = connection::Pool::new(&args.uri, usize::from(args.connections));
     let host = service::Host {
@@ -114,20 +116,14 @@ async fn serve(args: Args) -> Result<(), String> {
             logs: args.log_dir.join("console"),
         },
         screens: args.run_dir.join("vnc"),
+        frozen: args.run_dir.join("frozen"),
         qemu: std::sync::OnceLock::new(),
-        unfiltered: if pool.is_test_driver() {
-            Some("there are no frames".into())
-        } else {
-            filter::missing()
-        },
+        frames: filter::Frames::new(pool.is_test_driver()),
         switch: args.switch.map(|switch| match switch {
             Switch::Openvswitch => xml::Switch::OpenVswitch,
             Switch::Bridge => xml::Switch::Bridge,
         }),
     };
-    if let Some(reason) = host.unfiltered.as_ref().filter(|_| !pool.is_test_driver()) {
-        tracing::warn!(reason, "guests are not held to their MAC and addresses: they can pose as others");
-    }
     let (accel, reason) = host.probe.auto();
     let listen = match (args.socket, args.port) {
         (Some(path), _) => kit::Listen::Unix(path),
@@ -138,12 +134,20 @@ async fn serve(args: Args) -> Result<(), String> {
     let following = tokio::spawn(journal.clone().follow(pool.clone()));
     let bound = service::server(pool, host, &journal).bind(&listen).map_err(|error| error.to_string())?;
     tracing::info!(?listen, uri = args.uri, accel = accel.as_str(), reason, "answering");
+    let mut is_deaf = false;
     let closing = async {
-        ends.await;
+        tokio::select! {
+            () = ends => {}
+            _ = event_loop => is_deaf = true,
+        }
         journal.close();
     };
     let served = bound.serve(closing).await.map_err(|error| error.to_string());
     following.abort();
+    if is_deaf {
+        // Whoever supervises this program starts it again.
+        return Err("libvirt's event loop ended: neither events nor dead connections are noticed".to_owned());
+    }
     served
 }
 

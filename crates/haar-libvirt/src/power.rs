@@ -19,6 +19,7 @@ use virt_sys as sys;
 use crate::connection::fault;
 use crate::define;
 use crate::domain::{self, Found};
+use crate::filter;
 use crate::owner::{self, Match};
 use crate::request;
 use crate::service::Host;
@@ -33,7 +34,7 @@ pub(crate) fn run(connection: &Connect, _host: &Host, asked: &GuestRequest) -> R
     let (guest, found) = named(connection, asked)?;
     match found.state {
         State::Running | State::Blocked | State::Crashed => {}
-        State::Shutoff | State::Unknown => start(&guest, &found)?,
+        State::Shutoff | State::Unknown => start(connection, &guest, &found)?,
         State::Paused | State::Suspended => wake(&found)?,
         State::Shutdown => {
             let message = format!("the domain {} is still shutting down: ask again", guest.id);
@@ -165,7 +166,7 @@ pub(crate) fn destroy(found: &Found) -> Result<(), Fault> {
 fn named(connection: &Connect, asked: &GuestRequest) -> Result<(Guest, Found), Fault> {
     let guest = request::named(asked)?;
     let found = domain::get(connection, &guest.id)?;
-    owner::check(&guest, &found.described.guest, Match::AsNamed)?;
+    owner::check(&guest, &found.described, Match::AsNamed)?;
     Ok((guest, found))
 }
 
@@ -191,7 +192,7 @@ fn wake(found: &Found) -> Result<(), Fault> {
     woken.map(drop).map_err(|e| fault("let the domain go on", &e))
 }
 
-fn start(guest: &Guest, found: &Found) -> Result<(), Fault> {
+fn start(connection: &Connect, guest: &Guest, found: &Found) -> Result<(), Fault> {
     let mut defined = found.described.guest.clone();
     if let (Some(defined), Some(asked)) = (&mut defined.haar, &guest.haar) {
         // The caller may know more: the domain was defined before the guest was provisioned.
@@ -200,6 +201,10 @@ fn start(guest: &Guest, found: &Found) -> Result<(), Fault> {
     define::check_files(&defined)?;
     if found.described.written_here {
         found.described.console.make_folders()?;
+    }
+    if found.described.filters.iter().any(|name| filter::is_ours(name)) {
+        // Somebody may have removed them, for libvirt minds only the filters of guests that run.
+        filter::ensure(connection)?;
     }
     match found.domain.create() {
         // Somebody else started it meanwhile.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use haar_api::rpc::libvirt::{
-    ChangesRequest, GuestAgentResponse, RunningSnapshotRequest, RunningSnapshotResponse,
+    ChangesRequest, GuestAgent, GuestAgentResponse, RunningSnapshotRequest, RunningSnapshotResponse,
 };
 use haar_api::rpc::{
     Fault, FaultCode, Guest, GuestListResponse, GuestRequest, GuestResponse, HostResponse, Nothing,
@@ -17,8 +17,12 @@ use crate::accel::Probe;
 use crate::connection::{Pool, fault};
 use crate::console::Folders;
 use crate::events::Journal;
+use crate::guest_agent::INSIDE;
+use crate::shutdown::{Act, Shutdowns};
+use crate::snapshot::Taken;
+use crate::thaw::Thaws;
 use crate::xml::Switch;
-use crate::{define, domain, filter, guest_agent, metrics, power, screen, snapshot};
+use crate::{define, domain, filter, guest_agent, metrics, power, request, screen, shutdown, snapshot};
 
 /// How long a question may take.
 const LOOK: Duration = Duration::from_secs(20);
@@ -33,11 +37,13 @@ pub(crate) struct Host {
     pub(crate) folders: Folders,
     /// Folder for links to the guests' screens.
     pub(crate) screens: PathBuf,
+    /// Folder for the names of guests that may be frozen.
+    pub(crate) frozen: PathBuf,
     /// QEMU's version once known: asking makes libvirtd start a QEMU on some hosts, which takes seconds.
     /// A QEMU that is replaced while this program runs is seen after its next start.
     pub(crate) qemu: OnceLock<String>,
-    /// Why guests' frames are not filtered here, if so.
-    pub(crate) unfiltered: Option<String>,
+    /// Whether guests' frames can be filtered here.
+    pub(crate) frames: filter::Frames,
     /// What the bridges of foreign callers are; absent, each is looked at.
     pub(crate) switch: Option<Switch>,
 }
@@ -66,16 +72,10 @@ const METHODS: [(&str, Duration, Action); 10] = [
     ("Libvirt.Status", LOOK, power::status),
 ];
 
-/// How long the agent inside a guest may take: a failed freeze asks it twice.
-const INSIDE: Duration = Duration::from_secs(2 * guest_agent::LIMIT_S as u64 + 10);
-/// Between two looks whether a guest has shut down.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// After this long its button is pressed again.
-const PRESS_AGAIN: Duration = Duration::from_secs(10);
+/// When a guest is thawed of which this process does not hear any more what became of its freeze.
+const MOST_HELD: Duration = Duration::from_secs(300);
 
 type Ask = fn(&Connect, &GuestRequest) -> Result<GuestAgentResponse, Fault>;
-
-type Snapshot = fn(&Connect, &RunningSnapshotRequest) -> Result<RunningSnapshotResponse, Fault>;
 
 type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
 
@@ -86,10 +86,18 @@ const METRICS: [(&str, Measure); 3] = [
     ("Libvirt.NicMetrics", metrics::nic),
 ];
 
-/// The server with every method of `Libvirt`.
+/// The server with every method of `Libvirt`. Must be called within a tokio runtime.
 pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     let mut server = kit::Server::new();
-    let hands = Hands { pool, host: Arc::new(host), turns: kit::per_guest() };
+    let turns = kit::per_guest();
+    let thaws = Thaws::new(host.frozen.clone(), turns.clone(), pool.clone());
+    thaws.recover();
+    let host = Arc::new(host);
+    tokio::task::spawn_blocking({
+        let host = Arc::clone(&host);
+        move || say_what_is_not_filtered(&host)
+    });
+    let hands = Hands { pool, host, turns, thaws, shutdowns: Shutdowns::default() };
     for (name, limit, action) in METHODS {
         let hands = hands.clone();
         server.method(name, move |request: GuestRequest| {
@@ -108,7 +116,7 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     let shutting = hands.clone();
     server.method("Libvirt.Shutdown", move |request: GuestRequest| {
         let hands = shutting.clone();
-        async move { hands.shut_down(request).await.map(answer) }
+        async move { hands.shut_down(request).await }
     });
     inside(&mut server, &hands);
     let (pool, host) = (hands.pool.clone(), hands.host);
@@ -134,6 +142,16 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     server
 }
 
+/// Once, for whoever reads the log; each guest finds out for itself.
+fn say_what_is_not_filtered(host: &Host) {
+    let reason = match host.frames.missing() {
+        Ok(None) => return,
+        Ok(Some(reason)) => reason,
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(reason, "guests are not held to their MAC and addresses: they can pose as others");
+}
+
 /// The methods that reach into a running guest: its agent, its disks and its screen.
 fn inside(server: &mut kit::Server, hands: &Hands) {
     let asks: [(&str, Ask); 3] = [
@@ -148,24 +166,33 @@ fn inside(server: &mut kit::Server, hands: &Hands) {
             async move { hands.ask_inside(name, ask, request).await }
         });
     }
-    let snapshots: [(&str, Snapshot); 2] =
-        [("Libvirt.Snapshot", snapshot::take), ("Libvirt.DropSnapshot", snapshot::drop_it)];
-    for (name, act) in snapshots {
-        let hands = hands.clone();
-        server.method(name, move |request: RunningSnapshotRequest| {
-            let hands = hands.clone();
-            async move {
-                let id = request.guest.as_ref().map_or("", |guest| &guest.id);
-                let turn = in_turn(&hands.turns, id, CHANGE).await?;
-                hands.pool.run(CHANGE, turn, move |connection| act(connection, &request)).await
-            }
-        });
-    }
+    let taking = hands.clone();
+    server.method("Libvirt.Snapshot", move |request: RunningSnapshotRequest| {
+        let hands = taking.clone();
+        async move { hands.take_snapshot(request).await }
+    });
+    let dropping = hands.clone();
+    server.method("Libvirt.DropSnapshot", move |request: RunningSnapshotRequest| {
+        let hands = dropping.clone();
+        async move {
+            let turn = in_turn(&hands.turns, id_of(request.guest.as_ref()), CHANGE).await?;
+            hands.pool.run(CHANGE, turn, move |connection| snapshot::drop_it(connection, &request)).await
+        }
+    });
     let hands = hands.clone();
     server.method("Libvirt.Vnc", move |request: GuestRequest| {
-        let (pool, host) = (hands.pool.clone(), Arc::clone(&hands.host));
-        async move { pool.run(LOOK, (), move |connection| screen::vnc(connection, &host, &request)).await }
+        let hands = hands.clone();
+        async move {
+            // Two at once would make the same link.
+            let turn = in_turn(&hands.turns, id_of(request.guest.as_ref()), LOOK).await?;
+            let host = Arc::clone(&hands.host);
+            hands.pool.run(LOOK, turn, move |connection| screen::vnc(connection, &host, &request)).await
+        }
     });
+}
+
+fn id_of(guest: Option<&Guest>) -> &str {
+    guest.map_or("", |guest| &guest.id)
 }
 
 fn answer(guest: Guest) -> GuestResponse {
@@ -178,44 +205,46 @@ struct Hands {
     pool: Pool,
     host: Arc<Host>,
     turns: kit::PerGuest,
+    thaws: Thaws,
+    shutdowns: Shutdowns,
 }
 
 impl Hands {
     /// Carries out an action in the guest's turn.
     async fn act(&self, limit: Duration, action: Action, request: GuestRequest) -> Result<Guest, Fault> {
-        let id = request.guest.as_ref().map_or("", |guest| &guest.id);
-        let turn = in_turn(&self.turns, id, limit).await?;
+        let turn = in_turn(&self.turns, id_of(request.guest.as_ref()), limit).await?;
         let host = Arc::clone(&self.host);
         self.pool.run(limit, turn, move |connection| action(connection, &host, &request)).await
     }
 
-    /// Asks the guest to shut down. With `limit_s` among the arguments the answer waits until it has, and after so
-    /// many seconds the plug is pulled; others may act on the guest meanwhile.
-    async fn shut_down(&self, request: GuestRequest) -> Result<Guest, Fault> {
-        let limit = power::shutdown_limit(&request)?;
-        let mut guest = self.act(CHANGE, power::shutdown, request.clone()).await?;
-        let Some(limit) = limit else { return Ok(guest) };
-        let began = tokio::time::Instant::now();
-        let mut pressed = began;
-        while !power::is_off(&guest) {
-            if began.elapsed() >= limit {
-                tracing::warn!(
-                    guest = guest.id,
-                    limit_s = limit.as_secs(),
-                    "did not shut down, its plug is pulled"
-                );
-                return self.act(CHANGE, power::poweroff, request).await;
+    /// Asks the guest to shut down. With `limit_s` among the arguments the answer says `retry` until it has.
+    async fn shut_down(&self, request: GuestRequest) -> Result<GuestResponse, Fault> {
+        let Some(limit) = power::shutdown_limit(&request)? else {
+            return self.act(CHANGE, power::shutdown, request).await.map(answer);
+        };
+        let guest = request::named(&request)?;
+        let id = guest.id.clone();
+        let is_under_way = self.shutdowns.bears_silence(&id, limit);
+        let action: Action = match self.shutdowns.next(&id, limit) {
+            Act::Press => power::shutdown,
+            Act::Look => power::status,
+            Act::PullPlug => {
+                let limit_s = limit.as_secs();
+                tracing::warn!(guest = id, limit_s, "did not shut down, its plug is pulled");
+                power::poweroff
             }
-            tokio::time::sleep(LOOK_EVERY.min(limit.saturating_sub(began.elapsed()))).await;
-            // A guest that boots does not hear its button yet.
-            let action: Action =
-                if pressed.elapsed() >= PRESS_AGAIN { power::shutdown } else { power::status };
-            if pressed.elapsed() >= PRESS_AGAIN {
-                pressed = tokio::time::Instant::now();
+        };
+        let again = |guest| GuestResponse { retry: shutdown::RETRY_S, ..answer(guest) };
+        let acted = self.act(CHANGE, action, request).await;
+        self.shutdowns.goes_on(&id);
+        match acted {
+            Ok(guest) if !power::is_off(&guest) => Ok(again(guest)),
+            Err(fault) if fault.code == FaultCode::Unavailable && is_under_way => Ok(again(guest)),
+            ended => {
+                self.shutdowns.end(&id);
+                ended.map(answer)
             }
-            guest = self.act(CHANGE, action, request.clone()).await?;
         }
-        Ok(guest)
     }
 
     /// Asks the agent inside; what is frozen is thawed in time.
@@ -226,24 +255,53 @@ impl Hands {
         request: GuestRequest,
     ) -> Result<GuestAgentResponse, Fault> {
         let thaw_after = guest_agent::frozen_for(&request)?;
-        let id = request.guest.as_ref().map_or("", |guest| &guest.id);
-        let turn = in_turn(&self.turns, id, LOOK).await?;
-        let again = request.clone();
-        let asked = self.pool.run(INSIDE, turn, move |connection| ask(connection, &request)).await;
-        // Of a freeze that was not answered in time nobody knows what became of it.
-        let may_be_frozen = asked.as_ref().map_or(true, guest_agent::is_frozen);
-        if method == "Libvirt.Freeze" && may_be_frozen {
-            let pool = self.pool.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(thaw_after).await;
-                let thawed =
-                    pool.run(INSIDE, (), move |connection| guest_agent::thaw(connection, &again)).await;
-                if let Err(error) = thawed {
-                    tracing::warn!(%error, "a guest that was frozen is not known to be thawed");
+        let id = request::named(&request)?.id;
+        let turn = Arc::new(in_turn(&self.turns, &id, LOOK).await?);
+        let run = self.pool.run(INSIDE, Arc::clone(&turn), move |connection| ask(connection, &request));
+        match method {
+            "Libvirt.Freeze" => {
+                self.frozen_meanwhile(&id, run, |frozen| guest_agent::due(frozen, thaw_after)).await
+            }
+            "Libvirt.Thaw" => {
+                let thawed = run.await;
+                if thawed.as_ref().is_ok_and(|answer| answer.agent == GuestAgent::Answers) {
+                    self.thaws.disarm(&id);
                 }
-            });
+                thawed
+            }
+            _ => run.await,
         }
-        asked
+    }
+
+    /// Takes a snapshot of a guest that is frozen meanwhile.
+    async fn take_snapshot(&self, request: RunningSnapshotRequest) -> Result<RunningSnapshotResponse, Fault> {
+        let named = GuestRequest { guest: request.guest.clone(), ..GuestRequest::default() };
+        let id = request::named(&named)?.id;
+        let turn = Arc::new(in_turn(&self.turns, &id, CHANGE).await?);
+        let run =
+            self.pool.run(CHANGE, Arc::clone(&turn), move |connection| snapshot::take(connection, &request));
+        let due = |taken: &Result<Taken, Fault>| match taken {
+            Ok(taken) => taken.may_be_frozen.then_some(Duration::ZERO),
+            Err(fault) => guest_agent::due_after(fault),
+        };
+        self.frozen_meanwhile(&id, run, due).await.map(|taken| taken.answer)
+    }
+
+    /// Does what may freeze a guest, in its turn; when it is to be thawed then, the outcome says.
+    async fn frozen_meanwhile<T>(
+        &self,
+        id: &str,
+        run: impl Future<Output = Result<T, Fault>>,
+        due: impl FnOnce(&Result<T, Fault>) -> Option<Duration>,
+    ) -> Result<T, Fault> {
+        let was_frozen = self.thaws.arm(id, MOST_HELD)?;
+        let outcome = run.await;
+        // What was frozen before is to be thawed all the same.
+        match due(&outcome).or(was_frozen.then_some(Duration::ZERO)) {
+            Some(after) => drop(self.thaws.arm(id, after)?),
+            None => self.thaws.disarm(id),
+        }
+        outcome
     }
 }
 

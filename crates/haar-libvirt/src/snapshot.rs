@@ -1,17 +1,20 @@
 //! Snapshots inside the qcow2 files of a guest that runs, taken by its QEMU: `Libvirt.Snapshot`, `DropSnapshot`.
 //!
 //! Promised: all named disks at the same moment, or none; asked again, a snapshot that stands on all of them is the
-//! answer. Where the guest has an agent its file systems are frozen meanwhile, and thawed whatever comes of it; else a
-//! snapshot is what a power cut would leave.
+//! answer. Where the guest runs and has an agent its file systems are frozen meanwhile, and thawed whatever comes of it;
+//! else a snapshot is what a power cut would leave.
 //! Deliberately absent: guests that are off, whose files are the storage sub-agent's; the guest's memory; rolling back.
 
-use haar_api::rpc::libvirt::{RunningSnapshotRequest, RunningSnapshotResponse, SnapshotDisk};
+use haar_api::rpc::libvirt::{
+    GuestAgent, GuestAgentResponse, RunningSnapshotRequest, RunningSnapshotResponse, SnapshotDisk,
+};
 use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
 use serde_json::{Value, json};
 use virt::connect::Connect;
 
 use crate::connection::fault;
 use crate::domain::Found;
+use crate::state::State;
 use crate::{ffi, guest_agent, power};
 
 /// Bytes of a name; QEMU would cut off what is beyond 255.
@@ -25,15 +28,19 @@ struct Node {
     has_snapshot: bool,
 }
 
+/// What came of taking it.
+pub(crate) struct Taken {
+    pub(crate) answer: RunningSnapshotResponse,
+    /// The guest's agent was told to freeze and did not say whether it has.
+    pub(crate) may_be_frozen: bool,
+}
+
 /// Takes a snapshot of a running guest's disks.
 ///
 /// # Errors
 /// `not_found` without a domain or disk, `invalid` when it does not run or a disk is no qcow2 file, `conflict` when
 /// only some of the disks have a snapshot of that name, libvirt's and QEMU's.
-pub(crate) fn take(
-    connection: &Connect,
-    asked: &RunningSnapshotRequest,
-) -> Result<RunningSnapshotResponse, Fault> {
+pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<Taken, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
     let standing = nodes.iter().filter(|node| node.has_snapshot).count();
     if standing > 0 && standing < nodes.len() {
@@ -44,21 +51,30 @@ pub(crate) fn take(
         );
         return Err(Fault::new(FaultCode::Conflict, message));
     }
-    let mut file_systems = 0;
+    let (mut file_systems, mut may_be_frozen) = (0, false);
     if standing == 0 {
-        let request = GuestRequest { guest: asked.guest.clone(), ..GuestRequest::default() };
-        let frozen = guest_agent::freeze(connection, &request)?;
-        file_systems = frozen.file_systems;
+        // One that stands still writes nothing, and hears nothing either.
+        let runs = matches!(found.state, State::Running | State::Blocked);
+        let frozen = if runs { Some(freeze(connection, asked)?) } else { None };
         let taken = take_all(&found, &nodes, &asked.name);
-        let thawed = if guest_agent::is_frozen(&frozen) {
-            ffi::thaw(&found.domain).map_err(|e| fault("thaw the guest's file systems", &e))
+        if let Some(frozen) = frozen {
+            (file_systems, may_be_frozen) = (frozen.file_systems, frozen.agent == GuestAgent::Silent);
+            let thawed = match frozen.agent {
+                GuestAgent::Answers => ffi::thaw(&found.domain).map(drop),
+                GuestAgent::Absent | GuestAgent::Silent => Ok(()),
+            };
+            taken?;
+            thawed.map_err(|e| fault("thaw the guest's file systems", &e))?;
         } else {
-            Ok(0)
-        };
-        taken?;
-        thawed?;
+            taken?;
+        }
     }
-    Ok(answer(guest, &found, nodes, file_systems))
+    Ok(Taken { answer: answer(guest, &found, nodes, file_systems), may_be_frozen })
+}
+
+fn freeze(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<GuestAgentResponse, Fault> {
+    let request = GuestRequest { guest: asked.guest.clone(), ..GuestRequest::default() };
+    guest_agent::freeze(connection, &request)
 }
 
 /// Removes a snapshot from a running guest's disks; where there is none is fine.

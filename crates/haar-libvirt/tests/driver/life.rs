@@ -99,8 +99,35 @@ async fn a_strangers_domain_is_listed_without_haar_and_never_touched() {
     assert_eq!((stranger.state.as_str(), &stranger.haar), ("running", &None));
     assert!(stranger.memory > 0);
     let named_so = Guest { id: "test".into(), haar: None, ..agent.guest("1.5") };
-    for method in ["Libvirt.CreateGuest", "Libvirt.Create"] {
-        assert_eq!(code(agent.call(method, &named_so).await), FaultCode::Conflict, "{method}");
+    let of_haar = agent.guest("1.5");
+    agent.call("Libvirt.CreateGuest", &of_haar).await.unwrap();
+    let foreign = Guest { haar: None, ..of_haar.clone() };
+    for guest in [&named_so, &foreign] {
+        for method in [
+            "CreateGuest",
+            "Create",
+            "Delete",
+            "Run",
+            "Poweroff",
+            "Shutdown",
+            "Reboot",
+            "Restart",
+            "Status",
+            "Suspend",
+            "Resume",
+        ] {
+            let outcome = agent.call(&format!("Libvirt.{method}"), guest).await;
+            assert_eq!(code(outcome), FaultCode::Conflict, "{method} of {}", guest.id);
+        }
+        for method in ["Freeze", "Thaw", "Ping", "Vnc", "CPUMetrics"] {
+            let outcome = agent.raw(&format!("Libvirt.{method}"), &serde_json::json!({"guest": guest})).await;
+            assert_eq!(outcome.unwrap_err().code, FaultCode::Conflict, "{method} of {}", guest.id);
+        }
+    }
+    let states: Vec<_> =
+        agent.list().await.unwrap().into_iter().map(|guest| (guest.id, guest.state)).collect();
+    for (id, state) in [("test", "running"), (of_haar.id.as_str(), "shutoff")] {
+        assert!(states.contains(&(id.into(), state.into())), "{states:?}");
     }
 }
 
@@ -156,6 +183,17 @@ async fn a_foreign_callers_guest_gets_a_network_per_mac_and_leaves_none() {
     agent.call("Libvirt.Delete", &guest).await.unwrap();
     assert_eq!(code(agent.call("Libvirt.Status", &by_id).await), FaultCode::NotFound);
     agent.call("Libvirt.Delete", &guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_network_that_another_guest_hangs_on_stays() {
+    let agent = agent().await;
+    let (one, other) = (foreign(), foreign());
+    for guest in [&one, &other] {
+        agent.call("Libvirt.CreateGuest", guest).await.unwrap();
+    }
+    agent.call("Libvirt.Delete", &one).await.unwrap();
+    assert_eq!(agent.call("Libvirt.Run", &other).await.unwrap().state, "running");
 }
 
 #[tokio::test]

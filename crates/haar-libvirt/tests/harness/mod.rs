@@ -31,37 +31,35 @@ impl Agent {
     }
 
     /// Starts the program by this command, and waits until it answers.
-    pub(crate) async fn start_by(mut command: Command, arguments: &[&str]) -> Agent {
+    pub(crate) async fn start_by(command: Command, arguments: &[&str]) -> Agent {
         // Short, for a unix socket's path has little room; and QEMU's user must get through to the disks.
         let folder = tempfile::Builder::new().prefix("haar-lv").tempdir_in("/tmp").unwrap();
         open_to_all(folder.path());
-        let child = command
-            .arg("--socket")
-            .arg(folder.path().join("rpc"))
-            .args(arguments)
-            .arg("--run-dir")
-            .arg(folder.path().join("run"))
-            .arg("--log-dir")
-            .arg(folder.path().join("log"))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let agent = Agent { child, folder };
-        until("the sub-agent listens", async || {
-            tokio::net::UnixStream::connect(agent.socket()).await.is_ok()
-        })
-        .await;
+        let agent = Agent { child: spawn(command, arguments, folder.path()), folder };
+        agent.listens().await;
         agent
+    }
+
+    /// Waits until it answers.
+    pub(crate) async fn listens(&self) {
+        until("the sub-agent listens", async || tokio::net::UnixStream::connect(self.socket()).await.is_ok())
+            .await;
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("rpc")
     }
 
-    /// Calls a guest method with this request.
+    /// Calls a guest method with this request, as often as it wants to be asked.
     pub(crate) async fn request(&self, method: &str, request: &GuestRequest) -> Result<Guest, Fault> {
-        let answer = kit::call::<_, GuestResponse>(&self.socket(), method, request, LIMIT).await;
-        answer.map(|response| response.guest.expect("every answer has a guest")).map_err(as_fault)
+        loop {
+            let answer = kit::call::<_, GuestResponse>(&self.socket(), method, request, LIMIT).await;
+            let answer = answer.map_err(as_fault)?;
+            if answer.retry == 0 {
+                return Ok(answer.guest.expect("every answer has a guest"));
+            }
+            tokio::time::sleep(Duration::from_secs(answer.retry.into())).await;
+        }
     }
 
     /// Calls a guest method with this guest.
@@ -118,6 +116,13 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program by this command, with its files in this folder.
+pub(crate) fn spawn(mut command: Command, arguments: &[&str], folder: &Path) -> Child {
+    command.arg("--socket").arg(folder.join("rpc")).args(arguments);
+    command.arg("--run-dir").arg(folder.join("run")).arg("--log-dir").arg(folder.join("log"));
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
 fn as_fault(error: kit::CallError) -> Fault {

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::harness::{Agent, LIMIT};
+use crate::harness::{Agent, LIMIT, spawn, until};
 use crate::libvirtd::{OwnLibvirtd, left_out, system};
 
 /// The guest's shell, on its serial console.
@@ -151,50 +151,87 @@ async fn v4_a_guest_hears_its_power_button_and_the_plug_is_pulled_on_one_that_do
     let mut shell = Shell::of(&agent.call("Libvirt.Run", &guest).await.unwrap()).await;
     shell.succeeds("killall acpid; true").await;
     let began = Instant::now();
+    let asked = json!({"guest": guest, "args": {"limit_s": "2"}});
+    let answer = agent.raw("Libvirt.Shutdown", &asked).await.unwrap();
+    assert_eq!((&answer["guest"]["state"], &answer["retry"]), (&json!("running"), &json!(1)));
     let off = shut_down("2").await.unwrap();
     assert_eq!((off.state.as_str(), off.haar.unwrap().state_reason.as_str()), ("shutoff", "destroyed"));
     assert!(began.elapsed() >= Duration::from_secs(2));
 }
 
-/// An agent in six lines of shell.
+/// An agent in a few lines of shell; a freeze takes it as long as the file says.
 const AGENT: &str = r#"while read -r line; do case $line in
 *guest-sync*) id=${line##*\"id\"}; id=${id#*:}; echo "{\"return\": ${id%%\}*}}" ;;
 *guest-get-time*) echo '{"return": 1600000000000000000}' ;;
-*fsfreeze-freeze*) echo frozen >>/tmp/done; echo '{"return": 2}' ;;
+*fsfreeze-freeze*) sleep $(cat /tmp/slow); echo frozen >>/tmp/done; echo '{"return": 2}' ;;
 *fsfreeze-thaw*) echo thawed >>/tmp/done; echo '{"return": 2}' ;;
 *) echo '{"return": {}}' ;; esac; done"#;
+
+/// What the agent of a guest says, and of how many file systems.
+async fn ask(agent: &Agent, guest: &Guest, method: &str, args: serde_json::Value) -> (String, u64) {
+    let answer = agent.raw(method, &json!({"guest": guest, "args": args})).await.unwrap();
+    (answer["agent"].as_str().unwrap().into(), answer["file_systems"].as_u64().unwrap())
+}
+
+/// Starts the agent inside, and waits until it is found.
+async fn with_agent(agent: &Agent, guest: &Guest, running: &Guest) -> Shell {
+    let mut shell = Shell::of(running).await;
+    shell.succeeds(&format!("echo 0 >/tmp/slow; cat >/tmp/agent <<'END'\n{AGENT}\nEND\nport=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/dev/null &) ; true")).await;
+    let deadline = Instant::now() + LIMIT;
+    while ask(agent, guest, "Libvirt.Ping", json!({})).await.0 != "answers" {
+        assert!(Instant::now() < deadline, "the agent was not found");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    shell
+}
+
+fn told(agent: &str, file_systems: u64) -> (String, u64) {
+    (agent.to_owned(), file_systems)
+}
 
 #[tokio::test]
 async fn a_guests_agent_is_asked_in_time_and_what_is_frozen_is_thawed() {
     let Some((_libvirtd, agent, guest)) = guest("guest agent").await else { return };
     agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
-    let ask = async |method: &str, args: serde_json::Value| {
-        agent
-            .raw(method, &json!({"guest": guest, "args": args}))
-            .await
-            .map(|answer| (answer["agent"].clone(), answer["file_systems"].clone()))
+    let refused = async |method: &str, args: serde_json::Value| {
+        agent.raw(method, &json!({"guest": guest, "args": args})).await.unwrap_err().code
     };
-    assert_eq!(ask("Libvirt.Ping", json!({})).await.unwrap_err().code, FaultCode::Invalid, "it is off");
+    assert_eq!(refused("Libvirt.Ping", json!({})).await, FaultCode::Invalid, "it is off");
     let running = agent.call("Libvirt.Run", &guest).await.unwrap();
     for method in ["Libvirt.Ping", "Libvirt.Freeze", "Libvirt.Thaw"] {
-        assert_eq!(ask(method, json!({})).await.unwrap(), (json!("absent"), json!(0)), "{method}");
+        assert_eq!(ask(&agent, &guest, method, json!({})).await, told("absent", 0), "{method}");
     }
-    assert_eq!(
-        ask("Libvirt.Freeze", json!({"thaw_after_s": "61"})).await.unwrap_err().code,
-        FaultCode::Invalid
-    );
+    assert_eq!(refused("Libvirt.Freeze", json!({"thaw_after_s": "61"})).await, FaultCode::Invalid);
 
-    let mut shell = Shell::of(&running).await;
-    shell.succeeds(&format!("cat >/tmp/agent <<'END'\n{AGENT}\nEND\nport=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/dev/null &) ; true")).await;
-    let deadline = Instant::now() + LIMIT;
-    while ask("Libvirt.Ping", json!({})).await.unwrap().0 != "answers" {
-        assert!(Instant::now() < deadline, "the agent was not found");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(
-        ask("Libvirt.Freeze", json!({"thaw_after_s": "1"})).await.unwrap(),
-        (json!("answers"), json!(2))
-    );
+    let mut shell = with_agent(&agent, &guest, &running).await;
+    let frozen = ask(&agent, &guest, "Libvirt.Freeze", json!({"thaw_after_s": "1"})).await;
+    assert_eq!(frozen, told("answers", 2));
     shell.succeeds("until grep -q thawed /tmp/done; do sleep 1; done; grep -q frozen /tmp/done").await;
-    assert_eq!(ask("Libvirt.Thaw", json!({})).await.unwrap(), (json!("answers"), json!(2)));
+    assert_eq!(ask(&agent, &guest, "Libvirt.Thaw", json!({})).await, told("answers", 2));
+}
+
+#[tokio::test]
+async fn a_guest_that_freezes_too_slowly_or_whose_sub_agent_falls_is_thawed_all_the_same() {
+    let Some((libvirtd, mut agent, guest)) = guest("thaw").await else { return };
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    let running = agent.call("Libvirt.Run", &guest).await.unwrap();
+    let mut shell = with_agent(&agent, &guest, &running).await;
+    // Longer than libvirt waits for it, and for the thaw that follows at once.
+    shell.succeeds("echo 25 >/tmp/slow").await;
+    assert_eq!(ask(&agent, &guest, "Libvirt.Freeze", json!({})).await, told("silent", 0));
+    // Both may come in one go, when the agent has time again.
+    let thawed =
+        "until grep -q frozen /tmp/done && [ \"$(tail -n 1 /tmp/done)\" = thawed ]; do sleep 1; done";
+    shell.succeeds(thawed).await;
+
+    shell.succeeds("echo 0 >/tmp/slow; rm /tmp/done").await;
+    let named = agent.folder.path().join(format!("run/frozen/{}.frozen", guest.id));
+    assert_eq!(ask(&agent, &guest, "Libvirt.Freeze", json!({})).await, told("answers", 2));
+    assert!(named.exists());
+    agent.child.kill().unwrap();
+    agent.child.wait().unwrap();
+    agent.child = spawn(libvirtd.sub_agent(), &["--uri", &libvirtd.uri()], agent.folder.path());
+    agent.listens().await;
+    shell.succeeds(thawed).await;
+    until("its file is gone", async || !named.exists()).await;
 }

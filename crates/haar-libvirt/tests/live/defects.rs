@@ -94,12 +94,38 @@ async fn v11_without_ebtables_a_guest_runs_and_is_held_to_nothing() {
         let words = libvirtd.virsh(&["dumpxml", &guest.id]);
         assert_eq!(words.matches("<filterref filter='haar-1-guest'").count(), filters, "{words}");
         let known = || libvirtd.virsh(&["nwfilter-list"]).matches("haar-1-").count();
-        agent.raw("Libvirt.Prune", &serde_json::json!({})).await.unwrap();
-        assert_eq!(known(), filters, "what a guest names stays, and nothing else");
+        for state in ["running", "shutoff"] {
+            agent.raw("Libvirt.Prune", &serde_json::json!({})).await.unwrap();
+            assert_eq!(known(), filters, "what a guest that is {state} names stays, and nothing else");
+            agent.call("Libvirt.Poweroff", &guest).await.unwrap();
+        }
+        if filters > 0 {
+            libvirtd.virsh(&["nwfilter-undefine", "haar-1-guest"]);
+        }
+        assert_eq!(agent.call("Libvirt.Run", &guest).await.unwrap().state, "running", "made again");
         agent.call("Libvirt.Delete", &guest).await.unwrap();
         agent.raw("Libvirt.Prune", &serde_json::json!({})).await.unwrap();
         assert_eq!(known(), 0);
     }
+}
+
+#[tokio::test]
+async fn v11_where_filters_cannot_be_made_just_now_nobody_is_made_without() {
+    let Some((libvirtd, agent)) = system("V11 without filters").await else { return };
+    let mut guest = guest_on_qcow2(&agent, "1.5");
+    guest.nics = foreign(&guest).nics[..1].to_vec();
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    agent.call("Libvirt.Delete", &guest).await.unwrap();
+    // A stranger's filter has the number of ours.
+    let ours = libvirtd.virsh(&["nwfilter-dumpxml", "haar-1-guest"]);
+    let file = agent.folder.path().join("filter.xml");
+    std::fs::write(&file, ours.replace("haar-1-guest", "a-strangers")).unwrap();
+    libvirtd.virsh(&["nwfilter-undefine", "haar-1-guest"]);
+    libvirtd.virsh(&["nwfilter-define", file.to_str().unwrap()]);
+    assert_eq!(code(agent.call("Libvirt.CreateGuest", &guest).await), FaultCode::Unavailable);
+    assert_eq!(code(agent.call("Libvirt.Status", &guest).await), FaultCode::NotFound);
+    libvirtd.virsh(&["nwfilter-undefine", "a-strangers"]);
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
 }
 
 #[tokio::test]
