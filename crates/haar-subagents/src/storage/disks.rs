@@ -13,14 +13,14 @@
 //! The caller has the guest's turn (one call at a time) and the books (one promise at a time).
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use haar_api::rpc::{Disk, DiskExtra, Fault, FaultCode, Guest};
 use uuid::Uuid;
 
 use super::backend::{Base, Spot};
 use super::folders::{Folders, io_fault, make_passable, sync_folder, write_json};
-use super::found::{self, Found};
+use super::found::{self, Damage, Found};
 use super::images;
 use super::names::{MAX_DISKS, check_id, device_name};
 use super::owner::{self, Owner, Standing};
@@ -46,6 +46,7 @@ pub(super) fn verify(folders: &Folders, guest: &mut Guest) -> Result<(), Fault> 
 pub(super) fn create(folders: &Folders, cloud: &str, guest: &mut Guest) -> Result<(), Fault> {
     check_id("guest", &guest.id)?;
     let asked = Owner::of(guest, cloud)?;
+    clear_empty(folders, cloud, &guest.id)?;
     match owner::look(folders, &guest.id)? {
         Standing::Absent if asked.provisioned => return Err(lost(&guest.id, 0)),
         Standing::Absent => {
@@ -66,6 +67,7 @@ pub(super) fn create(folders: &Folders, cloud: &str, guest: &mut Guest) -> Resul
 pub(super) fn delete(folders: &Folders, cloud: &str, guest: &mut Guest, any_life: bool) -> Result<(), Fault> {
     check_id("guest", &guest.id)?;
     let asked = Owner::of(guest, cloud)?;
+    remove_left(folders, &guest.id)?;
     match owner::look(folders, &guest.id)? {
         Standing::Absent => {}
         Standing::Owned(standing) => {
@@ -85,17 +87,79 @@ pub(super) fn delete(folders: &Folders, cloud: &str, guest: &mut Guest, any_life
     Ok(())
 }
 
-/// Removes a guest's folder: first its name in one step, then what is inside.
+/// Removes a guest's folder: first its name in one step, then what is inside. Refused while a disk is in use. What
+/// cannot be removed then is tried again by every deletion, and by the next start.
 pub(super) fn remove_all(folders: &Folders, guest: &str) -> Result<(), Fault> {
     let folder = folders.guest(guest);
+    if !folder.is_symlink() {
+        found::list_guest(folders, guest)?.iter().try_for_each(|found| check_removable(folders, found))?;
+    }
     let gone = folders.disks().join(format!(".gone-{}", Uuid::new_v4()));
     let failed = |error| io_fault("remove", &folder, &error);
     fs::rename(&folder, &gone).map_err(failed)?;
     sync_folder(&folders.disks()).map_err(failed)?;
-    folders.backends().discard(&gone)?;
-    // A symlink put there goes as a link; what it points at is not followed.
-    let removed = if gone.is_symlink() { fs::remove_file(&gone) } else { fs::remove_dir_all(&gone) };
-    removed.map_err(failed)
+    remove_gone(folders, gone, guest)
+}
+
+/// Tries again what is left of guests that were deleted. A fault is one of this guest's.
+pub(super) fn remove_left(folders: &Folders, guest: &str) -> Result<(), Fault> {
+    let left = std::mem::take(&mut *folders.left());
+    let mut outcome = Ok(());
+    for (gone, of) in left {
+        match remove_gone(folders, gone, &of) {
+            Err(fault) if of == guest => outcome = Err(fault),
+            Err(fault) => tracing::warn!(guest = of, %fault, "the disks of a deleted guest are still there"),
+            Ok(()) => {}
+        }
+    }
+    outcome
+}
+
+fn remove_gone(folders: &Folders, gone: PathBuf, guest: &str) -> Result<(), Fault> {
+    let removed = folders.backends().discard(&gone).and_then(|()| {
+        // A symlink put there goes as a link; what it points at is not followed.
+        let removed = if gone.is_symlink() { fs::remove_file(&gone) } else { fs::remove_dir_all(&gone) };
+        removed.map_err(|error| io_fault("remove", &gone, &error))
+    });
+    if removed.is_err() {
+        folders.left().insert(gone, guest.to_owned());
+    }
+    removed
+}
+
+/// Refuses to remove a disk that QEMU holds, or of which a snapshot is being downloaded. No conflict: it is this
+/// guest's disk, and it passes.
+pub(super) fn check_removable(folders: &Folders, found: &Found) -> Result<(), Fault> {
+    let busy = |text: String| Err(Fault::new(FaultCode::Unavailable, text));
+    // Whether a disk that cannot be read is held cannot be asked, and must not keep it for ever.
+    if found.damage.is_none() && found.volumes.is_held(&found.spot).unwrap_or(false) {
+        let text = format!(
+            "cannot delete {}: QEMU holds it; shut the guest off and ask again",
+            found.path.display()
+        );
+        return busy(text);
+    }
+    if folders.readers().is_read(&found.volume()) {
+        let text =
+            format!("a snapshot of {} is being downloaded; ask again when that has ended", found.volume());
+        return busy(text);
+    }
+    Ok(())
+}
+
+/// Removes a folder of no placement's that has no disks: all that is left of a volume that was deleted or not made.
+fn clear_empty(folders: &Folders, cloud: &str, guest: &str) -> Result<(), Fault> {
+    match owner::look(folders, guest)? {
+        Standing::Owned(standing)
+            if standing.life.is_empty()
+                && !standing.provisioned
+                && standing.cloud == cloud
+                && found::list_guest(folders, guest)?.is_empty() =>
+        {
+            remove_all(folders, guest)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a disk of this size, cloned from this image, is made of.
@@ -277,7 +341,11 @@ pub(super) fn extra(found: &Found, life: &str) -> DiskExtra {
         size_bytes: found.looks.size_bytes,
         used_bytes: found.looks.used_bytes,
         life: life.to_owned(),
-        damage: found.damage.clone().unwrap_or_default(),
+        // What may be whole is not told as lost.
+        damage: match &found.damage {
+            Some(Damage::Broken(words)) => words.clone(),
+            Some(Damage::Unreachable(_)) | None => String::new(),
+        },
     }
 }
 

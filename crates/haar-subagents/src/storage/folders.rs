@@ -18,11 +18,12 @@
 //! Names beginning with a dot are nobody's after a restart and are removed, but fetches that may be gone on with. Folders can be passed by QEMU's
 //! user (0711); what nobody but root needs is 0600.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use haar_api::rpc::storage::Backend;
@@ -47,6 +48,8 @@ pub(super) struct Folders {
     books: Books,
     backends: Backends,
     readers: Arc<Readers>,
+    /// Folders of deleted guests whose disks could not be removed yet, with their guests.
+    left: Mutex<BTreeMap<PathBuf, String>>,
     _lock: File,
 }
 
@@ -69,8 +72,8 @@ impl Folders {
         // What an earlier run's qemu-img does not finish before this begins might finish in the middle of it.
         let work = take_lock(&root.join("work"), WORK_LIMIT)?.ok_or_else(|| Error::AtWork(root.clone()))?;
         let backends = Backends::new(backend, &root, &work).map_err(failed(&root))?;
-        let folders =
-            Folders { root, books: Books::default(), backends, readers: Arc::default(), _lock: lock };
+        let (books, readers, left) = (Books::default(), Arc::default(), Mutex::default());
+        let folders = Folders { root, books, backends, readers, left, _lock: lock };
         let images = folders.images();
         folders.sweep(&images, |name| part::may_go_on(&images, name)).map_err(failed(&images))?;
         let streams = folders.streams();
@@ -95,6 +98,12 @@ impl Folders {
     /// Who downloads what just now.
     pub(super) fn readers(&self) -> &Arc<Readers> {
         &self.readers
+    }
+
+    /// What is left of deleted guests.
+    pub(super) fn left(&self) -> MutexGuard<'_, BTreeMap<PathBuf, String>> {
+        // One entry is set or removed at a time.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who may promise the room here.
@@ -229,6 +238,17 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR))
+}
+
+/// Whether the error says nothing about what is in the file: what it lies on cannot be reached or read just now.
+/// What says that something else stands there is not among them.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    use nix::errno::Errno::{EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO};
+    let told = [ENOENT, ENOTDIR, EISDIR, ELOOP, EINVAL, ENXIO, ENAMETOOLONG];
+    match error.raw_os_error() {
+        Some(code) => !told.contains(&nix::errno::Errno::from_raw(code)),
+        None => error.kind() == io::ErrorKind::NotConnected,
+    }
 }
 
 /// The fault for a file operation that the system refused.

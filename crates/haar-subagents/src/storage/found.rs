@@ -3,6 +3,7 @@
 //! A damaged disk is found like any other and says so: it concerns its own guest and nobody else.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use haar_api::rpc::{Fault, FaultCode};
 
 use super::backend::{Looks, Spot, Volumes};
-use super::folders::{Folders, io_fault, is_passing};
+use super::folders::{Folders, io_fault, is_passing, is_unreachable};
 use super::names::{self, Dataset, parse_dataset, volume_name};
+
+const RESTORE: &str = "restore it from a backup, or recreate the guest";
 
 /// A disk as it stands.
 #[derive(Debug, Clone)]
@@ -22,8 +25,24 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     /// Sizes are 0 for a damaged one.
     pub(super) looks: Looks,
-    /// Why it cannot be used, for a damaged one.
-    pub(super) damage: Option<String>,
+    /// Why it cannot be used.
+    pub(super) damage: Option<Damage>,
+}
+
+/// Why a disk cannot be used, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// What stands there is no disk.
+    Broken(String),
+    /// What it lies on cannot be read just now; it may be whole.
+    Unreachable(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Damage::Broken(words) | Damage::Unreachable(words)) = self;
+        f.write_str(words)
+    }
 }
 
 /// Reads a guest's disk; none when there is no such disk.
@@ -39,7 +58,15 @@ pub(super) fn find(folders: &Folders, guest: &str, index: usize) -> Result<Optio
                 let used_bytes =
                     fs::metadata(&path).map_or(0, |metadata| super::space::held_bytes(&metadata));
                 let looks = Looks { used_bytes, own_bytes: used_bytes, ..Looks::default() };
-                (looks, Some(format!("{} is no sound {} disk: {error}", path.display(), volumes.format())))
+                let (path, format) = (path.display(), volumes.format());
+                (
+                    looks,
+                    Some(if is_unreachable(&error) {
+                        Damage::Unreachable(format!("{path} cannot be read just now: {error}"))
+                    } else {
+                        Damage::Broken(format!("{path} is no sound {format} disk: {error}"))
+                    }),
+                )
             }
         };
         return Ok(Some(Found { spot, volumes: Arc::clone(volumes), path, looks, damage }));
@@ -96,9 +123,14 @@ impl Found {
 
     /// Refuses a damaged disk; `provisioned` tells whether it ever held data.
     pub(super) fn check_sound(&self, provisioned: bool) -> Result<(), Fault> {
-        let Some(damage) = &self.damage else { return Ok(()) };
-        let code = if provisioned { FaultCode::Lost } else { FaultCode::Failed };
-        Err(Fault::new(code, format!("{damage}; restore it from a backup, or recreate the guest")))
+        let (code, remedy) = match &self.damage {
+            None => return Ok(()),
+            Some(Damage::Unreachable(_)) => (FaultCode::Unavailable, "see to that and ask again"),
+            Some(Damage::Broken(_)) if provisioned => (FaultCode::Lost, RESTORE),
+            Some(Damage::Broken(_)) => (FaultCode::Failed, RESTORE),
+        };
+        let damage = self.damage.as_ref().map(ToString::to_string).unwrap_or_default();
+        Err(Fault::new(code, format!("{damage}; {remedy}")))
     }
 }
 

@@ -270,6 +270,12 @@ impl Readers {
         Reading { readers: Arc::clone(self), id }
     }
 
+    /// Whether anybody reads a snapshot of this volume.
+    pub(super) fn is_read(&self, volume: &str) -> bool {
+        let is_its = |id: &String| id.strip_prefix(volume).is_some_and(|rest| rest.starts_with('@'));
+        self.counts().keys().any(is_its)
+    }
+
     fn counts(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
         // One number is changed at a time.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)

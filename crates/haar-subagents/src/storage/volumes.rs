@@ -5,9 +5,9 @@
 
 use haar_api::rpc::{Fault, FaultCode, ImageRequest, Volume, VolumeRequest};
 
-use super::backend::Base;
+use super::backend::{Base, Spot};
 use super::folders::Folders;
-use super::found::{self, Found};
+use super::found::{self, Damage, Found};
 use super::names::{self, Dataset};
 use super::owner::{self, Owner, Standing};
 use super::{disks, pending, space};
@@ -82,6 +82,7 @@ pub(super) fn resize(folders: &Folders, cloud: &str, request: &VolumeRequest) ->
 pub(super) fn delete(folders: &Folders, cloud: &str, request: &VolumeRequest) -> Result<(), Fault> {
     let dataset = names::parse_dataset(&request.id)?;
     let (Dataset::Guest(guest) | Dataset::Disk(guest, _)) = &dataset;
+    disks::remove_left(folders, guest)?;
     match owner::look(folders, guest)? {
         Standing::Absent => return Ok(()),
         Standing::Owned(standing) => check_free(&standing, cloud)?,
@@ -89,6 +90,7 @@ pub(super) fn delete(folders: &Folders, cloud: &str, request: &VolumeRequest) ->
     }
     let Dataset::Disk(guest, index) = dataset else { return disks::remove_all(folders, guest) };
     let Some(found) = found::find(folders, &guest, index)? else { return Ok(()) };
+    disks::check_removable(folders, &found)?;
     found.volumes.remove(&found.spot)?;
     if found::list_guest(folders, &guest)?.is_empty() {
         return disks::remove_all(folders, &guest);
@@ -114,10 +116,15 @@ fn make(
         Some(found) => check_same(&found, size_bytes, base)?,
         None => {
             space::check_promise(folders, size_bytes)?;
+            let spot = folders.spot(guest, index);
+            let make = |spot: &Spot| folders.backends().of_new().make(spot, size_bytes, base);
             if standing == Standing::Absent {
-                disks::make_folder(folders, &nobody(guest, cloud), |_| Ok(()))?;
+                disks::make_folder(folders, &nobody(guest, cloud), |hidden| {
+                    make(&Spot { folder: hidden.to_owned(), ..spot })
+                })?;
+            } else {
+                make(&spot)?;
             }
-            disks::make_one(folders, guest, index, size_bytes, base)?;
         }
     }
     let found = found::find(folders, guest, index)?;
@@ -149,9 +156,10 @@ fn check_free(standing: &Owner, cloud: &str) -> Result<(), Fault> {
 }
 
 fn check_same(found: &Found, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault> {
-    if let Some(damage) = &found.damage {
-        return Err(Fault::new(FaultCode::Conflict, format!("{damage}; delete it first")));
+    if let Some(Damage::Broken(words)) = &found.damage {
+        return Err(Fault::new(FaultCode::Conflict, format!("{words}; delete it first")));
     }
+    found.check_sound(false)?;
     let wanted_base = base.and_then(|base| base.path.file_name());
     if found.looks.size_bytes == size_bytes && found.base_name() == wanted_base {
         return Ok(());

@@ -58,21 +58,44 @@ impl Zfs {
         Zfs { mounts: root.join("zfs"), pool: Pool::of(root, work) }
     }
 
-    /// Whether datasets can be made here; mounts those that are there, and destroys clones of earlier downloads.
+    /// Whether datasets can be made here; mounts those that are there, and destroys clones of earlier downloads. One
+    /// that stands in the way of that concerns its own guest, and is told.
     pub(super) fn probe(&self) -> Result<(), Fault> {
         self.pool.check()?;
         if !self.mounts.is_dir() {
             make_passable(&self.mounts).map_err(|error| io_fault("make", &self.mounts, &error))?;
         }
         for (name, mounted) in self.pool.list()? {
-            if name.starts_with("read-") {
-                self.pool.destroy(&name)?;
-                let _ = fs::remove_dir(self.mounts.join(&name));
-            } else if !mounted {
-                self.pool.run(&["mount", &self.pool.dataset(&name)?])?;
+            if let Err(fault) = self.put_right(&name, mounted) {
+                tracing::warn!(name, %fault, "a dataset cannot be mounted or destroyed; the others are used");
             }
         }
         Ok(())
+    }
+
+    fn put_right(&self, name: &str, mounted: bool) -> Result<(), Fault> {
+        if name.starts_with("read-") {
+            self.pool.destroy(name)?;
+            let _ = fs::remove_dir(self.mounts.join(name));
+        } else if !mounted {
+            self.pool.run(&["mount", &self.pool.dataset(name)?])?;
+        }
+        Ok(())
+    }
+
+    /// Why the file of a disk is not there, though its link is.
+    fn why_missing(&self, name: &str) -> io::Error {
+        let gone = |words: &str| io::Error::new(io::ErrorKind::InvalidData, words);
+        let unreachable = |words: String| io::Error::new(io::ErrorKind::NotConnected, words);
+        match self.pool.is_mounted(name) {
+            Ok(None) => gone("its dataset is gone"),
+            Ok(Some(true)) => gone("its dataset is there without it"),
+            Ok(Some(false)) => {
+                let dataset = self.pool.dataset(name).unwrap_or_default();
+                unreachable(format!("its dataset is not mounted; run zfs mount {dataset}"))
+            }
+            Err(fault) => unreachable(fault.message),
+        }
     }
 
     /// The dataset's name of a disk, without the pool's, and where the disk is.
@@ -222,14 +245,11 @@ impl Volumes for Zfs {
 
     fn look(&self, spot: &Spot) -> io::Result<Looks> {
         let damaged = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-        let (_, path) = self.place(&spot.file(ENDING))?;
+        let (name, path) = self.place(&spot.file(ENDING))?;
         let metadata = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Err(damaged("it is not a regular file".to_owned())),
-            // The link says that there is a disk.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged("its dataset is not mounted or gone".to_owned()));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.why_missing(&name)),
             Err(error) => return Err(error),
         };
         let size_bytes = metadata.len();
@@ -255,10 +275,13 @@ impl Volumes for Zfs {
 
     fn remove(&self, spot: &Spot) -> Result<(), Fault> {
         let (link, hidden) = (spot.file(ENDING), spot.hidden(ENDING));
-        // Nobody sees half of it, and the next start finishes it.
+        // Nobody sees half of it, and after a kill the next start finishes it.
         let renamed = fs::rename(&link, &hidden).and_then(|()| sync_folder(&spot.folder));
         renamed.map_err(|error| io_fault("remove", &link, &error))?;
-        self.discard_link(&hidden)
+        self.discard_link(&hidden).inspect_err(|_| {
+            // Who asks again must not hear that there is none.
+            let _ = fs::rename(&hidden, &link);
+        })
     }
 
     fn discard(&self, path: &Path) -> Result<(), Fault> {

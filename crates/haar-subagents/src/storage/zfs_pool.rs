@@ -71,24 +71,46 @@ impl Pool {
         self.run(&words).map(drop)
     }
 
-    /// Destroys a dataset with its snapshots; an absent one is fine.
+    /// Destroys a dataset with its snapshots; an absent one is fine, and one of another storage's folder is refused.
     pub(super) fn destroy(&self, name: &str) -> Result<(), Fault> {
         let dataset = self.dataset(name)?;
-        match self.run(&["destroy", "-r", &dataset]) {
-            Err(fault) if fault.message.contains("does not exist") => Ok(()),
-            outcome => outcome.map(drop),
+        let Some(mountpoint) = self.property(&dataset, "mountpoint")? else { return Ok(()) };
+        if Path::new(&mountpoint) != self.mount(name) {
+            let text = format!(
+                "{dataset} belongs to another storage's folder, by its mountpoint {mountpoint}; give each storage a \
+                 dataset of its own"
+            );
+            return Err(Fault::new(FaultCode::Conflict, text));
         }
+        absent(self.run(&["destroy", "-r", &dataset])).map(drop)
+    }
+
+    /// Whether a dataset is mounted; none when there is none.
+    pub(super) fn is_mounted(&self, name: &str) -> Result<Option<bool>, Fault> {
+        Ok(self.property(&self.dataset(name)?, "mounted")?.map(|mounted| mounted == "yes"))
+    }
+
+    fn property(&self, dataset: &str, property: &str) -> Result<Option<String>, Fault> {
+        let value = absent(self.run(&["get", "-H", "-o", "value", property, dataset]))?;
+        Ok(value.map(|value| value.trim_end_matches('\n').to_owned()))
+    }
+
+    /// Where one of our datasets is mounted: what is elsewhere is another storage's.
+    fn mount(&self, name: &str) -> PathBuf {
+        self.root.join("zfs").join(name)
     }
 
     /// Our datasets: name without prefix, and whether it is mounted.
     pub(super) fn list(&self) -> Result<Vec<(String, bool)>, Fault> {
         let parent = self.parent()?;
-        let words = ["list", "-H", "-r", "-d", "1", "-t", "filesystem", "-o", "name,mounted", parent];
+        let words =
+            ["list", "-H", "-r", "-d", "1", "-t", "filesystem", "-o", "name,mounted,mountpoint", parent];
         let text = self.run(&words)?;
         let ours = |line: &str| {
-            let (name, mounted) = line.split_once('\t')?;
+            let mut words = line.splitn(3, '\t');
+            let (name, mounted, mountpoint) = (words.next()?, words.next()?, words.next()?);
             let name = name.strip_prefix(parent)?.strip_prefix('/')?.strip_prefix(PREFIX)?;
-            Some((name.to_owned(), mounted == "yes"))
+            (Path::new(mountpoint) == self.mount(name)).then(|| (name.to_owned(), mounted == "yes"))
         };
         Ok(text.lines().filter_map(ours).collect())
     }
@@ -127,6 +149,14 @@ pub(super) fn destroy_blocking(dataset: &str) -> Result<(), String> {
 /// Whether to ask again: zfs-fuse answers an unmount a moment before it is done.
 fn is_settling(words: &str, begun: Instant) -> bool {
     words.contains("dataset is busy") && begun.elapsed() < BUSY_LIMIT
+}
+
+/// What `zfs` answered; none when the dataset is not there.
+fn absent(answer: Result<String, Fault>) -> Result<Option<String>, Fault> {
+    match answer {
+        Err(fault) if fault.message.contains("does not exist") => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 fn full(fault: Fault) -> Fault {

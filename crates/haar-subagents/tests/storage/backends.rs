@@ -230,8 +230,10 @@ async fn half_of_a_zfs_disk_is_gone_after_the_start_and_strangers_stay() {
     std::fs::rename(disks.join(OTHER_GUEST), disks.join(".gone-x")).unwrap();
     let parent = before[0].clone();
     for name in ["haar-read-x", "stranger"] {
-        let name = format!("{parent}/{name}");
-        assert!(std::process::Command::new("zfs").args(["create", &name]).status().unwrap().success());
+        let mountpoint = disks.with_file_name("zfs").join(name.trim_start_matches("haar-"));
+        let (name, mountpoint) = (format!("{parent}/{name}"), format!("mountpoint={}", mountpoint.display()));
+        let words = ["create", "-o", &mountpoint, &name];
+        assert!(std::process::Command::new("zfs").args(words).status().unwrap().success());
     }
     let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
     let names = zfs.names();

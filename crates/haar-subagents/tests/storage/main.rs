@@ -4,6 +4,7 @@
 
 mod backends;
 mod btrfs;
+mod datasets;
 mod disks;
 mod download;
 mod full_disk;

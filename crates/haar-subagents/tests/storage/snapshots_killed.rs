@@ -30,7 +30,7 @@ impl Gated {
     }
 
     /// One that fails at these acts.
-    fn failing(folder: &Path, pattern: &str) -> Self {
+    pub(crate) fn failing(folder: &Path, pattern: &str) -> Self {
         Self::with(folder, pattern, |_| "echo No space left on device >&2; exit 1".to_owned())
     }
 

@@ -1,8 +1,14 @@
 //! The seed's volume methods, and capacity.
 
 use haar_api::rpc::{self, Fault, FaultCode};
+use haar_subagents::kit;
 
 use crate::harness::*;
+use crate::http::begin;
+use crate::killed::Process;
+use crate::mounted::each;
+use crate::snapshots::{Held, ask, new, of};
+use crate::snapshots_killed::Gated;
 
 fn named(id: &str, size: u64) -> rpc::VolumeRequest {
     rpc::VolumeRequest { id: id.to_owned(), size }
@@ -39,6 +45,69 @@ async fn volumes_are_made_listed_and_removed_by_name() {
         assert!(agent.names("disks").is_empty(), "the last disk takes its folder with it");
     }
     fails(volumes(&agent, "GetVolume", &named(&name, 0)).await, FaultCode::NotFound, "disk-3");
+}
+
+#[tokio::test]
+async fn a_volume_that_is_in_use_is_not_removed() {
+    for (agent, _mount) in each().await {
+        let name = format!("guests/{GUEST}/disk-0");
+        let made = volumes(&agent, "CreateVolume", &named(&name, 2)).await.unwrap();
+        let disk =
+            rpc::Disk { source: made[0].device.clone(), haar: made[0].haar.clone(), ..rpc::Disk::default() };
+        let held = Held::of(&disk).await;
+        for id in [name.clone(), format!("guests/{GUEST}")] {
+            let refused = volumes(&agent, "DeleteDataset", &named(&id, 0)).await;
+            fails(refused, FaultCode::Unavailable, "QEMU holds it");
+        }
+        let everything =
+            agent.guest_with("DeleteGuestsDisks", &guest("", &[]), &[("any_life", "true")]).await;
+        fails(everything, FaultCode::Unavailable, "QEMU holds it");
+        assert!(std::path::Path::new(&made[0].device).is_file());
+        drop(held);
+
+        ask(&agent, "CreateSnapshot", &new(&name, "s")).await.unwrap();
+        let body = serde_json::to_vec(&of(&format!("{name}@s"))).unwrap();
+        // Large enough that it does not all fit into the socket.
+        let larger = named(&name, 64);
+        volumes(&agent, "ResizeVolume", &larger).await.unwrap();
+        ask(&agent, "DeleteSnapshot", &of(&format!("{name}@s"))).await.unwrap();
+        ask(&agent, "CreateSnapshot", &new(&name, "s")).await.unwrap();
+        let mut stream = begin(&agent.socket, "POST /snapshots/download", &[], &body).await;
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 12]).await.unwrap();
+        let refused = volumes(&agent, "DeleteDataset", &named(&name, 0)).await;
+        fails(refused, FaultCode::Unavailable, "being downloaded");
+        drop(stream);
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while volumes(&agent, "DeleteDataset", &named(&name, 0)).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "a client that went away still counts");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(agent.names("disks").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_made_keeps_no_guest_from_its_disks() {
+    let agent = Agent::start().await;
+    // What an earlier version left of a volume that was not made.
+    let folder = agent.root.join("disks").join(GUEST);
+    std::fs::create_dir(&folder).unwrap();
+    let owner =
+        format!(r#"{{"v":1,"guest":"{GUEST}","cloud":"{CLOUD}","life":"","order":"","provisioned":false}}"#);
+    std::fs::write(folder.join("owner.json"), owner).unwrap();
+    let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 1)])).await.unwrap();
+    assert!(std::path::Path::new(&made.disks[0].source).is_file());
+
+    let folder = tempfile::tempdir().unwrap();
+    let failing = Gated::failing(folder.path(), "create*");
+    let _process = Process::start(folder.path(), &[("PATH", &failing.path)]);
+    let socket = folder.path().join("run/storage.sock");
+    until_answers(&socket).await;
+    let request = named(&format!("guests/{GUEST}/disk-0"), 1);
+    let made: Result<rpc::VolumeResponse, _> =
+        kit::call(&socket, "ImageStore.CreateVolume", &request, LIMIT).await;
+    assert!(made.is_err());
+    assert_eq!(std::fs::read_dir(folder.path().join("storage/disks")).unwrap().count(), 0);
 }
 
 #[tokio::test]
