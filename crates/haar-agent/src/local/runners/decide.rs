@@ -1,6 +1,6 @@
 //! What follows from each input; the stages of a job are in `stage`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use haar_api::agent::{Guest, Status};
 use haar_core::fence::WallMs;
@@ -24,6 +24,8 @@ pub(super) struct Draft<'a> {
     pub(super) now: WallMs,
     pub(super) changes: Vec<Change>,
     pub(super) calls: Vec<Call>,
+    /// Jobs that have ended, with what waits behind them not yet begun.
+    pub(super) freed: Vec<JobRecord>,
 }
 
 impl Runners {
@@ -32,7 +34,8 @@ impl Runners {
     /// # Errors
     /// [`Refused`] when the input must not be followed; then nothing changes.
     pub(crate) fn decide(&self, input: Input, env: &Env) -> Result<Decision, Refused> {
-        let mut draft = Draft { base: self, now: env.now, changes: Vec::new(), calls: Vec::new() };
+        let (changes, calls, freed) = Default::default();
+        let mut draft = Draft { base: self, now: env.now, changes, calls, freed };
         let answer = match input {
             Input::Boot => draft.boot(),
             Input::Create { guest, job } => draft.create(*guest, job)?,
@@ -53,6 +56,7 @@ impl Runners {
             Input::Cancel { job } => draft.cancel(job)?,
             Input::Ended { seq, step, outcome } => draft.ended(seq, &step, outcome),
         };
+        draft.begin_waiting();
         draft.prune();
         Ok(Decision { changes: draft.changes, calls: draft.calls, answer })
     }
@@ -120,7 +124,7 @@ impl Draft<'_> {
         if self.base.plan.stages(&action).is_none() {
             return Err(Refused::NotConfigured(action));
         }
-        let open = self.open(owner).count();
+        let open = self.base.open.get(&owner).map_or(0, BTreeSet::len);
         let waiting = u32::try_from(open.saturating_sub(1)).unwrap_or(u32::MAX);
         if waiting >= self.base.plan.limits.queue {
             return Err(Refused::QueueFull { owner, waiting });
@@ -141,6 +145,7 @@ impl Draft<'_> {
             action,
             work,
             step: Step::Forward(0),
+            stages: Vec::new(),
             status: Status::Queued,
             message: String::new(),
             left: Vec::new(),

@@ -18,6 +18,7 @@ mod input;
 mod quiesce;
 mod record;
 mod stage;
+mod undo;
 
 #[cfg(test)]
 mod quiesce_tests;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::quiesce::Phase;
+use crate::local::action;
+use crate::local::config::Stage;
 
 /// Who the work is for: one at a time for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,6 +91,19 @@ impl Step {
     }
 }
 
+/// A stage by its names, which say what its number meant when it was called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StageName {
+    pub(crate) service: String,
+    pub(crate) method: String,
+}
+
+impl StageName {
+    pub(crate) fn of(stage: &Stage) -> StageName {
+        StageName { service: stage.service.clone(), method: stage.method.clone() }
+    }
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JobRecord {
@@ -99,6 +114,9 @@ pub(crate) struct JobRecord {
     pub(crate) action: String,
     pub(crate) work: Work,
     pub(crate) step: Step,
+    /// The stages that its step speaks of: those begun, the last one being the present one, or those left to undo.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stages: Vec<StageName>,
     pub(crate) status: Status,
     pub(crate) message: String,
     /// Services where taking back has failed.
@@ -116,6 +134,19 @@ pub(crate) struct JobRecord {
 }
 
 impl JobRecord {
+    /// The action whose stages its step counts.
+    pub(crate) fn pipeline(&self) -> String {
+        match self.step {
+            Step::Forward(_) | Step::Quiesce(..) => self.action.clone(),
+            Step::Undo(_) => self.undoing(),
+        }
+    }
+
+    /// The action that takes back what its stages have begun.
+    pub(crate) fn undoing(&self) -> String {
+        action::full_name("delete", self.action.starts_with("container"))
+    }
+
     /// As it is served.
     pub(crate) fn job(&self) -> Job {
         Job {

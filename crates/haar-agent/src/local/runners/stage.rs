@@ -1,31 +1,74 @@
-//! The stages of a job: which comes next, what an answer changes, and what is taken back.
+//! The stages of a job: which comes next, what an answer changes, and what waits behind it.
+//!
+//! A job keeps the names of the stages that its step speaks of: after a restart the file of actions may be another.
 
 use haar_api::agent::{Guest, Status};
 use uuid::Uuid;
 
-use super::decide::{Draft, STATE_ERROR};
+use super::decide::Draft;
 use super::input::{Answer, Call, Outcome, Params, Why};
 use super::quiesce::Phase;
-use super::record::{Change, JobRecord, Owner, Step, Work};
+use super::record::{Change, JobRecord, Owner, StageName, Step, Work};
 use crate::local::action::{self, Again};
 use crate::local::config::Stage;
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// The stages of an action; none when it is not configured.
+    pub(super) fn stages(&self, action: &str) -> &'a [Stage] {
+        self.base.plan.stages(action).unwrap_or_default()
+    }
+
     /// Begins a job.
     pub(super) fn start(&mut self, mut job: JobRecord) {
         job.status = Status::Running;
         job.started_at = Some(self.now);
-        let is_failed = matches!(job.owner, Owner::Guest(id) if self.left(id).is_some());
-        if is_failed && !action::deletes(&job.action) {
-            let message = format!("guest {} could not be made, its create job says why", job.owner);
-            return self.finish(job, Status::Error, message);
+        match self.hindrance(&job) {
+            Some(message) => self.failed(job, 0, message),
+            None => self.next(job, 0),
         }
-        self.next(job, 0);
     }
 
-    /// Where something of a guest that could not be made may be left; None: it was made, or is being made.
-    fn left(&self, id: Uuid) -> Option<&[String]> {
-        self.guest(id)?.left.as_deref()
+    /// Why a job that waited cannot begin.
+    fn hindrance(&self, job: &JobRecord) -> Option<String> {
+        let stages = self.stages(&job.action);
+        let Some(left) = self.left_of(job) else {
+            let is_gone = stages.is_empty();
+            return is_gone.then(|| format!("the action `{}` has no stages configured any more", job.action));
+        };
+        if !action::deletes(&job.action) {
+            return Some(format!("guest {} could not be made, its create job says why", job.owner));
+        }
+        let is_passed_over = |service: &&String| stages.iter().all(|stage| stage.service != **service);
+        let service = left.iter().find(is_passed_over)?;
+        Some(format!(
+            "something of guest {} may be left with the service `{service}`, which `{}` has no stage of",
+            job.owner, job.action
+        ))
+    }
+
+    /// Where something of its guest, which could not be made, may be left; None: it was made, or is being made.
+    fn left_of(&self, job: &JobRecord) -> Option<&[String]> {
+        match job.owner {
+            Owner::Guest(id) => self.guest(id)?.left.as_deref(),
+            Owner::Agent => None,
+        }
+    }
+
+    /// Puts the job at a step, with what its numbers mean now.
+    pub(super) fn put_at(&self, job: &mut JobRecord, step: Step) {
+        job.step = step;
+        job.stages = self.names(job);
+    }
+
+    /// The names of the stages that its step speaks of: those it has begun, or those that are left to be called.
+    fn names(&self, job: &JobRecord) -> Vec<StageName> {
+        let stages = self.stages(&job.pipeline());
+        match &job.step {
+            Step::Forward(at) | Step::Quiesce(at, _) => {
+                stages.iter().take(at + 1).map(StageName::of).collect()
+            }
+            Step::Undo(left) => left.iter().filter_map(|at| stages.get(*at)).map(StageName::of).collect(),
+        }
     }
 
     /// Takes up a job that the agent's end left open.
@@ -36,34 +79,50 @@ impl Draft<'_> {
         if let Step::Quiesce(at, phase) = job.step {
             return self.resume_quiesced(job, at, phase);
         }
-        if let (Step::Forward(at), Again::Unsafe) = (&job.step, action::again(&job.action)) {
-            let method = self.base.plan.stages(&job.action).and_then(|stages| stages.get(*at));
-            let method = method.map_or(job.action.as_str(), |stage| stage.method.as_str());
+        if job.stages.is_empty() {
+            // Of a release that did not keep them.
+            job.stages = self.names(&job);
+        }
+        if let (Step::Forward(_), Again::Unsafe) = (&job.step, action::again(&job.action)) {
+            let method = job.stages.last().map_or(job.action.as_str(), |stage| stage.method.as_str());
             let message = format!(
                 "the agent ended while {method} was under way; it is not known whether it took effect, and it is not asked twice"
             );
             return self.finish(job, Status::Error, message);
         }
+        if job.stages != self.names(&job) {
+            return self.lose_the_way(job);
+        }
         job.again = true;
         self.go_on(job);
     }
 
+    /// The file of actions was changed while the agent was away, so that nobody knows what comes next.
+    fn lose_the_way(&mut self, mut job: JobRecord) {
+        let message = format!("the stages of `{}` were changed while it was under way", job.pipeline());
+        if let Step::Undo(_) = job.step {
+            job.left.extend(job.stages.iter().map(|stage| stage.service.clone()));
+            job.message = format!("{}; it could not be taken back: {message}", job.message);
+            return self.end_failed_create(job);
+        }
+        // What no stage takes back any more may be left.
+        let undo = self.stages(&job.undoing());
+        let is_kept = |service: &String| undo.iter().all(|stage| stage.service != *service);
+        job.left.extend(job.stages.iter().map(|stage| stage.service.clone()).filter(is_kept));
+        let begun = job.stages.len();
+        self.failed(job, begun, message);
+    }
+
     /// Calls the stage the job is at, or ends it when there is none.
-    pub(super) fn go_on(&mut self, mut job: JobRecord) {
-        let pipeline = match &job.step {
-            Step::Forward(_) | Step::Quiesce(..) => job.action.clone(),
-            Step::Undo(_) => action::full_name("delete", job.action.starts_with("container")),
-        };
-        let stages = self.base.plan.stages(&pipeline).unwrap_or_default();
+    pub(super) fn go_on(&mut self, job: JobRecord) {
+        let pipeline = job.pipeline();
+        let stages = self.stages(&pipeline);
         if let Step::Quiesce(at, phase) = job.step {
             return self.call_quiesced(job, stages.get(at), phase);
         }
-        let at = match &mut job.step {
+        let at = match &job.step {
             Step::Forward(at) | Step::Quiesce(at, _) => Some(*at),
-            Step::Undo(left) => {
-                left.retain(|at| *at < stages.len());
-                left.first().copied()
-            }
+            Step::Undo(left) => left.first().copied(),
         };
         let stage = at.and_then(|at| stages.get(at)).cloned();
         match (stage, &job.step) {
@@ -73,8 +132,8 @@ impl Draft<'_> {
             },
             (None, Step::Undo(_)) => self.end_failed_create(job),
             (None, Step::Forward(_) | Step::Quiesce(..)) => {
-                let message = format!("the action `{pipeline}` has no such stage any more");
-                self.finish(job, Status::Error, message);
+                let begun = job.stages.len();
+                self.failed(job, begun, format!("the action `{pipeline}` has no such stage any more"));
             }
         }
     }
@@ -127,8 +186,13 @@ impl Draft<'_> {
     fn take(&mut self, job: &JobRecord, at: usize, outcome: Outcome) -> Result<(), String> {
         let (sent, got) = match outcome {
             Outcome::Done | Outcome::Told(_) => return Ok(()),
-            // What is to be removed and is not there, or is somebody else's, is removed.
-            Outcome::Failed { why: Why::Absent | Why::Foreign, .. } if action::deletes(&job.action) => {
+            // What is to be removed and is not there is removed.
+            Outcome::Failed { why: Why::Absent, .. } if action::deletes(&job.action) => return Ok(()),
+            // What stands under the name of a guest that could not be made is somebody else's. Of one that was made
+            // it is the guest's own, which something holds.
+            Outcome::Failed { why: Why::Foreign, .. }
+                if action::deletes(&job.action) && self.left_of(job).is_some() =>
+            {
                 return Ok(());
             }
             // Whether it was there the first time nobody knows; it is gone, as was asked.
@@ -140,8 +204,7 @@ impl Draft<'_> {
         };
         let Owner::Guest(id) = job.owner else { return Ok(()) };
         let Some(mut record) = self.guest(id).cloned() else { return Ok(()) };
-        let method = self.base.plan.stages(&job.action).and_then(|stages| stages.get(at));
-        let method = method.map_or("the stage", |stage| stage.method.as_str());
+        let method = self.stages(&job.action).get(at).map_or("the stage", |stage| stage.method.as_str());
         let Some(got) = got else { return Err(format!("{method} answered without the guest")) };
         if Uuid::parse_str(&got.id) != Ok(id) {
             return Err(format!("{method} answered with another guest, `{}`", shortened(&got.id)));
@@ -159,18 +222,14 @@ impl Draft<'_> {
 
     /// Goes on with the stage at this place or the first one after it that is called; without one the job is done.
     pub(super) fn next(&mut self, mut job: JobRecord, at: usize) {
-        let left = match job.owner {
-            Owner::Guest(id) => self.left(id),
-            Owner::Agent => None,
-        };
+        let left = self.left_of(&job);
         let is_called = |stage: &Stage| left.is_none_or(|left| left.contains(&stage.service));
-        let stages = self.base.plan.stages(&job.action).unwrap_or_default().iter().enumerate();
-        let next = stages.skip(at).find(|(_, stage)| is_called(stage)).map(|(at, _)| at);
+        let mut stages = self.stages(&job.action).iter().enumerate().skip(at);
         job.again = false;
-        if let Some(at) = next {
-            let stage = self.base.plan.stages(&job.action).and_then(|stages| stages.get(at));
-            let is_quiesced = stage.is_some_and(|stage| self.is_quiesced(&job, stage));
-            job.step = if is_quiesced { Step::Quiesce(at, Phase::Look) } else { Step::Forward(at) };
+        if let Some((at, stage)) = stages.find(|(_, stage)| is_called(stage)) {
+            let is_quiesced = self.is_quiesced(&job, stage);
+            let step = if is_quiesced { Step::Quiesce(at, Phase::Look) } else { Step::Forward(at) };
+            self.put_at(&mut job, step);
             return self.go_on(job);
         }
         if let (true, Owner::Guest(id)) = (action::deletes(&job.action), job.owner) {
@@ -180,66 +239,35 @@ impl Draft<'_> {
         self.finish(job, Status::Complete, String::new());
     }
 
-    /// `begun` stages may have left something.
-    pub(super) fn failed(&mut self, mut job: JobRecord, begun: usize, message: String) {
-        if !action::creates(&job.action) {
-            return self.finish(job, Status::Error, message);
-        }
-        job.step = Step::Undo(self.undo_of(&job.action, begun));
-        job.message = message;
-        self.go_on(job);
-    }
-
-    /// The stages of the delete pipeline whose services had begun something, the failed one too: it may have half
-    /// done its work. A delete runs against the order of a create already.
-    fn undo_of(&self, action: &str, begun: usize) -> Vec<usize> {
-        let begun = self.base.plan.stages(action).unwrap_or_default().iter().take(begun);
-        let begun: Vec<&str> = begun.map(|stage| stage.service.as_str()).collect();
-        let delete = action::full_name("delete", action.starts_with("container"));
-        let stages = self.base.plan.stages(&delete).unwrap_or_default().iter().enumerate();
-        stages.filter(|(_, stage)| begun.contains(&stage.service.as_str())).map(|(at, _)| at).collect()
-    }
-
-    fn undone(&mut self, mut job: JobRecord, left: &[usize], outcome: &Outcome) {
-        if let Outcome::Failed { message, why: Why::Other | Why::Unfit | Why::Unheard | Why::Unreached } =
-            outcome
-        {
-            // The rest is taken back all the same.
-            let delete = action::full_name("delete", job.action.starts_with("container"));
-            let stages = self.base.plan.stages(&delete).unwrap_or_default();
-            job.left.extend(left.first().and_then(|at| stages.get(*at)).map(|stage| stage.service.clone()));
-            job.message = format!("{}; it could not be taken back: {message}", job.message);
-        }
-        job.step = Step::Undo(left.iter().skip(1).copied().collect());
-        self.go_on(job);
-    }
-
-    fn end_failed_create(&mut self, job: JobRecord) {
-        if let Owner::Guest(id) = job.owner
-            && let Some(mut record) = self.guest(id).cloned()
-        {
-            record.guest.state = STATE_ERROR.to_owned();
-            record.left = Some(job.left.clone());
-            self.changes.push(Change::PutGuest(id, Box::new(record)));
-        }
-        let message = job.message.clone();
-        self.finish(job, Status::Error, message);
-    }
-
-    /// Ends a running job, and begins the owner's next one; when the owner is gone, what waits ends with a reason.
-    fn finish(&mut self, job: JobRecord, status: Status, message: String) {
+    /// Ends a running job; what waits behind it begins when all of this is decided.
+    pub(super) fn finish(&mut self, job: JobRecord, status: Status, message: String) {
         let job = self.put_ended(job, status, message);
-        let waiting: Vec<JobRecord> =
-            self.open(job.owner).filter(|waiting| waiting.seq > job.seq).cloned().collect();
-        let is_gone = matches!(job.owner, Owner::Guest(id) if self.guest(id).is_none());
-        if is_gone {
+        self.freed.push(job);
+    }
+
+    /// Begins what waits behind each job that has ended; when its guest is gone, that ends with a reason. One after
+    /// the other, for what cannot begin ends at once, and there may be thousands of it.
+    pub(super) fn begin_waiting(&mut self) {
+        while let Some(ended) = self.freed.pop() {
+            let is_gone = matches!(ended.owner, Owner::Guest(id) if self.guest(id).is_none());
+            let behind = if is_gone { usize::MAX } else { 1 };
+            let waiting: Vec<JobRecord> = self.waiting(&ended).take(behind).cloned().collect();
             for waiting in waiting {
-                let message = format!("guest {} was deleted by job {} before it", job.owner, job.id);
-                self.put_ended(waiting, Status::Error, message);
+                if is_gone {
+                    let message = format!("guest {} was deleted by job {} before it", ended.owner, ended.id);
+                    self.put_ended(waiting, Status::Error, message);
+                } else {
+                    self.start(waiting);
+                }
             }
-        } else if let Some(next) = waiting.into_iter().next() {
-            self.start(next);
         }
+    }
+
+    fn waiting(&self, ended: &JobRecord) -> impl Iterator<Item = &'a JobRecord> {
+        let base = self.base;
+        let open = base.open.get(&ended.owner).into_iter();
+        let behind = ended.seq + 1..;
+        open.flat_map(move |open| open.range(behind.clone())).filter_map(|seq| base.records.jobs.get(seq))
     }
 }
 

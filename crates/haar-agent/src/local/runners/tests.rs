@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+mod changed_plan;
+
 use super::record::{Step, Work};
 use super::*;
 use haar_api::agent::{Guest, Status, go};
@@ -18,8 +20,12 @@ struct Bench {
 }
 
 fn plan() -> Plan {
+    Plan::parse(&plan_text().to_string()).unwrap()
+}
+
+fn plan_text() -> serde_json::Value {
     let one = |method: &str| json!({"stages": [{"service": "vm", "method": method}]});
-    let text = json!({
+    json!({
         "actions": {
             "create": {"stages": [
                 {"service": "disk", "method": "Disks"}, {"service": "vm", "method": "Define"},
@@ -29,8 +35,7 @@ fn plan() -> Plan {
         },
         "services": {"vm": {"port": 1}, "disk": {"port": 2}},
         "limits": {"queue": 3, "jobs": 5},
-    });
-    Plan::parse(&text.to_string()).unwrap()
+    })
 }
 
 fn guest() -> Guest {
@@ -110,7 +115,12 @@ impl Bench {
 
     /// As after a kill and a start, with the same records.
     fn restart(&mut self) {
-        self.runners = Runners::restore(Arc::new(plan()), self.runners.records.clone());
+        self.restart_with(plan());
+    }
+
+    /// The same with another file of actions.
+    fn restart_with(&mut self, plan: Plan) {
+        self.runners = Runners::restore(Arc::new(plan), self.runners.records.clone());
         self.calls.clear();
         self.give(Input::Boot).unwrap();
     }
@@ -307,6 +317,51 @@ fn a12_a13_a_deleted_guest_is_gone_when_its_job_is_complete_and_what_waits_ends_
     for job in waiting {
         let (status, message) = bench.status(job);
         assert!(status == Status::Error && message.contains(&gone.to_string()), "{message}");
+    }
+}
+
+#[test]
+fn a_guest_that_was_made_is_not_gone_while_something_holds_it() {
+    let mut bench = Bench::with_guest();
+    let held = bench.act("delete").unwrap();
+    bench.well(1);
+    bench.end(|_| Outcome::Failed { message: "conflict: its disk is in use".into(), why: Why::Foreign });
+    assert_eq!(bench.status(held), (Status::Error, "conflict: its disk is in use"));
+    assert_eq!(bench.runners.guests().count(), 1);
+    let gone = bench.act("delete").unwrap();
+    bench.well(2);
+    assert_eq!((bench.status(gone).0, bench.runners.guests().count()), (Status::Complete, 0));
+}
+
+#[test]
+fn what_is_held_while_a_create_is_taken_back_is_deleted_later() {
+    let mut bench = Bench::new();
+    bench.create(guest()).unwrap();
+    bench.well(2);
+    bench.fail("boom");
+    bench.well(1);
+    assert_eq!(bench.methods(), ["Wipe"]);
+    bench.end(|_| Outcome::Failed { message: "conflict: its disk is in use".into(), why: Why::Foreign });
+    assert_eq!(bench.state(), "error");
+    bench.act("delete").unwrap();
+    assert_eq!(bench.methods(), ["Wipe"]);
+    bench.well(1);
+    assert_eq!(bench.runners.guests().count(), 0);
+}
+
+#[test]
+fn thousands_that_wait_for_a_guest_that_cannot_be_made_end_at_once() {
+    let mut text = plan_text();
+    text["limits"] = json!({"queue": 3000, "jobs": 6000});
+    let mut bench = Bench::new();
+    bench.restart_with(Plan::parse(&text.to_string()).unwrap());
+    bench.create(guest()).unwrap();
+    let jobs: Vec<Uuid> = (0..3000).map(|_| bench.act("start").unwrap()).collect();
+    bench.fail("boom");
+    bench.well(1);
+    for job in jobs {
+        let (status, message) = bench.status(job);
+        assert!(status == Status::Error && message.contains("could not be made"), "{message}");
     }
 }
 
