@@ -16,6 +16,8 @@ const MOST_DISKS: usize = 64;
 const MOST_NICS: usize = 32;
 const MOST_DISK_MIB: u64 = 1 << 40;
 const MOST_TEXT: usize = 4096;
+/// Labels of one guest, or of the hypervisor.
+pub(crate) const MOST_LABELS: usize = 1000;
 /// The kernel's limit on the name of a network device.
 const MOST_BRIDGE: usize = 15;
 
@@ -24,6 +26,20 @@ pub(crate) fn id(text: &str) -> Option<Uuid> {
     let plain = text.strip_prefix("urn:uuid:").unwrap_or(text);
     let id = Uuid::try_parse(plain).ok().filter(|_| plain.len() == 36)?;
     (!id.is_nil()).then_some(id)
+}
+
+/// The MACs of a guest's nics, as far as they are any.
+pub(crate) fn macs(guest: &Guest) -> impl Iterator<Item = Mac> {
+    guest.nics.iter().filter_map(|nic| nic.mac.parse().ok())
+}
+
+/// Writes the MACs of a new guest in the one form that sub-agents know; what is none is left to [`guest`].
+pub(crate) fn tidy(guest: &mut Guest) {
+    for nic in &mut guest.nics {
+        if let Ok(mac) = nic.mac.parse::<Mac>() {
+            nic.mac = mac.to_string();
+        }
+    }
 }
 
 /// Whether a new guest can be meant.
@@ -45,14 +61,20 @@ pub(crate) fn guest(guest: &Guest) -> Result<(), String> {
     if guest.disks.len() > MOST_DISKS || guest.nics.len() > MOST_NICS {
         return Err(format!("at most {MOST_DISKS} disks and {MOST_NICS} nics are possible"));
     }
+    if guest.metadata.len() > MOST_LABELS {
+        return Err(format!("metadata: at most {MOST_LABELS} labels are possible"));
+    }
     for (index, one) in guest.disks.iter().enumerate() {
         disk(one).map_err(|why| format!("disks[{index}].{why}"))?;
     }
     for (index, one) in guest.nics.iter().enumerate() {
         nic(one).map_err(|why| format!("nics[{index}].{why}"))?;
+        if is_vm && one.mac.is_empty() {
+            return Err(format!("nics[{index}].mac: must be given; write it as 02:00:00:00:00:01"));
+        }
     }
-    let macs: Vec<String> = guest.nics.iter().map(|nic| nic.mac.to_ascii_lowercase()).collect();
-    let twice = macs.iter().enumerate().find(|(at, mac)| !mac.is_empty() && macs[..*at].contains(mac));
+    let macs: Vec<Option<Mac>> = guest.nics.iter().map(|nic| nic.mac.parse().ok()).collect();
+    let twice = macs.iter().enumerate().find(|(at, mac)| mac.is_some() && macs[..*at].contains(mac));
     match twice {
         Some((index, _)) => Err(format!("nics[{index}].mac: is that of another nic of the guest")),
         None => Ok(()),
@@ -195,7 +217,7 @@ mod tests {
     #[test]
     fn a08_what_cannot_be_meant_is_refused_with_its_place() {
         type Spoil = fn(&mut Guest);
-        let cases: [(&str, Spoil); 12] = [
+        let cases: [(&str, Spoil); 15] = [
             ("memory", |guest| guest.memory = 0),
             ("memory", |guest| guest.memory = u64::MAX),
             ("cpu", |guest| guest.cpu = 0),
@@ -207,7 +229,14 @@ mod tests {
             ("nics[0].network", |guest| guest.nics[0].network = "$(reboot)".into()),
             ("nics[0].address", |guest| guest.nics[0].address = "10.0.0".into()),
             ("nics[0].vlans", |guest| guest.nics[0].vlans = Some(vec![5000])),
+            ("nics[0].mac", |guest| guest.nics[0].mac = String::new()),
             ("nics[1].mac", |guest| guest.nics.push(guest.nics[0].clone())),
+            ("nics[1].mac", |guest| {
+                guest.nics.push(Nic { mac: "02-00-00-00-00-01".into(), ..guest.nics[0].clone() });
+            }),
+            ("metadata", |guest| {
+                guest.metadata = (0..=MOST_LABELS).map(|key| (key.to_string(), "v".into())).collect();
+            }),
         ];
         for (place, spoil) in cases {
             let mut bad = good();
@@ -215,6 +244,23 @@ mod tests {
             let why = guest(&bad).unwrap_err();
             assert!(why.starts_with(place), "{place}: {why}");
         }
+    }
+
+    #[test]
+    fn macs_are_written_in_one_form_and_what_is_none_is_left_as_it_is() {
+        for (given, form) in [
+            ("02-00-00-00-00-0A", "02:00:00:00:00:0a"),
+            ("0200.0000.000a", "02:00:00:00:00:0a"),
+            ("02:00:00:00:00:0A", "02:00:00:00:00:0a"),
+            ("", ""),
+            ("one", "one"),
+        ] {
+            let mut given = Guest { nics: vec![Nic { mac: given.into(), ..Nic::default() }], ..good() };
+            tidy(&mut given);
+            assert_eq!(given.nics[0].mac, form);
+        }
+        let container = Guest { kind: "container".into(), nics: vec![Nic::default()], ..Guest::default() };
+        assert_eq!(guest(&container), Ok(()), "a container's interface gets one of its own");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

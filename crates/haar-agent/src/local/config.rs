@@ -30,6 +30,8 @@ const MAX_PENDING: u32 = 4;
 const MOST_TIMEOUT: u64 = 7 * 24 * 3600;
 /// The most of any limit.
 const MOST: u32 = 100_000;
+/// The most jobs that may wait for one guest: when it is deleted they end in one commit.
+const MOST_QUEUE: u32 = 10_000;
 
 /// What the agent does for which action, and who does it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -203,10 +205,14 @@ impl Plan {
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Wrong> {
-    let all =
-        [("info", limits.info), ("stream", limits.stream), ("queue", limits.queue), ("jobs", limits.jobs)];
-    match all.into_iter().find(|(_, limit)| *limit == 0 || *limit > MOST) {
-        Some((name, _)) => Err(wrong(format!("limits.{name}"), format!("must be from 1 to {MOST}"))),
+    let all = [
+        ("info", limits.info, MOST),
+        ("stream", limits.stream, MOST),
+        ("queue", limits.queue, MOST_QUEUE),
+        ("jobs", limits.jobs, MOST),
+    ];
+    match all.into_iter().find(|(_, limit, most)| *limit == 0 || limit > most) {
+        Some((name, _, most)) => Err(wrong(format!("limits.{name}"), format!("must be from 1 to {most}"))),
         None => Ok(()),
     }
 }
@@ -350,6 +356,7 @@ mod tests {
             (r#""suspend""#, r#""hibernate""#, "actions.hibernate"),
             (r#""/var/lib/x.redb""#, r#""x.redb""#, "dbpath"),
             (r#""stream": 2"#, r#""stream": 0"#, "limits.stream"),
+            (r#""stream": 2"#, r#""queue": 10001"#, "limits.queue"),
             (r#""limits""#, r#""colour""#, "the file"),
         ];
         for (good, bad, place) in cases {

@@ -1,6 +1,7 @@
 //! Guests: list, get, create, and what is done with them.
 
 use haar_api::agent::{Guest, go};
+use haar_core::address::Mac;
 use uuid::Uuid;
 
 use super::reply::{Answer, Fail, ok};
@@ -33,10 +34,24 @@ pub(super) async fn create(app: &App, body: &[u8]) -> Answer {
     guest.id = id.to_string();
     // What is, is ours to say.
     guest.state.clear();
+    check::tidy(&mut guest);
     check::guest(&guest).map_err(Fail::bad)?;
     app.own(&guest.id, "create").await?;
+    check_their_macs(app, &guest).await?;
     let input = Input::Create { guest: Box::new(guest), job: Uuid::new_v4() };
     queued(app.submit(input).await?)
+}
+
+/// No guest of the controller may have one of its MACs; those of the host's own guests are looked at when it is made.
+async fn check_their_macs(app: &App, guest: &Guest) -> Result<(), Fail> {
+    let macs: Vec<Mac> = check::macs(guest).collect();
+    for theirs in app.cloud.guests().await? {
+        if let Some(mac) = check::macs(&theirs).find(|mac| macs.contains(mac)) {
+            let words = format!("the MAC {mac} is that of guest {}; choose another one", theirs.id);
+            return Err(Fail::new(http::StatusCode::CONFLICT, words));
+        }
+    }
+    Ok(())
 }
 
 /// The body is not looked at: the seed's clients send none, or `null`.

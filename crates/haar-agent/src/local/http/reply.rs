@@ -55,9 +55,12 @@ impl From<Refused> for Fail {
             Refused::NoSuchGuest(_) | Refused::NoSuchJob(_) | Refused::NotConfigured(_) => {
                 StatusCode::NOT_FOUND
             }
-            Refused::Exists(_) | Refused::NotMade(_) | Refused::HasBegun(_) | Refused::HasEnded(_) => {
-                StatusCode::CONFLICT
-            }
+            Refused::Exists(_)
+            | Refused::BeingDeleted(_)
+            | Refused::MacTaken { .. }
+            | Refused::NotMade(_)
+            | Refused::HasBegun(_)
+            | Refused::HasEnded(_) => StatusCode::CONFLICT,
             Refused::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::TooManyLabels(_) => StatusCode::BAD_REQUEST,
         };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use haar_api::agent::{Guest, Status};
+use haar_core::address::Mac;
 use haar_core::fence::WallMs;
 use uuid::Uuid;
 
@@ -10,9 +11,8 @@ use super::Runners;
 use super::input::{Answer, Call, Decision, Env, Input, Patch, Refused};
 use super::record::{Change, GuestRecord, JobRecord, Owner, Step, Work};
 use crate::local::action;
+use crate::local::check::{self, MOST_LABELS};
 
-/// Labels of one guest, or of the hypervisor.
-pub(crate) const MOST_LABELS: usize = 1000;
 /// The state of a guest whose making has not ended.
 pub(crate) const STATE_CREATE: &str = "create";
 /// The state of a guest that could not be made, of which nothing is left.
@@ -96,20 +96,57 @@ impl Draft<'_> {
         let owner = Owner::Guest(id);
         if let Some(record) = self.guest(id) {
             let is_failed = record.left.is_some() && self.open(owner).next().is_none();
-            if !is_failed && record.asked == asked {
-                let guest = Some(Box::new(record.guest.clone()));
-                return Ok(Answer::Queued { job: record.create_job, guest });
-            }
             if !is_failed {
-                return Err(Refused::Exists(id));
+                return self.create_again(id, record.clone(), &asked, job);
             }
         }
+        self.check_macs(id, &asked)?;
         let guest = Guest { state: STATE_CREATE.to_owned(), ..asked.clone() };
         let record = GuestRecord { guest: guest.clone(), asked, create_job: job, left: None };
         let action = action::full_name("create", guest.is_container());
         self.changes.push(Change::PutGuest(id, Box::new(record)));
         self.enqueue(owner, action, Work::Guest, job)?;
         Ok(Answer::Queued { job, guest: Some(Box::new(guest)) })
+    }
+
+    /// A guest of the id is there: asked for as it was, it is the same request.
+    fn create_again(
+        &mut self,
+        id: Uuid,
+        mut record: GuestRecord,
+        asked: &Guest,
+        job: Uuid,
+    ) -> Result<Answer, Refused> {
+        let owner = Owner::Guest(id);
+        if self.open(owner).any(|job| action::deletes(&job.action)) {
+            return Err(Refused::BeingDeleted(id));
+        }
+        if record.asked != *asked {
+            return Err(Refused::Exists(id));
+        }
+        let guest = Some(Box::new(record.guest.clone()));
+        if self.base.job(record.create_job).is_none() {
+            // Dropped from the log, and a client polls for it.
+            let action = action::full_name("create", record.guest.is_container());
+            self.note(owner, action, job);
+            record.create_job = job;
+            self.changes.push(Change::PutGuest(id, Box::new(record.clone())));
+        }
+        Ok(Answer::Queued { job: record.create_job, guest })
+    }
+
+    /// Two guests of one MAC would take each other's packets, and the deletion of one the other's network.
+    fn check_macs(&self, id: Uuid, asked: &Guest) -> Result<(), Refused> {
+        let macs: BTreeSet<Mac> = check::macs(asked).collect();
+        // Of one that could not be made, and of which nothing is left, there is no nic.
+        let is_there = |record: &GuestRecord| record.left.as_ref().is_none_or(|left| !left.is_empty());
+        let guests = self.base.records.guests.iter();
+        for (guest, record) in guests.filter(|(guest, record)| **guest != id && is_there(record)) {
+            if let Some(mac) = check::macs(&record.guest).find(|mac| macs.contains(mac)) {
+                return Err(Refused::MacTaken { mac, guest: *guest });
+            }
+        }
+        Ok(())
     }
 
     fn act(&mut self, id: Uuid, base: &str, job: Uuid) -> Result<Answer, Refused> {
@@ -185,9 +222,7 @@ impl Draft<'_> {
             };
         }
         let labels = record.guest.metadata.clone();
-        if labels.len() > MOST_LABELS {
-            return Err(Refused::TooManyLabels(labels.len()));
-        }
+        check_labels(self.existing(id)?.guest.metadata.len(), labels.len())?;
         self.changes.push(Change::PutGuest(id, Box::new(record)));
         Ok(Answer::Labels(labels))
     }
@@ -201,9 +236,7 @@ impl Draft<'_> {
             };
             self.changes.push(Change::Label(key.clone(), value.clone()));
         }
-        if labels.len() > MOST_LABELS {
-            return Err(Refused::TooManyLabels(labels.len()));
-        }
+        check_labels(self.base.labels().len(), labels.len())?;
         Ok(Answer::Labels(labels))
     }
 
@@ -243,4 +276,9 @@ impl Draft<'_> {
         let oldest = self.base.ended.iter().take(ended.saturating_sub(keep));
         self.changes.extend(oldest.map(|seq| Change::DropJob(*seq)));
     }
+}
+
+/// Too many may still be made fewer: a sub-agent may have added some.
+fn check_labels(before: usize, after: usize) -> Result<(), Refused> {
+    if after > MOST_LABELS && after > before { Err(Refused::TooManyLabels(after)) } else { Ok(()) }
 }

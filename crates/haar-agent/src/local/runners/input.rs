@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use haar_api::agent::{Guest, Job};
 use haar_api::rpc::{ImageRequest, SnapshotRequest};
+use haar_core::address::Mac;
 use haar_core::fence::WallMs;
 use serde_json::Value;
 use uuid::Uuid;
@@ -151,6 +152,10 @@ pub(crate) enum Refused {
     NotConfigured(String),
     #[error("guest {0} exists already with another description; delete it first, or choose another id")]
     Exists(Uuid),
+    #[error("guest {0} is being deleted; create it again when that has ended")]
+    BeingDeleted(Uuid),
+    #[error("the MAC {mac} is that of guest {guest}; choose another one")]
+    MacTaken { mac: Mac, guest: Uuid },
     #[error("{waiting} jobs wait for {owner} already; try again when some have ended")]
     QueueFull { owner: Owner, waiting: u32 },
     #[error("guest {0} could not be made, its create job says why; delete it, or create it again")]

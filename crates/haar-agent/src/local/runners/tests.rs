@@ -300,6 +300,70 @@ fn a08_the_same_guest_again_is_the_same_request_and_another_of_its_id_is_refused
 }
 
 #[test]
+fn the_same_guest_again_is_refused_while_it_is_being_deleted() {
+    let mut bench = Bench::with_guest();
+    bench.act("delete").unwrap();
+    assert_eq!(bench.create(guest()), Err(Refused::BeingDeleted(G)));
+    bench.well(2);
+    bench.create(guest()).unwrap();
+    assert_eq!(bench.methods(), ["Disks"]);
+}
+
+#[test]
+fn the_same_guest_again_has_a_job_in_the_log_however_old_it_is() {
+    let mut bench = Bench::with_guest();
+    let made = bench.runners.guest(G).unwrap().create_job;
+    for _ in 0..6 {
+        bench.act("start").unwrap();
+        bench.well(1);
+    }
+    assert!(bench.runners.job(made).is_none());
+    let again = bench.create(guest()).unwrap();
+    assert_eq!(bench.status(again), (Status::Complete, ""));
+    assert_eq!((bench.create(guest()), bench.calls.len()), (Ok(again), 0));
+}
+
+#[test]
+fn a_mac_is_one_guests() {
+    let with_mac = |id: u128, mac: &str| Guest {
+        id: Uuid::from_u128(id).to_string(),
+        nics: vec![haar_api::rpc::Nic { mac: mac.into(), ..Default::default() }],
+        ..guest()
+    };
+    let mut bench = Bench::new();
+    let first = Uuid::from_u128(1);
+    let act = |bench: &mut Bench, action: &str| {
+        let job = bench.id();
+        bench.give(Input::Act { guest: first, action: action.into(), job }).unwrap();
+    };
+    bench.create(with_mac(1, "02:00:00:00:00:01")).unwrap();
+    bench.well(3);
+    let refused = bench.create(with_mac(2, "02-00-00-00-00-01"));
+    let mac = "02:00:00:00:00:01".parse().unwrap();
+    assert_eq!(refused, Err(Refused::MacTaken { mac, guest: first }));
+    bench.create(with_mac(2, "02:00:00:00:00:02")).unwrap();
+    bench.well(3);
+    act(&mut bench, "delete");
+    bench.well(2);
+    bench.create(with_mac(3, "02:00:00:00:00:01")).unwrap();
+}
+
+#[test]
+fn labels_that_are_too_many_can_be_made_fewer_but_not_more() {
+    let mut bench = Bench::with_guest();
+    bench.act("start").unwrap();
+    bench.end(answer_with(|guest| {
+        guest.metadata = (0..1500).map(|key| (key.to_string(), "v".into())).collect();
+    }));
+    let mut patch = |key: &str, value: Option<&str>| {
+        let patch = [(key.to_owned(), value.map(str::to_owned))].into();
+        bench.give(Input::PatchGuest { guest: G, patch }).map(drop)
+    };
+    assert!(matches!(patch("more", Some("v")), Err(Refused::TooManyLabels(1501))));
+    assert_eq!((patch("1", None), patch("2", Some("other"))), (Ok(()), Ok(())));
+}
+
+#[test]
 fn a12_a13_a_deleted_guest_is_gone_when_its_job_is_complete_and_what_waits_ends_with_a_reason() {
     let mut bench = Bench::with_guest();
     let gone = bench.act("delete").unwrap();
