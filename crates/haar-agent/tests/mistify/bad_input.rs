@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::stub::Manner;
-use crate::world::{G, World};
+use crate::world::{G, H, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_are_answered_as_the_originals_router_does() {
@@ -171,4 +171,33 @@ async fn a_page_in_a_browser_is_not_listened_to() {
     for (name, value) in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
         world.get_with("/guests", name, value).await.fault(403);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tcp_only_loopback_names_are_answered() {
+    let world = World::new().await;
+    let ask = async |name: &str| {
+        let stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+        let request = http::Request::get("/guests").header("host", name).body(Default::default()).unwrap();
+        crate::world::try_exchange(stream, request).await.unwrap()
+    };
+    let refused = ask("page.evil.example").await.fault(403);
+    assert!(refused.text().contains("localhost"), "{refused:?}");
+    ask("127.0.0.1:8080").await.is(200);
+    ask("localhost").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mac_is_kept_in_one_form_and_is_one_guests() {
+    let world = World::new().await;
+    let nic = |mac: &str| json!([{"network": "br0", "mac": mac}]);
+    world.guest(json!({"nics": nic("02-00-00-00-00-0A")})).await;
+    let sent = &world.stub.of("Libvirt.CreateGuest")[0]["guest"];
+    assert_eq!(sent["nics"][0]["mac"], "02:00:00:00:00:0a");
+    let other = |mac: &str| json!({"id": H, "memory": 1, "cpu": 1, "nics": nic(mac)});
+    let taken = world.post("/guests", &other("0200.0000.000a")).await.fault(409);
+    assert!(taken.text().contains(G), "{taken:?}");
+    world.post("/guests", &other("")).await.fault(400);
+    let made = world.post("/guests", &other("02:00:00:00:00:0b")).await.is(202);
+    world.ended(&made.job()).await;
 }

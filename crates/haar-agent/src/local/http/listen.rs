@@ -23,6 +23,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::guard::Guard;
+use super::host::Door;
+use super::progress::Progress;
 use super::{App, handle};
 
 /// Connections at once.
@@ -31,6 +33,8 @@ const MOST_CONNECTIONS: usize = 512;
 const MOST_HEADERS: usize = 64 << 10;
 /// How long the headers may take, and a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what it is sent.
+const TAKE_TIME: Duration = Duration::from_secs(120);
 /// How long requests may take to finish once the agent shall end.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 
@@ -136,7 +140,8 @@ impl Listeners {
             let broken = tokio::select! {
                 accepted = self.unix.accept() => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(async move { serve(app, stream, stop_too, None).await; drop(permit) });
+                        let door = Door::Socket;
+                        connections.spawn(async move { serve(app, stream, stop_too, door).await; drop(permit) });
                         None
                     }
                     Err(error) => Some(error),
@@ -175,25 +180,25 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn serve_tcp(app: Arc<App>, stream: TcpStream, stop: watch::Receiver<bool>, guard: Option<Arc<Guard>>) {
-    let Some(guard) = guard else { return serve(app, stream, stop, None).await };
+    let Some(guard) = guard else { return serve(app, stream, stop, Door::Port).await };
     match guard.greet(stream).await {
-        Ok(stream) => serve(app, stream, stop, Some(guard)).await,
+        Ok(stream) => serve(app, stream, stop, Door::Guarded(guard)).await,
         Err(error) => tracing::debug!(%error, "no TLS came about with a client of the agent's REST"),
     }
 }
 
-async fn serve<S>(app: Arc<App>, stream: S, mut stop: watch::Receiver<bool>, guard: Option<Arc<Guard>>)
+async fn serve<S>(app: Arc<App>, stream: S, mut stop: watch::Receiver<bool>, door: Door)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|request| handle(Arc::clone(&app), request, guard.clone()));
+    let service = service_fn(|request| handle(Arc::clone(&app), request, door.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(MOST_HEADERS)
         // As the seed's clients know them.
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(Linger::new(stream)), service);
+        .serve_connection(TokioIo::new(Linger::new(Progress::new(stream, TAKE_TIME))), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -3,6 +3,7 @@
 
 pub(crate) mod guard;
 mod guest;
+mod host;
 mod image;
 mod job;
 pub(crate) mod listen;
@@ -10,6 +11,7 @@ mod metadata;
 mod metrics;
 mod passing;
 mod profile;
+mod progress;
 mod reply;
 mod route;
 mod snapshot;
@@ -32,7 +34,7 @@ use super::engine::Engine;
 use super::hands::Hands;
 use super::runners::{Answer as Told, Input, Refused};
 use super::throttle::Throttles;
-use guard::Guard;
+use host::Door;
 use reply::{Answer, Body, Fail, json, with_job};
 use route::{Found, Route, find};
 
@@ -70,12 +72,17 @@ type Query = BTreeMap<String, String>;
 pub(crate) async fn handle(
     app: Arc<App>,
     request: Request<Incoming>,
-    guard: Option<Arc<Guard>>,
+    door: Door,
 ) -> Result<Response<Body>, Infallible> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let Ok(path) = percent_decode_str(uri.path()).decode_utf8() else { return Ok(reply::no_such_page()) };
     let response = match find(&method, &path) {
-        _ if guard.is_some_and(|guard| !guard.admits(request.headers())) => reply::not_admitted(),
+        _ if !door.admits(request.headers()) => reply::not_admitted(),
+        _ if !door.is_of(&request) => {
+            let words =
+                "over TCP the agent is asked as localhost or by a loopback address, and by no other name";
+            Fail::new(StatusCode::FORBIDDEN, words).response()
+        }
         _ if is_of_a_page(request.headers()) => {
             let words = "a page in a browser may not speak to the agent; use a client of its own";
             Fail::new(StatusCode::FORBIDDEN, words).response()
