@@ -41,7 +41,7 @@ impl Runners {
             Input::Create { guest, job } => draft.create(*guest, job)?,
             Input::Act { guest, action, job } => draft.act(guest, &action, job)?,
             Input::Image { action, request, job } => {
-                draft.enqueue(Owner::Agent, action, Work::Image(*request), job)?;
+                draft.enqueue(Owner::of_image(&request.id), action, Work::Image(*request), job)?;
                 Answer::Queued { job, guest: None }
             }
             Input::Snapshot { guest, action, request, job } => {
@@ -161,8 +161,16 @@ impl Draft<'_> {
         if self.base.plan.stages(&action).is_none() {
             return Err(Refused::NotConfigured(action));
         }
-        let open = self.base.open.get(&owner).map_or(0, BTreeSet::len);
-        let waiting = u32::try_from(open.saturating_sub(1)).unwrap_or(u32::MAX);
+        let of = |owner: &Owner| self.base.open.get(owner).map_or(0, BTreeSet::len);
+        let open = of(&owner);
+        let counted = match owner {
+            // However many images there are: all of them together.
+            Owner::Image(_) => {
+                self.base.open.keys().filter(|owner| matches!(owner, Owner::Image(_))).map(of).sum()
+            }
+            Owner::Agent | Owner::Guest(_) => open,
+        };
+        let waiting = u32::try_from(counted.saturating_sub(1)).unwrap_or(u32::MAX);
         if waiting >= self.base.plan.limits.queue {
             return Err(Refused::QueueFull { owner, waiting });
         }

@@ -6,6 +6,7 @@ use haar_api::agent::{Guest, Job, Status, Time};
 use haar_api::rpc::{ImageRequest, SnapshotRequest};
 use haar_core::fence::WallMs;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::quiesce::Phase;
@@ -16,16 +17,28 @@ use crate::local::config::Stage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Owner {
-    /// Nobody in particular: images.
+    /// Nobody in particular. Of earlier releases: all images.
     Agent,
+    /// An image, by a number made of its id: what is done with one holds up no other.
+    Image(Uuid),
     /// A guest.
     Guest(Uuid),
+}
+
+impl Owner {
+    /// The image of this id, whose length and letters are others' to choose.
+    pub(crate) fn of_image(id: &str) -> Owner {
+        let digest: [u8; 32] = Sha256::digest(id).into();
+        let mut number = [0; 16];
+        number.copy_from_slice(&digest[..16]);
+        Owner::Image(Uuid::from_bytes(number))
+    }
 }
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Owner::Agent => f.write_str("agent"),
+            Owner::Agent | Owner::Image(_) => f.write_str("agent"),
             Owner::Guest(id) => id.fmt(f),
         }
     }

@@ -50,7 +50,7 @@ impl<'a> Draft<'a> {
     fn left_of(&self, job: &JobRecord) -> Option<&[String]> {
         match job.owner {
             Owner::Guest(id) => self.guest(id)?.left.as_deref(),
-            Owner::Agent => None,
+            Owner::Agent | Owner::Image(_) => None,
         }
     }
 
@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
     fn params(&self, job: &JobRecord) -> Option<Params> {
         Some(match (&job.work, job.owner) {
             (Work::Guest, Owner::Guest(id)) => Params::Guest(Box::new(self.guest(id)?.guest.clone())),
-            (Work::Guest, Owner::Agent) => return None,
+            (Work::Guest, Owner::Agent | Owner::Image(_)) => return None,
             (Work::Image(request), _) => Params::Image(Box::new(request.clone())),
             (Work::Snapshot(request), _) => Params::Snapshot(request.clone()),
         })

@@ -31,7 +31,7 @@ fn plan_text() -> serde_json::Value {
                 {"service": "disk", "method": "Disks"}, {"service": "vm", "method": "Define"},
                 {"service": "vm", "method": "Run"}]},
             "delete": {"stages": [{"service": "vm", "method": "Remove"}, {"service": "disk", "method": "Wipe"}]},
-            "start": one("Run"), "reboot": one("Reboot"), "rollbackSnapshot": one("Rollback"),
+            "fetchImage": one("Fetch"), "deleteImage": one("Forget"), "start": one("Run"), "reboot": one("Reboot"), "rollbackSnapshot": one("Rollback"),
         },
         "services": {"vm": {"port": 1}, "disk": {"port": 2}},
         "limits": {"queue": 3, "jobs": 5},
@@ -554,6 +554,25 @@ fn a_guest_of_containers_has_its_own_actions_and_the_others_keep_theirs() {
     assert!(bench.runners.guest(other).is_none(), "nothing is left of what was refused");
     bench.act("start").unwrap();
     assert_eq!(bench.methods(), ["Run"]);
+}
+
+#[test]
+fn what_is_done_with_one_image_holds_up_no_other_and_there_is_a_bound() {
+    let mut bench = Bench::new();
+    let ask = |bench: &mut Bench, action: &str, id: &str| {
+        let request = haar_api::rpc::ImageRequest { id: id.into(), ..Default::default() };
+        let job = bench.id();
+        let input = Input::Image { action: action.into(), request: Box::new(request), job };
+        bench.give(input).map(|_| job)
+    };
+    let fetch = ask(&mut bench, "fetchImage", "one").unwrap();
+    let delete = ask(&mut bench, "deleteImage", "one").unwrap();
+    ask(&mut bench, "fetchImage", "two").unwrap();
+    assert_eq!(bench.methods(), ["Fetch", "Fetch"], "the deletion waits for the fetch of the same image");
+    assert_eq!((bench.status(fetch).0, bench.status(delete).0), (Status::Running, Status::Queued));
+    ask(&mut bench, "fetchImage", "three").unwrap();
+    assert!(matches!(ask(&mut bench, "fetchImage", "four"), Err(Refused::QueueFull { waiting: 3, .. })));
+    assert_eq!(bench.runners.job(delete).unwrap().job().guest_id, "agent");
 }
 
 #[test]
