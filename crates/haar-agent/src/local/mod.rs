@@ -13,6 +13,7 @@ mod built_in;
 mod check;
 mod cloud;
 pub mod config;
+mod containers;
 mod engine;
 mod hands;
 mod http;
@@ -156,7 +157,18 @@ pub(crate) async fn start_beside(
     let mut tasks = JoinSet::new();
     tasks.spawn(act(Arc::clone(&app), calls));
     for (name, service) in app.plan.services.iter().filter(|(_, service)| service.watch) {
-        tasks.spawn(watching::keep(Arc::clone(&app), name.clone(), service.clone()));
+        let (app, name, service) = (Arc::clone(&app), name.clone(), service.clone());
+        tasks.spawn(async move {
+            let watch = || watching::keep(Arc::clone(&app), name.clone(), service.clone());
+            watching::without_end(&name, watch).await;
+        });
+    }
+    if let Some(service) = containers::service(&app.plan).cloned() {
+        let app = Arc::clone(&app);
+        tasks.spawn(async move {
+            let watch = || containers::keep(Arc::clone(&app), service.clone());
+            watching::without_end("containers", watch).await;
+        });
     }
     let serving = tokio::spawn(listeners.serve(app, stopped));
     let ended = tokio::spawn(async move {

@@ -1,12 +1,17 @@
 //! Keeping the states of guests as they are: what happens to them unasked is told by a service that is watched.
 //!
 //! A change only says "look": the state comes from `Libvirt.Status`. A guest with a job under way is looked at when
-//! that has ended. Deliberately absent: any other consequence; nothing is started, stopped or removed here.
+//! that has ended, one that cannot be looked at just now is looked at again. Containers are looked at in
+//! [`containers`](super::containers). Deliberately absent: any other consequence; nothing is started, stopped or
+//! removed here.
 
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use haar_api::agent::{Guest, GuestRequest, GuestResponse};
 use haar_api::rpc::libvirt::{ChangesRequest, ChangesResponse};
 use haar_api::rpc_client::{self, CallError};
@@ -22,40 +27,64 @@ const WAIT_S: u32 = 30;
 const LATE: Duration = Duration::from_secs(10);
 /// Between two tries when the service does not answer, and between two looks at a guest that is being worked on.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries when the service cannot tell: another one may take its place.
+const SLOW: Duration = Duration::from_secs(60);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(20);
-/// The state of a guest whose domain is gone.
-const STATE_UNKNOWN: &str = "unknown";
+/// The state of a guest that is gone from where it ran.
+pub(super) const STATE_UNKNOWN: &str = "unknown";
+
+/// Has a watch begin again whenever it ends by a defect: nobody would see that the states lag behind.
+pub(super) async fn without_end<F>(what: &str, watch: impl Fn() -> F)
+where
+    F: Future<Output = ()>,
+{
+    loop {
+        if AssertUnwindSafe(watch()).catch_unwind().await.is_err() {
+            tracing::error!(what, "watching guests stopped by a defect, the log says where; it begins again");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
 
 /// Watches one service for as long as this is awaited.
 pub(super) async fn keep(app: Arc<App>, name: String, service: Service) {
     let mut cursor = String::new();
     let mut changed = BTreeSet::new();
+    let mut has_warned = false;
     loop {
         // While guests are owed a look nothing is waited for.
         let wait_s = if changed.is_empty() { WAIT_S } else { 0 };
-        match ask(&service, &cursor, wait_s).await {
+        let asked = Instant::now();
+        let pause = match ask(&service, &cursor, wait_s).await {
             Ok(answer) => {
                 if answer.all {
                     changed.extend(guests(&app).await);
                 }
                 changed.extend(answer.changes.iter().filter_map(|change| Uuid::parse_str(&change.id).ok()));
                 cursor = answer.cursor;
+                look(&app, &name, &mut changed).await;
+                // Also a service that does not wait is not asked without pause.
+                PAUSE.saturating_sub(asked.elapsed())
             }
-            Err(CallError::Refused { status, text }) => {
-                tracing::warn!(service = name, status, text, "tells of no changes: states may lag behind");
-                return;
+            Err(CallError::Refused { status: status @ (400 | 404), text }) => {
+                if !std::mem::replace(&mut has_warned, true) {
+                    tracing::warn!(
+                        service = name,
+                        status,
+                        text,
+                        "tells of no changes: states may lag behind"
+                    );
+                }
+                SLOW
             }
             // It is being started, or ends; whoever calls it for a job says so.
             Err(error) => {
                 tracing::debug!(service = name, %error, "cannot be watched just now");
-                tokio::time::sleep(PAUSE).await;
+                PAUSE
             }
-        }
-        look(&app, &name, &mut changed).await;
-        if !changed.is_empty() {
-            tokio::time::sleep(PAUSE).await;
-        }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -78,22 +107,25 @@ async fn look(app: &App, service: &str, changed: &mut BTreeSet<Uuid>) {
     for id in changed.clone() {
         let read = app.engine.read(move |runners| {
             let record = runners.guest(id).filter(|record| record.left.is_none());
-            (record.map(|record| record.guest.clone()), runners.is_busy(Owner::Guest(id)))
+            let guest = record.map(|record| record.guest.clone());
+            (guest, runners.is_busy(Owner::Guest(id)), runners.next_seq())
         });
-        let state = match read.await {
-            Ok((_, true)) => continue,
-            Ok((Some(guest), false)) if !guest.is_container() => state(app, service, &guest).await,
-            Ok(_) | Err(_) => None,
-        };
-        changed.remove(&id);
-        if let Some(state) = state {
-            // Nobody is there any more when the agent stops.
-            let _ = app.engine.give(Input::Seen { guest: id, state }).await;
+        // Nobody is there any more when the agent stops.
+        let Ok((guest, is_busy, next_seq)) = read.await else { return };
+        if is_busy {
+            continue;
         }
+        if let Some(guest) = guest.filter(|guest| !guest.is_container()) {
+            let Some(state) = state(app, service, &guest).await else { continue };
+            if !state.is_empty() {
+                let _ = app.engine.give(Input::Seen { guest: id, state, next_seq }).await;
+            }
+        }
+        changed.remove(&id);
     }
 }
 
-/// None when it cannot be told.
+/// None when it cannot be told just now; empty when the service does not say.
 async fn state(app: &App, service: &str, guest: &Guest) -> Option<String> {
     let stage = Stage {
         service: service.to_owned(),
@@ -104,11 +136,34 @@ async fn state(app: &App, service: &str, guest: &Guest) -> Option<String> {
     };
     let request = GuestRequest { guest, action: "status", args: &stage.args };
     match app.hands.ask::<_, GuestResponse>(&stage, &request).await {
-        Ok(answer) => answer.guest.map(|guest| guest.state).filter(|state| !state.is_empty()),
-        Err(failure) if failure.why == Why::Absent => Some(STATE_UNKNOWN.to_owned()),
+        Ok(answer) => Some(answer.guest.map(|guest| guest.state).unwrap_or_default()),
+        Err(failure) if matches!(failure.why, Why::Absent | Why::Foreign) => Some(STATE_UNKNOWN.to_owned()),
         Err(failure) => {
-            tracing::warn!(guest = guest.id, why = failure.message, "its state cannot be told");
+            tracing::debug!(guest = guest.id, why = failure.message, "its state cannot be told just now");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_that_stopped_by_a_defect_begins_again() {
+        let begun = AtomicU32::new(0);
+        let watched = tokio::sync::Notify::new();
+        let watch = without_end("a test", async || {
+            assert!(begun.fetch_add(1, Ordering::Relaxed) > 0, "a defect");
+            watched.notify_one();
+            std::future::pending::<()>().await;
+        });
+        tokio::select! {
+            () = watch => {}
+            () = watched.notified() => {}
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use haar_subagents::container::oci::Digest;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::left_out::left_out;
-use crate::world::{G, I, World};
+use crate::world::{G, H, I, World};
 
 const MONITOR: &str = "HAAR_TEST_REST_MONITOR";
 
@@ -61,7 +62,10 @@ impl Containers {
         }
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("import")).unwrap();
-        let bridge = format!("hcr{}", std::process::id());
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        // Several at once: the tests of this file.
+        let number = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let bridge = format!("hcr{number}");
         let made = Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]).status().unwrap();
         assert!(made.success());
         let config = Config {
@@ -71,7 +75,7 @@ impl Containers {
             image_dirs: vec![folder.path().join("import")],
             limits: Limits::default(),
             monitor: Monitor(Arc::new(monitor)),
-            cloud: format!("rest-{}", std::process::id()),
+            cloud: format!("rest-{number}"),
         };
         let serving = tokio::spawn(container::run(config.clone(), std::future::pending()));
         let containers = Containers { folder, bridge, config, serving };
@@ -90,10 +94,10 @@ impl Containers {
         self.folder.path().join("run/container.sock")
     }
 
-    /// An archive as `docker save` writes it, of an image that speaks and waits.
-    fn image(&self) -> String {
+    /// An archive as `docker save` writes it, of an image that speaks and waits; it has these tags.
+    fn image(&self, tags: &Value) -> String {
         let at = |name: &str| self.folder.path().join("import").join(name);
-        std::fs::create_dir(at("rootfs")).unwrap();
+        std::fs::create_dir_all(at("rootfs")).unwrap();
         std::fs::copy("/bin/busybox", at("rootfs/busybox"))
             .expect("this test needs /bin/busybox: install busybox-static");
         tar(&at("rootfs"), &at("layer.tar"), &["busybox"]);
@@ -102,7 +106,7 @@ impl Containers {
             ["/busybox", "sh", "-c", "trap 'exit 0' TERM; echo here; while :; do /busybox sleep 0.05; done"];
         let config = json!({"config": {"Cmd": words}, "rootfs": {"diff_ids": [diff]}});
         std::fs::write(at("config.json"), config.to_string()).unwrap();
-        let list = json!([{"Config": "config.json", "RepoTags": [], "Layers": ["layer.tar"]}]);
+        let list = json!([{"Config": "config.json", "RepoTags": tags, "Layers": ["layer.tar"]}]);
         std::fs::write(at("manifest.json"), list.to_string()).unwrap();
         tar(&at(""), &at("image.tar"), &["manifest.json", "config.json", "layer.tar"]);
         format!("file://{}", at("image.tar").display())
@@ -139,7 +143,7 @@ async fn a_container_is_made_of_an_image_held_let_go_and_removed() {
         config["services"]["mdocker"] = json!({"socket": containers.socket()});
     })
     .await;
-    let image = json!({"id": I, "source": containers.image()});
+    let image = json!({"id": I, "source": containers.image(&json!([]))});
     let asked = world.post("/container_images", &image).await.is(202);
     assert_eq!(world.ended(&asked.job()).await["Status"], "Complete");
     let listed = world.get("/images?type=container").await.is(200).json();
@@ -165,8 +169,47 @@ async fn a_container_is_made_of_an_image_held_let_go_and_removed() {
         assert_eq!(world.act(action).await["Status"], "Complete", "{action}");
         assert_eq!(world.get(&format!("/guests/{G}")).await.json()["state"], state, "{action}");
     }
+    assert_eq!(world.act("start").await["Status"], "Complete");
+    // Somebody else, beside the agent.
+    let guest = world.get(&format!("/guests/{G}")).await.json();
+    let (socket, limit) = (containers.socket(), Duration::from_secs(30));
+    let asked = json!({"guest": guest});
+    let _: Value = haar_subagents::kit::call(&socket, "MDocker.StopContainer", &asked, limit).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.get(&format!("/guests/{G}")).await.json()["state"] != "stopped" {
+        assert!(Instant::now() < deadline, "the state is not what it is: {guest}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(world.act("delete").await["Status"], "Complete");
     world.get(&format!("/guests/{G}")).await.fault(404);
     let removed = world.ask("DELETE", &format!("/container_images/{I}"), "").await.is(202);
     assert_eq!(world.ended(&removed.job()).await["Status"], "Complete");
+}
+
+/// The original ended at an image that nobody had given a name.
+#[tokio::test(flavor = "multi_thread")]
+async fn s06_an_image_without_a_tag_is_loaded_listed_and_removed() {
+    let test = "s06_an_image_without_a_tag_is_loaded_listed_and_removed";
+    let Some(containers) = Containers::start(test).await else { return };
+    let world = World::with(|config| {
+        config["services"]["mdocker"] = json!({"socket": containers.socket()});
+        let stage = |method: &str| json!({"stages": [{"service": "mdocker", "method": method}]});
+        config["actions"]["containerFetchImage"] = stage("MDocker.LoadImage");
+        config["actions"]["containerDeleteImage"] = stage("MDocker.DeleteImage");
+    })
+    .await;
+    for (tags, id) in [(json!(null), G), (json!([]), H), (json!(["<none>:<none>"]), I)] {
+        let image = json!({"id": id, "source": containers.image(&tags)});
+        let asked = world.post("/container_images", &image).await.is(202);
+        let job = world.ended(&asked.job()).await;
+        assert_eq!(job["Status"], "Complete", "{tags}: {job}");
+        assert_eq!(world.get(&format!("/container_images/{id}")).await.is(200).json()["status"], "complete");
+    }
+    let listed = world.get("/container_images").await.is(200).json();
+    let ids: Vec<&Value> = listed.as_array().unwrap().iter().map(|image| &image["id"]).collect();
+    assert_eq!(ids, [H, G, I].map(|id| json!(id)).iter().collect::<Vec<_>>());
+    for id in [G, H, I] {
+        let removed = world.ask("DELETE", &format!("/container_images/{id}"), "").await.is(202);
+        assert_eq!(world.ended(&removed.job()).await["Status"], "Complete");
+    }
 }

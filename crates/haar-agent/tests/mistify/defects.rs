@@ -1,8 +1,6 @@
 //! The original's defects that are mended here, by their numbers in the fact sheet (`mistify-wire` §4.2), as far as
 //! they show over HTTP. The brain's own part of each is tested beside it.
 
-use std::path::Path;
-
 use haar_agent::local::{self, Plan, Profiling, Settings};
 use serde_json::{Value, json};
 
@@ -442,13 +440,51 @@ async fn a28_only_loopback_and_the_owners_socket_and_no_profiles_unless_switched
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a30_the_built_in_create_ends_with_a_guest_that_runs() {
-    let plan = Plan::built_in(Path::new("/run/l.sock"), Path::new("/run/s.sock"), None);
-    assert_ne!(plan, Plan::default());
-    let run = json!({"service": "libvirt", "method": "Libvirt.Run"});
+    // A test beside the built-in plan says that this file is the same.
+    let built_in: Value =
+        serde_json::from_str(include_str!("../../../../etc/haar-agent-actions.json")).unwrap();
     let world = World::with(|config| {
-        config["actions"]["create"]["stages"].as_array_mut().unwrap().push(run);
+        for (name, service) in config["services"].as_object_mut().unwrap() {
+            assert!(!built_in["services"][name].is_null(), "{name}");
+            service["max_pending"] = json!(64);
+        }
+        config["actions"] = built_in["actions"].clone();
     })
     .await;
     world.guest(json!({})).await;
     assert_eq!(world.get(&format!("/guests/{G}")).await.json()["state"], "running");
+    let made = ["ImageStore.CreateGuestDisks", "Libvirt.CreateGuest", "Libvirt.Run"];
+    assert_eq!(world.stub.methods(), made);
+    world.guest(json!({"id": H, "type": "container"})).await;
+    assert_eq!(world.get(&format!("/guests/{H}")).await.json()["state"], "running");
+}
+
+/// The original's sub-agent for switch ports did not build against the guest's id. One of its wire can be a stage.
+#[tokio::test(flavor = "multi_thread")]
+async fn s07_a_sub_agent_for_switch_ports_is_told_the_guest_and_what_it_fills_in_reaches_libvirt() {
+    let world = World::with(|config| {
+        config["services"]["ovs"] = config["services"]["libvirt"].clone();
+        let stage = |method: &str| json!({"service": "ovs", "method": method});
+        let create = config["actions"]["create"]["stages"].as_array_mut().unwrap();
+        create.insert(1, stage("OVS.AddGuestInterfaces"));
+        config["actions"]["delete"]["stages"]
+            .as_array_mut()
+            .unwrap()
+            .push(stage("OVS.RemoveGuestInterfaces"));
+    })
+    .await;
+    let add = |params: &Value| {
+        let mut guest = params["guest"].clone();
+        guest["nics"][0]["device"] = json!("mist.0");
+        json!({"guest": guest})
+    };
+    world.stub.on("OVS.AddGuestInterfaces", Manner::Made(add));
+    let nic = json!({"network": "mistify0", "mac": "02:00:00:00:00:01", "vlans": [7]});
+    world.guest(json!({"nics": [nic]})).await;
+    let asked = &world.stub.of("OVS.AddGuestInterfaces")[0]["guest"];
+    assert_eq!((&asked["id"], &asked["nics"][0]["vlans"]), (&json!(G), &json!([7])));
+    let defined = &world.stub.of("Libvirt.CreateGuest")[0]["guest"]["nics"][0];
+    assert_eq!((&defined["device"], &defined["network"]), (&json!("mist.0"), &json!("mistify0")));
+    assert_eq!(world.act("delete").await["Status"], "Complete");
+    assert_eq!(world.stub.of("OVS.RemoveGuestInterfaces")[0]["guest"]["id"], G);
 }

@@ -17,7 +17,7 @@ fn every_number_is_listed_with_tests_that_are_there() {
             }
         }
     }
-    assert_eq!(without, ["S6", "S7"], "only these have no test");
+    assert!(without.is_empty(), "these have no test: {without:?}");
 }
 
 /// The tests of a row stand as `file` `name`.

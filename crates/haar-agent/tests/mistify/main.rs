@@ -17,4 +17,5 @@ mod list;
 mod python;
 mod storage;
 mod stub;
+mod watched;
 mod world;

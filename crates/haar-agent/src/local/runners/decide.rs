@@ -52,7 +52,7 @@ impl Runners {
             Input::PatchGuest { guest, patch } => draft.patch_guest(guest, &patch)?,
             Input::PatchAgent { patch } => draft.patch_agent(&patch)?,
             Input::Taken { guest, action, job } => draft.note(Owner::Guest(guest), action, job),
-            Input::Seen { guest, state } => draft.seen(guest, state),
+            Input::Seen { guest, state, next_seq } => draft.seen(guest, state, next_seq),
             Input::Cancel { job } => draft.cancel(job)?,
             Input::Ended { seq, step, outcome } => draft.ended(seq, &step, outcome),
         };
@@ -209,11 +209,14 @@ impl Draft<'_> {
         Answer::Nothing
     }
 
-    /// Nothing while something is done with the guest: its stages say the state, and whoever looked did so before.
-    fn seen(&mut self, id: Uuid, state: String) -> Answer {
+    /// Nothing when something is done with the guest, or was done since it was looked at: the stages say the state.
+    fn seen(&mut self, id: Uuid, state: String, next_seq: u64) -> Answer {
+        let owner = Owner::Guest(id);
+        let mut since = self.base.records.jobs.range(next_seq..);
+        let is_old = self.base.is_busy(owner) || since.any(|(_, job)| job.owner == owner);
         let record = self.guest(id).filter(|record| record.left.is_none() && record.guest.state != state);
         if let Some(mut record) = record.cloned()
-            && !self.base.is_busy(Owner::Guest(id))
+            && !is_old
         {
             record.guest.state = state;
             self.changes.push(Change::PutGuest(id, Box::new(record)));

@@ -34,8 +34,8 @@ pub(crate) enum Input {
     PatchAgent { patch: Patch },
     /// The node has taken a power action on one of the controller's guests: noted, for whoever looks up its job.
     Taken { guest: Uuid, action: String, job: Uuid },
-    /// The state a guest is in, by somebody who looked.
-    Seen { guest: Uuid, state: String },
+    /// The state a guest is in, by somebody who looked when the next job was this one.
+    Seen { guest: Uuid, state: String, next_seq: u64 },
     /// A job that shall not begin.
     Cancel { job: Uuid },
     /// A stage has ended.

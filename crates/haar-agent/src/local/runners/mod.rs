@@ -134,6 +134,11 @@ impl Runners {
         self.open.contains_key(&owner)
     }
 
+    /// The number of the next job, whoever's it will be.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// The hypervisor's labels.
     pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
         &self.records.labels

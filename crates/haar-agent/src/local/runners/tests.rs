@@ -592,13 +592,19 @@ fn work_on_snapshots_waits_its_turn_like_any_other() {
 #[test]
 fn a_state_that_was_seen_is_taken_over_unless_something_is_done_with_the_guest() {
     let mut bench = Bench::with_guest();
-    let seen = |state: &str| Input::Seen { guest: G, state: state.into() };
-    bench.give(seen("crashed")).unwrap();
+    let seen = |state: &str, next_seq| Input::Seen { guest: G, state: state.into(), next_seq };
+    let before = bench.runners.next_seq();
+    bench.give(seen("crashed", before)).unwrap();
     assert_eq!(bench.state(), "crashed");
     bench.act("start").unwrap();
-    bench.give(seen("shutoff")).unwrap();
+    bench.give(seen("shutoff", bench.runners.next_seq())).unwrap();
     assert_eq!(bench.state(), "crashed", "its job says what it is");
-    bench.well(1);
-    bench.give(Input::Seen { guest: Uuid::from_u128(7), state: "running".into() }).unwrap();
+    bench.end(answer_with(|guest| guest.state = "running".into()));
+    bench.give(seen("shutoff", before)).unwrap();
+    assert_eq!(bench.state(), "running", "it was looked at before that job");
+    bench.give(seen("shutoff", bench.runners.next_seq())).unwrap();
+    assert_eq!(bench.state(), "shutoff");
+    let next_seq = bench.runners.next_seq();
+    bench.give(Input::Seen { guest: Uuid::from_u128(7), state: "running".into(), next_seq }).unwrap();
     assert_eq!(bench.runners.guests().count(), 1, "nobody else's guest is taken in");
 }
