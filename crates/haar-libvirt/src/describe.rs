@@ -51,8 +51,7 @@ impl Described {
             ..Guest::default()
         };
         if let Some(kept) = kept {
-            let labels = kept.all("label").map(|l| (l.attribute("key").to_owned(), l.text.clone()));
-            guest.metadata = labels.collect();
+            guest.metadata = kept.all("label").filter_map(label).collect();
         }
         guest.disks = disks;
         if let Some(extra) = &mut guest.haar {
@@ -94,6 +93,22 @@ impl Described {
 /// Our element among those of other programs, told by its namespace.
 fn kept(metadata: &Element) -> Option<&Element> {
     metadata.all("guest").find(|element| element.attributes.iter().any(|(_, value)| value == NAMESPACE))
+}
+
+/// None for what this program did not write so.
+fn label(element: &Element) -> Option<(String, String)> {
+    let (key, value) = (element.attribute("key"), element.text.as_str());
+    match element.attribute("encoding") {
+        "" => Some((key.to_owned(), value.to_owned())),
+        "hex" => Some((of_hex(key)?, of_hex(value)?)),
+        _ => None,
+    }
+}
+
+fn of_hex(text: &str) -> Option<String> {
+    let digits: Vec<char> = text.chars().collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).ok();
+    String::from_utf8(digits.chunks(2).map(byte).collect::<Option<_>>()?).ok()
 }
 
 fn owner(element: &Element) -> GuestExtra {

@@ -193,13 +193,22 @@ fn unbalanced() -> Error {
     Error::Malformed("it has no single root element".into())
 }
 
+/// Whether an element's text or an attribute can hold this.
+pub(crate) fn can_be_written(value: &str) -> bool {
+    unfit(value, &[]).is_none()
+}
+
 fn check(value: &str, place: &str, allowed: &[char]) -> Result<(), Error> {
-    let refused =
-        |c: &char| (c.is_control() && !allowed.contains(c)) || matches!(*c, '\u{fffe}' | '\u{ffff}');
-    match value.chars().find(refused) {
+    match unfit(value, allowed) {
         None => Ok(()),
         Some(character) => Err(Error::Character { place: place.to_owned(), code: character as u32 }),
     }
+}
+
+fn unfit(value: &str, allowed: &[char]) -> Option<char> {
+    let is_unfit =
+        |c: &char| (c.is_control() && !allowed.contains(c)) || matches!(*c, '\u{fffe}' | '\u{ffff}');
+    value.chars().find(is_unfit)
 }
 
 #[cfg(test)]

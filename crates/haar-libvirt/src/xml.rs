@@ -187,10 +187,7 @@ fn invalid(message: impl Into<String>) -> Fault {
 
 /// What is read back by `describe`: the guest's labels and, for Haar's own, who it belongs to.
 fn kept(guest: &Guest) -> Element {
-    let labels = guest
-        .metadata
-        .iter()
-        .map(|(key, value)| Element::new("haar:label").with("key", key.as_str()).text(value.as_str()));
+    let labels = guest.metadata.iter().map(|(key, value)| label(key, value));
     let root = Element::new("haar:guest").with("xmlns:haar", NAMESPACE).children(labels);
     let Some(extra) = &guest.haar else { return root };
     let GuestExtra { cloud, name, order, life, provisioned, claim, .. } = extra;
@@ -200,6 +197,20 @@ fn kept(guest: &Guest) -> Element {
         owner = owner.child(Element::new(&format!("haar:{field}")).text(value.as_str()));
     }
     root.child(owner)
+}
+
+/// One label; what XML cannot carry as it is, in hexadecimal.
+fn label(key: &str, value: &str) -> Element {
+    let label = Element::new("haar:label");
+    // A newline or a tab is fine in a text, which holds most of them.
+    if tree::can_be_written(key) && tree::can_be_written(&value.replace(['\n', '\t'], "")) {
+        return label.with("key", key).text(value);
+    }
+    label.with("encoding", "hex").with("key", hex(key)).text(hex(value))
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn machine(target: &Target) -> Result<Element, Fault> {

@@ -214,8 +214,6 @@ fn an_incomplete_or_hostile_guest_is_invalid() {
         ("long bridge", nic("02:00:00:00:00:01", "sixteen-letters-")),
         ("hostile mac", nic("02:00:00:00:00:0'", "br0")),
         ("newline in a source", Guest { disks: vec![disk("/d\n", "raw")], ..ours() }),
-        ("newline in a label's key", Guest { metadata: [("a\nb".into(), String::new())].into(), ..ours() }),
-        ("escape in a label", Guest { metadata: [("a".into(), "\u{1b}[2J".into())].into(), ..ours() }),
     ];
     let mut claim = ours();
     claim.haar.as_mut().unwrap().claim = "\0".into();

@@ -135,7 +135,15 @@ async fn a_strangers_domain_is_listed_without_haar_and_never_touched() {
 async fn the_list_gives_back_what_was_kept() {
     let agent = agent().await;
     let mut guest = agent.guest("1.5");
-    guest.metadata = [("a&b".to_owned(), "<c>\n".to_owned())].into();
+    // Also what XML cannot carry.
+    let labels = [
+        ("a&b", "<c>\n"),
+        ("", ""),
+        ("a\nb", "c"),
+        ("crlf", "a\r\nb\tc\0"),
+        ("esc", "\u{1b}[2J\u{85}\u{fffe}ü"),
+    ];
+    guest.metadata = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
     let listed = agent.list().await.unwrap();
     let listed = listed.iter().find(|listed| listed.id == guest.id).unwrap();
