@@ -1,5 +1,7 @@
 //! What nobody should send, and the wire's own quirks: redirects, 404s, escapes, limits.
 
+use std::io::Read as _;
+
 use serde_json::json;
 
 use crate::stub::Manner;
@@ -200,4 +202,29 @@ async fn a_mac_is_kept_in_one_form_and_is_one_guests() {
     world.post("/guests", &other("")).await.fault(400);
     let made = world.post("/guests", &other("02:00:00:00:00:0b")).await.is(202);
     world.ended(&made.job()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_documents_go_with_gzip_to_who_takes_it_and_nothing_else_does() {
+    let world = World::new().await;
+    world.guest(json!({})).await;
+    let plain = world.get("/jobs").await.is(200);
+    assert!(plain.body.len() < 1024 && !plain.headers.contains_key("content-encoding"), "{plain:?}");
+    let zipped = async |path: &str| world.get_with(path, "accept-encoding", "gzip").await.is(200);
+    assert!(!zipped("/jobs").await.headers.contains_key("content-encoding"), "it is small");
+    world.ask("PATCH", "/metadata", json!({"a": "x".repeat(4096)}).to_string()).await.is(200);
+    let plain = world.get("/metadata").await.is(200);
+    assert!(plain.body.len() > 4096 && !plain.headers.contains_key("content-encoding"));
+    let small = zipped("/metadata").await;
+    assert_eq!(
+        (&small.headers["content-encoding"], small.body.len() < 1024),
+        (&"gzip".parse().unwrap(), true)
+    );
+    let mut read = Vec::new();
+    flate2::read::GzDecoder::new(&*small.body).read_to_end(&mut read).unwrap();
+    assert_eq!(read, plain.body);
+    let bytes: &'static str = Box::leak("b".repeat(2000).into_boxed_str());
+    world.stub.on("download", Manner::Raw(200, bytes));
+    let stream = zipped(&format!("/guests/{G}/snapshots/s1/download")).await;
+    assert_eq!((stream.text(), &stream.headers["content-length"]), (bytes, &"2000".parse().unwrap()));
 }

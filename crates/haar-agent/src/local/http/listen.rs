@@ -12,15 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_api::linger::Linger;
+use http::header::CONTENT_TYPE;
+use http::{Extensions, HeaderMap};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower_http::compression::Compression;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 
 use super::guard::Guard;
 use super::host::Door;
@@ -33,6 +37,8 @@ const MOST_CONNECTIONS: usize = 512;
 const MOST_HEADERS: usize = 64 << 10;
 /// How long the headers may take, and a connection may be idle.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+/// Bytes of a document that is worth making smaller.
+const LARGE: u16 = 1024;
 /// How long a client may take nothing of what it is sent.
 const TAKE_TIME: Duration = Duration::from_secs(120);
 /// How long requests may take to finish once the agent shall end.
@@ -191,7 +197,8 @@ async fn serve<S>(app: Arc<App>, stream: S, mut stop: watch::Receiver<bool>, doo
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(|request| handle(Arc::clone(&app), request, door.clone()));
+    let service = tower::service_fn(move |request| handle(Arc::clone(&app), request, door.clone()));
+    let service = TowerToHyperService::new(Compression::new(service).compress_when(is_large_document()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
@@ -210,6 +217,15 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the agent's REST ended badly");
     }
+}
+
+/// What is made smaller for a client that can take it so. Streams go as they come: what they are parts of is known by
+/// its bytes.
+fn is_large_document() -> impl Predicate {
+    let is_document = |_, _, headers: &HeaderMap, _: &Extensions| {
+        headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
+    };
+    SizeAbove::new(LARGE).and(is_document)
 }
 
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {

@@ -83,6 +83,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body::{Body, Frame};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -96,6 +105,37 @@ mod tests {
         let error = server.write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(client);
+    }
+
+    /// A body that has no end, and holds something meanwhile.
+    struct Endless {
+        _held: Arc<()>,
+    }
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; 8192])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_body_holds_is_free_when_its_client_takes_nothing() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let held = Arc::new(());
+        let holding = Arc::clone(&held);
+        let service = service_fn(move |_| {
+            let body = Endless { _held: Arc::clone(&holding) };
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let serving =
+            http1::Builder::new().serve_connection(TokioIo::new(Progress::new(server, LIMIT)), service);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let served = tokio::time::timeout(LIMIT * 50, serving).await;
+        served.expect("it is held for ever").unwrap_err();
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test]
