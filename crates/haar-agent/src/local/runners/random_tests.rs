@@ -25,7 +25,8 @@ enum Step {
     Cancel(usize),
     /// Ends the call at this place among those under way, with this outcome.
     End(usize, u8),
-    Restart,
+    /// With the file of actions of this number.
+    Restart(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,23 +36,30 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (guest(), 0..4_usize).prop_map(|(guest, action)| Step::Act(guest, action)),
         1 => (guest(), any::<bool>()).prop_map(|(guest, set)| Step::Patch(guest, set)),
         1 => (0..30_usize).prop_map(Step::Cancel),
-        9 => (0..4_usize, 0..6_u8).prop_map(|(at, how)| Step::End(at, how)),
-        1 => Just(Step::Restart),
+        9 => (0..4_usize, 0..7_u8).prop_map(|(at, how)| Step::End(at, how)),
+        1 => (0..4_usize).prop_map(Step::Restart),
     ]
 }
 
-fn plan() -> Arc<Plan> {
+/// The file of actions as it was at first, or changed: stages the other way round, fewer of them, or none.
+fn plan(number: usize) -> Arc<Plan> {
     let stages = |methods: &[&str]| {
         let stage =
             |method: &&str| json!({"service": if method.len() > 5 {"a"} else {"b"}, "method": method});
         json!({"stages": methods.iter().map(stage).collect::<Vec<_>>()})
     };
-    let text = json!({
+    let mut text = json!({
         "actions": {"create": stages(&["Disks1", "Def", "Run"]), "delete": stages(&["Undef", "Undisk"]),
             "start": stages(&["Run"]), "reboot": stages(&["Hit"]), "poweroff": stages(&["Off", "Settle"])},
         "services": {"a": {"port": 1}, "b": {"port": 2}},
         "limits": {"queue": 4, "jobs": KEPT},
     });
+    match number {
+        1 => text["actions"]["create"] = stages(&["Def", "Disks1"]),
+        2 => text["actions"]["delete"] = stages(&["Undisk"]),
+        3 => text["actions"]["start"] = stages(&[]),
+        _ => {}
+    }
     Arc::new(Plan::parse(&text.to_string()).unwrap())
 }
 
@@ -117,9 +125,8 @@ impl World {
                 self.give(Input::Ended { seq: call.seq, step: call.step, outcome });
             }
             Step::End(..) => {}
-            Step::Restart => {
-                let plan = Arc::clone(&self.runners.plan);
-                self.runners = Runners::restore(plan, self.runners.records.clone());
+            Step::Restart(number) => {
+                self.runners = Runners::restore(plan(*number), self.runners.records.clone());
                 self.calls.clear();
                 self.give(Input::Boot);
             }
@@ -133,6 +140,7 @@ fn outcome(call: &Call, how: u8) -> Outcome {
         0 => Outcome::Failed { message: "boom".into(), why: Why::Other },
         1 => Outcome::Failed { message: "not found".into(), why: Why::Absent },
         2 => Outcome::Guest { sent: sent.clone(), got: None },
+        6 => Outcome::Failed { message: "conflict: it is held".into(), why: Why::Foreign },
         _ => Outcome::Guest { sent: sent.clone(), got: Some(sent.clone()) },
     }
 }
@@ -141,7 +149,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn whatever_comes_every_job_ends_in_its_turn(steps in proptest::collection::vec(step(), 1..120)) {
-        let runners = Runners::restore(plan(), Records::default());
+        let runners = Runners::restore(plan(0), Records::default());
         let mut world = World { runners, calls: Vec::new(), jobs: Vec::new(), began: BTreeMap::new(), now: 0 };
         for step in &steps {
             world.take(step);
