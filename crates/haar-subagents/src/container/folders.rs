@@ -7,7 +7,7 @@
 //! <root>/images/<id>/rootfs/             its layers, laid over each other; never changed
 //! <root>/images/.part-<id>/              an image in progress
 //! <root>/containers/<id>/                a container; see `record`
-//! <root>/containers/.new-… .gone-…       half made, half removed
+//! <root>/containers/.new-… */.gone-…     half made, half removed
 //! ```
 //!
 //! The root is for its owner only (0700): what an image brings is nobody's business on this host, least of all its
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use haar_api::rpc::Fault;
 
-use super::{Error, mounts};
+use super::{Error, mounts, removal};
 use crate::storage::folders::io_fault;
 use crate::storage::names::check_id;
 
@@ -114,15 +114,21 @@ fn take_lock(path: &Path, patience: Duration) -> Result<Option<File>, Error> {
     }
 }
 
-/// Removes what begins with a dot.
+/// Removes what begins with a dot. What cannot be removed is said and stays: it is in nobody's way.
 fn sweep(folder: &Path) -> io::Result<()> {
+    sweep_with(folder, remove)
+}
+
+fn sweep_with(folder: &Path, remove: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let path = entry?.path();
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
             continue;
         }
-        tracing::info!(path = %entry.path().display(), "removed what an earlier run left unfinished");
-        remove(&entry.path())?;
+        match remove(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed what an earlier run left unfinished"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "what an earlier run left stays"),
+        }
     }
     Ok(())
 }
@@ -131,13 +137,31 @@ fn sweep(folder: &Path) -> io::Result<()> {
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     mounts::unmount_below(path)?;
     let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => removal::remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Moves what has this id out of sight, to be removed; none when it is not there.
+pub(super) fn put_away(folder: &Path, id: &str) -> io::Result<Option<PathBuf>> {
+    let mut number = 0;
+    loop {
+        let gone = folder.join(format!(".gone-{id}-{number}"));
+        match fs::rename(folder.join(id), &gone) {
+            Ok(()) => {
+                crate::storage::folders::sync_folder(folder)?;
+                return Ok(Some(gone));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Another one is still being removed, or could not be.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => number += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -151,4 +175,31 @@ pub(super) fn ids_in(folder: &Path) -> Result<Vec<String>, Fault> {
     }
     ids.sort();
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_swept_keeps_nobody_from_starting() {
+        let temp = tempfile::tempdir().unwrap();
+        let gone = temp.path().join(".gone-a");
+        fs::create_dir(&gone).unwrap();
+        fs::create_dir(temp.path().join(".gone-b")).unwrap();
+        fs::write(temp.path().join("kept"), "").unwrap();
+        // The kernel removes nothing that somebody else has mounted on; a plain user cannot mount.
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let flags = nix::mount::MsFlags::empty();
+        fs::create_dir(gone.join("inner")).unwrap();
+        nix::mount::mount(Some("none"), &gone.join("inner"), Some("tmpfs"), flags, None::<&str>).unwrap();
+        let swept = sweep_with(temp.path(), removal::remove_folder);
+        nix::mount::umount2(&gone.join("inner"), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        swept.unwrap();
+        assert!(gone.exists() && temp.path().join("kept").exists() && !temp.path().join(".gone-b").exists());
+        sweep(temp.path()).unwrap();
+        assert!(!gone.exists());
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra};
 use serde::{Deserialize, Serialize};
@@ -99,26 +100,19 @@ pub(super) fn keep(folders: &Folders, id: &str) -> Result<(), Fault> {
     let path = folders.image(id);
     let failed = |error| io_fault("keep", &path, &error);
     // What stands there is damaged, or it would have been found.
-    put_away(folders, id)?;
+    remove_away(put_away(folders, id)?)?;
     fs::rename(folders.image_part(id), &path).map_err(failed)?;
     sync_folder(&folders.images()).map_err(failed)
 }
 
-/// Removes an image that no container is of, which the caller has made sure of; an absent one is fine.
-pub(super) fn delete(folders: &Folders, id: &str) -> Result<Option<Facts>, Fault> {
-    let facts = find(folders, id).unwrap_or_default();
-    put_away(folders, id)?;
-    Ok(facts)
+/// Moves an image out of sight, of which no container is: the caller has made sure of that, and removes it, which takes
+/// long for a large one. An absent one is fine.
+pub(super) fn put_away(folders: &Folders, id: &str) -> Result<Option<PathBuf>, Fault> {
+    super::folders::put_away(&folders.images(), id)
+        .map_err(|error| io_fault("remove", &folders.image(id), &error))
 }
 
-fn put_away(folders: &Folders, id: &str) -> Result<(), Fault> {
-    let (path, gone) = (folders.image(id), folders.images().join(format!(".gone-{id}")));
-    let failed = |error| io_fault("remove", &path, &error);
-    remove(&gone).map_err(failed)?;
-    match fs::rename(&path, &gone) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.map_err(failed)?,
-    }
-    sync_folder(&folders.images()).map_err(failed)?;
-    remove(&gone).map_err(failed)
+/// Removes what was moved out of sight.
+pub(super) fn remove_away(gone: Option<PathBuf>) -> Result<(), Fault> {
+    gone.map_or(Ok(()), |gone| remove(&gone).map_err(|error| io_fault("remove", &gone, &error)))
 }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write as _};
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
-use haar_api::rpc::{Fault, FaultCode};
+use haar_api::rpc::Fault;
 use nix::errno::Errno;
 use rustix::fs::FileType;
 use ruzstd::decoding::StreamingDecoder;
@@ -19,14 +19,13 @@ use tar::{Archive, Entry, EntryType};
 
 use super::oci::{Digest, bad};
 use super::root::{self, Facts, Name, Root};
+use super::space::Space;
 use crate::storage::folders::io_fault;
 
 /// Bytes that the heads of one entry may take, long names and attributes included.
 pub(super) const MAX_HEAD_BYTES: u64 = 1 << 20;
-/// How often free space is looked at.
-const LOOK_EVERY_BYTES: u64 = 16 << 20;
-/// The share of the file system that images leave free: one part in so many.
-const KEPT_FREE: u64 = 20;
+/// What an entry takes of the file system at least, whatever it holds.
+const ENTRY_BYTES: u64 = 4096;
 const COPY_BYTES: usize = 256 << 10;
 
 /// Whether an image may bring device nodes.
@@ -51,7 +50,7 @@ pub(super) struct Room {
 /// Lays a layer, compressed or not, into the folder, and answers the digest of what it unpacked to.
 ///
 /// # Errors
-/// [`FaultCode::BadImage`] for what is unsafe or broken, [`FaultCode::NoSpace`] for what does not fit.
+/// `bad_image` for what is unsafe or broken, `no_space` for what does not fit.
 pub(super) fn lay(
     root: &mut Root,
     layer: impl Read,
@@ -62,7 +61,7 @@ pub(super) fn lay(
     let metered = Metered::new(plain);
     let (hash, left) = (Rc::clone(&metered.hash), metered.left());
     let mut archive = Archive::new(metered);
-    let mut laying = Laying { root, devices, room, unlooked: LOOK_EVERY_BYTES };
+    let mut laying = Laying { root, devices, room, space: Space::new() };
     for entry in archive.entries().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         left.set(u64::MAX);
@@ -84,19 +83,20 @@ struct Laying<'a> {
     root: &'a mut Root,
     devices: Devices,
     room: &'a mut Room,
-    /// Bytes written since free space was looked at.
-    unlooked: u64,
+    space: Space,
 }
 
 impl Laying<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), Fault> {
         let kind = entry.header().entry_type();
-        if kind.is_pax_global_extensions() {
-            return Ok(());
-        }
+        // Also those that lay nothing: reading them takes time.
         self.room.entries = self.room.entries.checked_sub(1).ok_or_else(|| {
             bad("the image has more entries than this host takes; its operator may raise the limit")
         })?;
+        if kind.is_pax_global_extensions() {
+            return Ok(());
+        }
+        self.space.take(self.root.path(), ENTRY_BYTES)?;
         let name = Name::read(&entry.path_bytes()).map_err(fault)?;
         if let Some(hidden) = name.last().and_then(|last| last.strip_prefix(b".wh.")) {
             return self.whiteout(&entry.path_bytes(), hidden);
@@ -193,18 +193,7 @@ impl Laying<'_> {
         self.room.bytes = self.room.bytes.checked_sub(bytes).ok_or_else(|| {
             bad("the image unpacks to more bytes than this host takes; its operator may raise the limit")
         })?;
-        self.unlooked += bytes;
-        if self.unlooked < LOOK_EVERY_BYTES {
-            return Ok(());
-        }
-        self.unlooked = 0;
-        let path = self.root.path();
-        let space = rustix::fs::statvfs(path).map_err(|error| io_fault("look at", path, &error.into()))?;
-        if space.f_bavail < space.f_blocks / KEPT_FREE {
-            let text = format!("the file system of {} is full but for a twentieth", path.display());
-            return Err(Fault::new(FaultCode::NoSpace, text));
-        }
-        Ok(())
+        self.space.take(self.root.path(), bytes)
     }
 }
 

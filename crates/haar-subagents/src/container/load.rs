@@ -4,8 +4,9 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,7 @@ use super::oci::{self, Descriptor, Digest, Document, ImageConfig, bad};
 use super::registry::{self, Registry};
 use super::root::Root;
 use super::source::{Files, Origin, Reference};
+use super::space::Filling;
 use crate::storage::fetching::Secret;
 use crate::storage::folders::{io_fault, write_json};
 use crate::storage::source::open_file;
@@ -47,17 +49,36 @@ pub(super) struct Wanted {
     pub(super) authorization: Secret,
 }
 
+/// How long a load may take in any case.
+const MOST_TIME: Duration = Duration::from_secs(24 * 3600);
+/// How long it may take, and more by this many bytes that came in a second.
+const SLOW_TIME: Duration = Duration::from_secs(600);
+const SLOW_BYTES: u64 = 16 << 10;
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// How far it is, and whether it shall go on.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     done: AtomicU64,
     total: AtomicU64,
+    begun: OnceLock<Instant>,
+    cancelled: AtomicBool,
     stopping: Arc<AtomicBool>,
 }
 
 impl Progress {
     pub(super) fn new(stopping: Arc<AtomicBool>) -> Self {
         Progress { stopping, ..Progress::default() }
+    }
+
+    /// From here on its time counts.
+    pub(super) fn begin(&self) {
+        self.begun.get_or_init(Instant::now);
+    }
+
+    /// Has the load end soon.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Bytes that came, and those to come in all; 0 while unknown.
@@ -73,13 +94,40 @@ impl Progress {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Refuses to go on when the sub-agent stops.
+    /// Refuses to go on when nobody wants it any more, or it takes too long.
     pub(super) fn check(&self) -> Result<(), Fault> {
+        let unavailable = |text: &str| Err(Fault::new(FaultCode::Unavailable, text));
         if self.stopping.load(Ordering::Relaxed) {
-            return Err(Fault::new(FaultCode::Unavailable, "the container sub-agent is stopping; ask again"));
+            return unavailable("the container sub-agent is stopping; ask again");
         }
-        Ok(())
+        if self.cancelled.load(Ordering::Relaxed) {
+            return unavailable("the image was deleted while it was loaded");
+        }
+        match self.begun.get() {
+            Some(begun) if is_too_slow(begun.elapsed(), self.bytes().0) => {
+                unavailable("the image's source is too slow; ask again, or take another one")
+            }
+            _ => Ok(()),
+        }
     }
+
+    /// Waits for what comes from elsewhere, as long as the load shall go on. Must be called on a thread of tokio's that
+    /// may block.
+    pub(super) fn wait<T>(&self, coming: impl Future<Output = T>) -> Result<T, Fault> {
+        tokio::runtime::Handle::current().block_on(async {
+            let mut coming = std::pin::pin!(coming);
+            loop {
+                self.check()?;
+                if let Ok(came) = tokio::time::timeout(LOOK_EVERY, coming.as_mut()).await {
+                    return Ok(came);
+                }
+            }
+        })
+    }
+}
+
+fn is_too_slow(since: Duration, bytes: u64) -> bool {
+    since > MOST_TIME || since > SLOW_TIME + Duration::from_secs(bytes / SLOW_BYTES)
 }
 
 /// Loads an image. Belongs on a thread of tokio's that may block; nothing is seen of it before it is whole.
@@ -90,16 +138,20 @@ pub(super) fn load(
     wanted: &Wanted,
     progress: &Progress,
 ) -> Result<(), Fault> {
+    progress.begin();
+    progress.check()?;
     let part = Part::begin(folders, &wanted.id)?;
     let mut loading = Loading { part: &part.0, limits, progress, room: room(limits), came: 0 };
     let (sha256, digest, config) = match &wanted.origin {
         Origin::Registry(reference) => loading.load_registry(reference, wanted)?,
         Origin::Web(url) => {
             let file = part.0.join("archive");
-            let (_, found) = registry::archive(url, &wanted.authorization, &file, limits.bytes, progress)?;
+            let most = limits.bytes;
+            let found =
+                registry::archive(url, &wanted.authorization, !wanted.pin.is_empty(), &file, most, progress)?;
             check_pin(&wanted.pin, &found)?;
             let files = loading.open_archive(&file)?;
-            let (digest, config) = loading.load_files(&files, "")?;
+            let (digest, config) = loading.load_archive(&files, "")?;
             fs::remove_file(&file).map_err(|error| io_fault("remove", &file, &error))?;
             (found.hex().to_owned(), digest, config)
         }
@@ -167,7 +219,8 @@ impl Loading<'_> {
         reference: &Reference,
         wanted: &Wanted,
     ) -> Result<(String, Digest, ImageConfig), Fault> {
-        let mut registry = Registry::new(reference, &wanted.authorization, self.progress);
+        let is_pinned = reference.digest.is_some() || !wanted.pin.is_empty();
+        let mut registry = Registry::new(reference, &wanted.authorization, is_pinned, self.progress);
         let top = registry.manifest(reference.wanted())?;
         let found = Digest::of(&top);
         if let Some(digest) = &reference.digest {
@@ -175,7 +228,7 @@ impl Loading<'_> {
         }
         check_pin(&wanted.pin, &found)?;
         let (config, layers) = resolve(&top, |one| registry.manifest(one.digest.as_str()))?;
-        self.progress.announce(config.size.saturating_add(layers.iter().map(|layer| layer.size).sum()));
+        self.progress.announce(config.size.saturating_add(bytes_of(&layers)));
         let file = self.part.join("blob");
         let mut blob = registry.blob(&config.digest, &file, oci::MAX_DOCUMENT_BYTES)?;
         let mut text = Vec::new();
@@ -185,7 +238,7 @@ impl Loading<'_> {
         for (layer, diff) in layers.iter().zip(&image.rootfs.diff_ids) {
             let left = self.limits.bytes.saturating_sub(self.came);
             let blob = registry.blob(&layer.digest, &file, left)?;
-            self.lay(blob, None, diff, &Progress::default())?;
+            self.lay(blob, None, diff)?;
         }
         fs::remove_file(&file).map_err(|error| io_fault("remove", &file, &error))?;
         Ok((found.hex().to_owned(), config.digest, image))
@@ -204,14 +257,16 @@ impl Loading<'_> {
             let found = self.copy(&open_file(path, image_dirs)?.0, &copy)?;
             check_pin(pin, &found)?;
             let files = self.open_archive(&copy)?;
-            let (digest, config) = self.load_files(&files, tag)?;
+            let (digest, config) = self.load_archive(&files, tag)?;
             fs::remove_file(&copy).map_err(|error| io_fault("remove", &copy, &error))?;
             return Ok((found.hex().to_owned(), digest, config));
         };
-        let top = Digest::of(&top_document(&files, tag)?);
-        check_pin(pin, &top)?;
-        let (digest, config) = self.load_files(&files, tag)?;
-        Ok((top.hex().to_owned(), digest, config))
+        // Read once: a folder may have another one the next moment.
+        let top = top_document(&files, tag)?;
+        let found = Digest::of(&top);
+        check_pin(pin, &found)?;
+        let (digest, config) = self.load_layout(&files, &top)?;
+        Ok((found.hex().to_owned(), digest, config))
     }
 
     fn copy(&mut self, from: &fs::File, to: &Path) -> Result<Digest, Fault> {
@@ -221,9 +276,8 @@ impl Loading<'_> {
             return Err(bad(format!("the archive has more than {} bytes", self.limits.bytes)));
         }
         self.progress.announce(length);
-        let mut into = fs::File::create_new(to).map_err(failed)?;
-        let mut reader = Hashed::new(from, self.progress);
-        io::copy(&mut reader.by_ref().take(self.limits.bytes), &mut into).map_err(failed)?;
+        let mut reader = Hashed::new(from, self.progress, Counted::Yes);
+        Filling::begin(to, self.limits.bytes, self.progress)?.copy(&mut reader)?;
         Ok(Digest::ended(reader.hash))
     }
 
@@ -233,36 +287,35 @@ impl Loading<'_> {
         let open = || fs::File::open(path).map_err(failed);
         self.came = open()?.metadata().map_err(failed)?.len();
         let plain = self.part.join("plain");
-        let mut into =
-            fs::OpenOptions::new().read(true).write(true).create_new(true).open(&plain).map_err(failed)?;
-        let most = self.limits.bytes;
-        let unpacked =
-            layer::decompress(open()?).and_then(|reader| io::copy(&mut reader.take(most + 1), &mut into));
-        if unpacked.map_err(|error| bad(format!("the archive cannot be read: {error}")))? > most {
-            return Err(bad(format!("the archive unpacks to more than {most} bytes")));
-        }
-        io::Seek::rewind(&mut into).map_err(failed)?;
+        let mut filling = Filling::begin(&plain, self.limits.bytes, self.progress)?;
+        let reader = layer::decompress(open()?);
+        filling.copy(reader.map_err(|error| bad(format!("the archive cannot be read: {error}")))?)?;
+        let into = filling.done()?;
         // The open file is all that is needed of it.
         fs::remove_file(&plain).map_err(failed)?;
         Files::of_archive(into)
     }
 
-    fn load_files(&mut self, files: &Files<'_>, tag: &str) -> Result<Loaded, Fault> {
+    fn load_archive(&mut self, files: &Files<'_>, tag: &str) -> Result<Loaded, Fault> {
         if files.has("index.json") {
-            let (config, layers) = resolve(&top_document(files, tag)?, |one| blob_document(files, one))?;
-            if matches!(files, Files::Folder(..)) {
-                self.progress.announce(layers.iter().map(|layer| layer.size).sum());
-            }
-            let image = self.config(&blob_document(files, &config)?, layers.len())?;
-            for (layer, diff) in layers.iter().zip(&image.rootfs.diff_ids) {
-                self.lay(files.file(&blob_name(&layer.digest))?, Some(&layer.digest), diff, self.progress)?;
-            }
-            return Ok((config.digest, image));
+            return self.load_layout(files, &top_document(files, tag)?);
         }
-        if matches!(files, Files::Archive(..)) && files.has("manifest.json") {
+        if files.has("manifest.json") {
             return self.load_saved(files, tag);
         }
         Err(bad("the source is neither an OCI layout nor what docker save writes"))
+    }
+
+    fn load_layout(&mut self, files: &Files<'_>, top: &[u8]) -> Result<Loaded, Fault> {
+        let (config, layers) = resolve(top, |one| blob_document(files, one))?;
+        if matches!(files, Files::Folder(..)) {
+            self.progress.announce(bytes_of(&layers));
+        }
+        let image = self.config(&blob_document(files, &config)?, layers.len())?;
+        for (layer, diff) in layers.iter().zip(&image.rootfs.diff_ids) {
+            self.lay(files.file(&blob_name(&layer.digest))?, Some(&layer.digest), diff)?;
+        }
+        Ok((config.digest, image))
     }
 
     fn load_saved(&mut self, files: &Files<'_>, tag: &str) -> Result<Loaded, Fault> {
@@ -284,7 +337,7 @@ impl Loading<'_> {
         }
         let image = self.config(&text, one.layers.len())?;
         for (layer, diff) in one.layers.iter().zip(&image.rootfs.diff_ids) {
-            self.lay(files.file(layer)?, None, diff, &Progress::default())?;
+            self.lay(files.file(layer)?, None, diff)?;
         }
         Ok((digest, image))
     }
@@ -298,18 +351,14 @@ impl Loading<'_> {
         Err(bad(format!("the manifest has {layers} layers and the configuration names {named}")))
     }
 
-    /// Lays one layer, and holds it against both its digests.
-    fn lay(
-        &mut self,
-        blob: impl Read,
-        digest: Option<&Digest>,
-        diff: &Digest,
-        progress: &Progress,
-    ) -> Result<(), Fault> {
+    /// Lays one layer, and holds it against its digest, unless that was done, and against that of what it unpacks to.
+    fn lay(&mut self, blob: impl Read, digest: Option<&Digest>, diff: &Digest) -> Result<(), Fault> {
         self.progress.check()?;
         let rootfs = self.part.join("rootfs");
         let mut root = Root::open(&rootfs).map_err(|error| io_fault("open", &rootfs, &error))?;
-        let mut reader = Hashed::new(blob, progress);
+        // What was verified before was counted then.
+        let counted = if digest.is_some() { Counted::Yes } else { Counted::No };
+        let mut reader = Hashed::new(blob, self.progress, counted);
         let laid = layer::lay(&mut root, &mut reader, self.limits.devices, &mut self.room);
         self.progress.check()?;
         if let Some(digest) = digest {
@@ -322,6 +371,10 @@ impl Loading<'_> {
         let laid = laid?;
         diff.check("an unpacked layer", &laid)
     }
+}
+
+fn bytes_of(layers: &[Descriptor]) -> u64 {
+    layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size))
 }
 
 /// Follows indexes to the manifest for this machine.
@@ -388,17 +441,25 @@ fn check_pin(pin: &str, found: &Digest) -> Result<(), Fault> {
     )))
 }
 
-/// Hashes and counts what passes, until the sub-agent stops.
+/// Whether bytes are of those that come, as far as the caller is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Yes,
+    No,
+}
+
+/// Hashes and counts what passes, as long as the load shall go on.
 struct Hashed<'a, R> {
     inner: R,
     hash: Sha256,
     came: u64,
+    counted: Counted,
     progress: &'a Progress,
 }
 
 impl<'a, R> Hashed<'a, R> {
-    fn new(inner: R, progress: &'a Progress) -> Self {
-        Hashed { inner, hash: Sha256::new(), came: 0, progress }
+    fn new(inner: R, progress: &'a Progress, counted: Counted) -> Self {
+        Hashed { inner, hash: Sha256::new(), came: 0, counted, progress }
     }
 }
 
@@ -408,7 +469,28 @@ impl<R: Read> Read for Hashed<'_, R> {
         let read = self.inner.read(buffer)?;
         self.hash.update(&buffer[..read]);
         self.came += read as u64;
-        self.progress.came(read as u64);
+        if self.counted == Counted::Yes {
+            self.progress.came(read as u64);
+        }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_drips_is_given_up() {
+        let hour = Duration::from_secs(3600);
+        assert!(!is_too_slow(SLOW_TIME, 0) && is_too_slow(hour, 1000), "ten minutes are anybody's");
+        assert!(!is_too_slow(hour, 60 << 20) && is_too_slow(25 * hour, u64::MAX));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_do_not_overflow() {
+        let digest = Digest::of(b"");
+        let one = Descriptor { digest, size: u64::MAX, platform: None, annotations: Default::default() };
+        assert_eq!(bytes_of(&[one.clone(), one]), u64::MAX);
     }
 }

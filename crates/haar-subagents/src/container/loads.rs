@@ -4,13 +4,15 @@
 //! (absent) ──LoadImage──▶ pending ──slot free──▶ downloading ──whole, verified──▶ (stored)
 //!     ▲                                               │ any fault
 //!     └── told once by the next LoadImage ── error ◀──┘
-//!     └────────── asked after by nobody ── error
+//!     ├────────── asked after by nobody ── error
+//!     └────────── deleted ── pending, downloading, error
 //! ```
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageWant};
 use tokio::sync::Semaphore;
@@ -28,6 +30,9 @@ use crate::storage::source::goes_direct;
 const MAX_RUNNING: usize = 2;
 /// Loads that are known at once, failed ones included.
 const MAX_KNOWN: usize = 256;
+/// How long a load may take to end that was told to.
+const END_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// All loads that are not stored images yet.
 #[derive(Debug)]
@@ -115,17 +120,24 @@ impl Loads {
         known.values().filter(|load| !load.is_forgotten()).map(|load| load.to_wire()).collect()
     }
 
-    /// Refuses to act on an image that is being loaded, and keeps a new load of it away meanwhile.
+    /// Acts on an image that nobody loads: a load of it is told to end, and waited for. Blocks; what is done with it must
+    /// be short, for all other loads wait.
     pub(super) fn while_idle<R>(&self, id: &str, act: impl FnOnce() -> Result<R, Fault>) -> Result<R, Fault> {
-        let mut known = lock(&self.known);
-        if let Some(load) = known.get(id) {
-            if !matches!(*lock(&load.state), State::Failed(..)) {
-                let text = format!("image {id} is being loaded; ask again when that has ended");
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            let mut known = lock(&self.known);
+            let Some(load) = known.get(id) else { return act() };
+            if load.cancel() {
+                known.remove(id);
+                return act();
+            }
+            drop(known);
+            if Instant::now() >= deadline {
+                let text = format!("image {id} is being loaded and was told to end; ask again");
                 return Err(Fault::new(FaultCode::Conflict, text));
             }
-            known.remove(id);
+            std::thread::sleep(LOOK_EVERY);
         }
-        act()
     }
 
     /// Has running loads end soon; what they hold is removed.
@@ -135,7 +147,9 @@ impl Loads {
 
     async fn run(self: Arc<Self>, load: Arc<Load>, wanted: Wanted) {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        *lock(&load.state) = State::Downloading;
+        if !load.begin() {
+            return;
+        }
         let (loads, loading) = (Arc::clone(&self), Arc::clone(&load));
         let task = tokio::task::spawn_blocking(move || {
             load::load(&loads.folders, &loads.image_dirs, loads.limits, &wanted, &loading.progress)
@@ -157,6 +171,23 @@ impl Loads {
 }
 
 impl Load {
+    /// Begins, unless it was cancelled before its turn came.
+    fn begin(&self) -> bool {
+        let mut state = lock(&self.state);
+        if self.progress.check().is_err() {
+            return false;
+        }
+        *state = State::Downloading;
+        true
+    }
+
+    /// Tells it to end; answers whether it does nothing any more.
+    fn cancel(&self) -> bool {
+        let state = lock(&self.state);
+        self.progress.cancel();
+        !matches!(*state, State::Downloading)
+    }
+
     /// Whether it failed and nobody came to be told.
     fn is_forgotten(&self) -> bool {
         matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)

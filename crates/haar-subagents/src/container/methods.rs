@@ -103,11 +103,14 @@ impl Host {
 
     fn delete_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
         check_id("image", &request.id)?;
-        let deleted = self.loads.while_idle(&request.id, || {
+        let (deleted, gone) = self.loads.while_idle(&request.id, || {
             let _books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
             self.check_unused(&request.id)?;
-            images::delete(&self.folders, &request.id)
+            let facts = images::find(&self.folders, &request.id).unwrap_or_default();
+            Ok((facts, images::put_away(&self.folders, &request.id)?))
         })?;
+        // With nothing held: a large one takes long.
+        images::remove_away(gone)?;
         Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
     }
 }

@@ -26,9 +26,11 @@ mod process;
 mod program;
 mod record;
 mod registry;
+mod removal;
 mod root;
 mod runtime;
 mod source;
+mod space;
 mod user;
 mod wire;
 

@@ -4,9 +4,7 @@
 //! registry, and to the place of tokens it names only when that speaks HTTPS or is on the same host.
 //! Deliberately absent: pushing, searching, mirrors.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::Path;
 
 use haar_api::rpc::{Fault, FaultCode};
@@ -14,13 +12,12 @@ use http::{HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::runtime::Handle;
 
 use super::load::Progress;
 use super::oci::{Digest, MAX_DOCUMENT_BYTES, bad};
 use super::source::Reference;
+use super::space::Filling;
 use crate::storage::fetching::Secret;
-use crate::storage::folders::io_fault;
 use crate::storage::source::{client, goes_direct, shown, web_fault};
 
 /// Every kind of manifest that [`super::oci`] reads.
@@ -33,19 +30,26 @@ pub(super) struct Registry<'a> {
     authorization: &'a Secret,
     /// What the place of tokens gave.
     token: Option<Secret>,
+    /// Whether the manifest is held against a digest that the caller gave.
+    is_pinned: bool,
     progress: &'a Progress,
 }
 
 impl<'a> Registry<'a> {
-    pub(super) fn new(reference: &'a Reference, authorization: &'a Secret, progress: &'a Progress) -> Self {
-        Registry { reference, authorization, token: None, progress }
+    pub(super) fn new(
+        reference: &'a Reference,
+        authorization: &'a Secret,
+        is_pinned: bool,
+        progress: &'a Progress,
+    ) -> Self {
+        Registry { reference, authorization, token: None, is_pinned, progress }
     }
 
     /// A manifest by tag or digest.
     pub(super) fn manifest(&mut self, wanted: &str) -> Result<Vec<u8>, Fault> {
         let mut response = self.get("manifests", wanted)?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = chunk(&mut response)? {
+        while let Some(chunk) = chunk(&mut response, self.progress)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
                 return Err(bad(format!("the manifest has more than {MAX_DOCUMENT_BYTES} bytes")));
@@ -67,7 +71,8 @@ impl<'a> Registry<'a> {
         let url =
             self.reference.base.join(&path).map_err(|_| bad("the registry's address cannot be made"))?;
         let response = self.ask(&url)?;
-        if response.status() == StatusCode::UNAUTHORIZED && self.token.is_none() {
+        // Also when a token was had before: it lasts for minutes, a large image for longer.
+        if response.status() == StatusCode::UNAUTHORIZED {
             let challenge = response.headers().get(header::WWW_AUTHENTICATE);
             let challenge = challenge.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
             if let Some(challenge) = Challenge::read(&challenge) {
@@ -82,8 +87,8 @@ impl<'a> Registry<'a> {
         let bearer = self.token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
         let authorization = bearer.as_deref().unwrap_or(self.authorization.reveal());
         let direct = goes_direct(url, authorization);
-        let request = client(direct)?.get(url.clone()).header(header::ACCEPT, MANIFESTS);
-        send(url, authorized(request, authorization)?)
+        let request = client(direct, self.is_pinned)?.get(url.clone()).header(header::ACCEPT, MANIFESTS);
+        send(url, authorized(request, authorization)?, self.progress)
     }
 
     fn fetch_token(&self, challenge: &Challenge) -> Result<Secret, Fault> {
@@ -101,10 +106,11 @@ impl<'a> Registry<'a> {
             url.host() == self.reference.base.host() && url.scheme() == self.reference.base.scheme();
         let may_know = url.scheme() == "https" || same_host;
         let authorization = if may_know { self.authorization.reveal() } else { "" };
-        let request = client(goes_direct(&url, authorization))?.get(url.clone());
-        let mut response = accept(&url, send(&url, authorized(request, authorization)?)?)?;
+        // A token is no image: no digest says that it is the right one.
+        let request = client(goes_direct(&url, authorization), false)?.get(url.clone());
+        let mut response = accept(&url, send(&url, authorized(request, authorization)?, self.progress)?)?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = chunk(&mut response)? {
+        while let Some(chunk) = chunk(&mut response, self.progress)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > 64 << 10 {
                 return Err(bad("the registry's token is too long"));
@@ -121,18 +127,19 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// Fetches an archive into a new file; answers it and its digest.
+/// Fetches an archive into a new file; answers its digest.
 pub(super) fn archive(
     url: &Url,
     authorization: &Secret,
+    is_pinned: bool,
     into: &Path,
     most: u64,
     progress: &Progress,
-) -> Result<(File, Digest), Fault> {
-    let request = client(goes_direct(url, authorization.reveal()))?.get(url.clone());
-    let response = accept(url, send(url, authorized(request, authorization.reveal())?)?)?;
+) -> Result<Digest, Fault> {
+    let request = client(goes_direct(url, authorization.reveal()), is_pinned)?.get(url.clone());
+    let response = accept(url, send(url, authorized(request, authorization.reveal())?, progress)?)?;
     progress.announce(response.content_length().unwrap_or(0));
-    save(response, into, most, progress)
+    save(response, into, most, progress).map(|(_, digest)| digest)
 }
 
 fn save(
@@ -141,23 +148,14 @@ fn save(
     most: u64,
     progress: &Progress,
 ) -> Result<(File, Digest), Fault> {
-    let failed = |error| io_fault("write", into, &error);
-    let _ = std::fs::remove_file(into);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(into).map_err(failed)?;
-    let (mut hash, mut written) = (Sha256::new(), 0);
-    while let Some(chunk) = chunk(&mut response)? {
-        progress.check()?;
-        written += chunk.len() as u64;
-        if written > most {
-            return Err(bad(format!("the source gives more than {most} bytes")));
-        }
+    let mut filling = Filling::begin(into, most, progress)?;
+    let mut hash = Sha256::new();
+    while let Some(chunk) = chunk(&mut response, progress)? {
         hash.update(&chunk);
-        file.write_all(&chunk).map_err(failed)?;
+        filling.put(&chunk)?;
         progress.came(chunk.len() as u64);
     }
-    file.rewind().map_err(failed)?;
-    Ok((file, Digest::ended(hash)))
+    Ok((filling.done()?, Digest::ended(hash)))
 }
 
 fn authorized(request: RequestBuilder, authorization: &str) -> Result<RequestBuilder, Fault> {
@@ -171,13 +169,13 @@ fn authorized(request: RequestBuilder, authorization: &str) -> Result<RequestBui
     Ok(request.header(header::AUTHORIZATION, value))
 }
 
-fn send(url: &Url, request: RequestBuilder) -> Result<Response, Fault> {
-    Handle::current().block_on(request.send()).map_err(|error| web_fault(url, error))
+fn send(url: &Url, request: RequestBuilder, progress: &Progress) -> Result<Response, Fault> {
+    progress.wait(request.send())?.map_err(|error| web_fault(url, error))
 }
 
-fn chunk(response: &mut Response) -> Result<Option<bytes::Bytes>, Fault> {
+fn chunk(response: &mut Response, progress: &Progress) -> Result<Option<bytes::Bytes>, Fault> {
     let url = response.url().clone();
-    Handle::current().block_on(response.chunk()).map_err(|error| web_fault(&url, error))
+    progress.wait(response.chunk())?.map_err(|error| web_fault(&url, error))
 }
 
 fn accept(url: &Url, response: Response) -> Result<Response, Fault> {

@@ -3,11 +3,14 @@
 //! Promised: nothing outside the folder is read or changed, whatever names, links and whiteouts say. Every folder on
 //! the way is opened by the kernel with `RESOLVE_IN_ROOT`: a symlink in it is followed as the container would follow
 //! it, with this folder as `/`. The last part of a name is never followed. Depth and length of names are bounded.
+//! What is remembered of a layer is small, however many entries it has and however long their names are.
 //! Deliberately absent: what an entry holds, and how much of it: see [`super::layer`].
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::BuildHasher as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -21,6 +24,8 @@ use rustix::fs::{
 const MAX_DEPTH: usize = 128;
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_NAME_BYTES: usize = 255;
+/// Names of folders that are remembered for their time.
+const MAX_TIMED_BYTES: usize = 64 << 20;
 
 /// Why an entry cannot be laid.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +107,42 @@ impl Name {
 /// An opened folder of the tree, with its true name.
 struct Parent {
     fd: OwnedFd,
+    inode: u64,
     path: PathBuf,
+}
+
+/// What the present layer has laid, as hashes of a folder's inode and a name in it: the names themselves would fill the
+/// memory. Two of them are the same by chance only, for nobody knows the hash's key.
+#[derive(Debug, Default)]
+struct Own {
+    keys: HashSet<u64>,
+    hash: RandomState,
+}
+
+impl Own {
+    fn key(&self, folder: u64, name: &OsStr) -> u64 {
+        self.hash.hash_one((folder, name))
+    }
+
+    fn insert(&mut self, folder: u64, name: &OsStr) {
+        self.keys.insert(self.key(folder, name));
+    }
+
+    fn contains(&self, folder: u64, name: &OsStr) -> bool {
+        self.keys.contains(&self.key(folder, name))
+    }
+
+    /// Of what is removed, for its folder's inode may be another's later.
+    fn forget(&mut self, folder: u64, name: &OsStr) {
+        self.keys.remove(&self.key(folder, name));
+    }
+}
+
+/// Whether what the present layer laid goes too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    Lower,
 }
 
 /// The folder.
@@ -111,10 +151,11 @@ pub(super) struct Root {
     fd: OwnedFd,
     /// As the kernel names it.
     path: PathBuf,
-    /// What the present layer has laid, and the folders on the way: a whiteout does not concern them.
-    own: HashSet<PathBuf>,
+    /// A whiteout does not concern them.
+    own: Own,
     /// When folders were changed, set once nothing is laid into them any more.
     folder_times: BTreeMap<PathBuf, i64>,
+    timed_bytes: usize,
 }
 
 impl Root {
@@ -123,7 +164,7 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::open(path, flags, Mode::empty())?;
         let path = true_path(&fd)?;
-        Ok(Root { fd, path, own: HashSet::new(), folder_times: BTreeMap::new() })
+        Ok(Root { fd, path, own: Own::default(), folder_times: BTreeMap::new(), timed_bytes: 0 })
     }
 
     /// Where it lies.
@@ -133,7 +174,8 @@ impl Root {
 
     /// From here on another layer is laid.
     pub(super) fn end_layer(&mut self) -> Result<(), Error> {
-        self.own.clear();
+        self.own.keys.clear();
+        self.timed_bytes = 0;
         for (path, modified_s) in std::mem::take(&mut self.folder_times) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             // A later entry or whiteout may have taken it away.
@@ -158,8 +200,8 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = fs::openat(&parent.fd, last, flags, Mode::empty()).map_err(failed(&path))?;
         set_facts(&folder, facts).map_err(failed(&path))?;
-        let own = self.note(&parent, last);
-        self.folder_times.insert(own, facts.modified_s);
+        self.own.insert(parent.inode, last);
+        self.note_time(parent.path.join(last), facts.modified_s);
         Ok(())
     }
 
@@ -169,7 +211,7 @@ impl Root {
         let (parent, last) = self.place(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&parent.fd, &last, flags, Mode::RUSR | Mode::WUSR).map_err(failed(&path))?;
-        self.note(&parent, &last);
+        self.own.insert(parent.inode, &last);
         Ok(File::from(file))
     }
 
@@ -203,7 +245,7 @@ impl Root {
             fs::utimensat(&parent.fd, &last, &times(facts.modified_s), AtFlags::SYMLINK_NOFOLLOW)
         };
         make().map_err(failed(&path))?;
-        self.note(&parent, &last);
+        self.own.insert(parent.inode, &last);
         Ok(())
     }
 
@@ -227,7 +269,7 @@ impl Root {
         }
         let (parent, last) = self.place(name)?;
         fs::linkat(&source.fd, target_last, &parent.fd, &last, AtFlags::empty()).map_err(failed(&path))?;
-        self.note(&parent, &last);
+        self.own.insert(parent.inode, &last);
         Ok(())
     }
 
@@ -249,7 +291,7 @@ impl Root {
             fs::utimensat(&parent.fd, &last, &times(facts.modified_s), AtFlags::SYMLINK_NOFOLLOW)
         };
         make().map_err(failed(&path))?;
-        self.note(&parent, &last);
+        self.own.insert(parent.inode, &last);
         Ok(())
     }
 
@@ -258,54 +300,58 @@ impl Root {
         let path = name.path();
         let Some((folders, last)) = name.split() else { return Ok(()) };
         let Ok(parent) = self.resolve_folder(folders) else { return Ok(()) };
-        self.remove_lower(&parent.fd, last, &parent.path.join(last)).map_err(failed(&path))
+        self.remove(&parent.fd, parent.inode, last, Which::Lower).map(drop).map_err(failed(&path))
     }
 
     /// Removes all that lower layers laid into this folder; a folder that is not there is fine.
     pub(super) fn white_out_all(&mut self, folder: &Name) -> Result<(), Error> {
         let path = folder.path();
         let Ok(folder) = self.resolve_folder(&folder.0) else { return Ok(()) };
-        self.remove_lower_inside(&folder.fd, &folder.path).map(drop).map_err(failed(&path))
+        self.remove_inside(&folder.fd, folder.inode, Which::Lower).map(drop).map_err(failed(&path))
     }
 
     /// Answers whether the folder is empty then.
-    fn remove_lower_inside(&self, folder: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
-        let readable =
-            fs::openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&readable)? {
+    fn remove_inside(&mut self, folder: &OwnedFd, inode: u64, which: Which) -> rustix::io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut is_empty = true;
+        for entry in fs::Dir::new(fs::openat(folder, ".", flags, Mode::empty())?)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+            if !matches!(name, b"." | b"..") {
+                is_empty &= self.remove(folder, inode, OsStr::from_bytes(name), which)?;
             }
-        }
-        let mut is_empty = true;
-        for name in names {
-            let path = path.join(&name);
-            self.remove_lower(folder, &name, &path)?;
-            is_empty &= !self.own.contains(&path);
         }
         Ok(is_empty)
     }
 
-    fn remove_lower(&self, parent: &OwnedFd, last: &OsStr, path: &Path) -> rustix::io::Result<()> {
+    /// Answers whether nothing of this name is there then. As deep as folders may lie, which is bounded.
+    fn remove(
+        &mut self,
+        parent: &OwnedFd,
+        inode: u64,
+        last: &OsStr,
+        which: Which,
+    ) -> rustix::io::Result<bool> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let is_own = self.own.contains(path);
-        match fs::openat(parent, last, flags, Mode::empty()) {
+        let stays = which == Which::Lower && self.own.contains(inode, last);
+        let kind = match fs::openat(parent, last, flags, Mode::empty()) {
             Ok(folder) => {
-                if self.remove_lower_inside(&folder, path)? && !is_own {
-                    fs::unlinkat(parent, last, AtFlags::REMOVEDIR)?;
+                let inner = fs::fstat(&folder)?.st_ino;
+                if !self.remove_inside(&folder, inner, which)? {
+                    return Ok(false);
                 }
-                Ok(())
+                AtFlags::REMOVEDIR
             }
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) if is_own => Ok(()),
-            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-                fs::unlinkat(parent, last, AtFlags::empty())
-            }
-            Err(error) => Err(error),
+            Err(rustix::io::Errno::NOENT) => return Ok(true),
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => AtFlags::empty(),
+            Err(error) => return Err(error),
+        };
+        if stays {
+            return Ok(false);
         }
+        fs::unlinkat(parent, last, kind)?;
+        self.own.forget(inode, last);
+        Ok(true)
     }
 
     /// Makes the place of a new entry free.
@@ -320,16 +366,8 @@ impl Root {
     }
 
     fn clear(&mut self, parent: &Parent, last: &OsStr, path: &Path) -> Result<(), Error> {
-        match self.kind(parent, last, path)? {
-            None => Ok(()),
-            Some(FileType::Directory) => {
-                let gone = parent.path.join(last);
-                // The whole folder goes, also what this layer laid into it.
-                self.own.retain(|own| !own.starts_with(&gone));
-                self.remove_lower(&parent.fd, last, &gone).map_err(failed(path))
-            }
-            Some(_) => fs::unlinkat(&parent.fd, last, AtFlags::empty()).map_err(failed(path)),
-        }
+        // Of a folder all goes, also what this layer laid into it.
+        self.remove(&parent.fd, parent.inode, last, Which::All).map(drop).map_err(failed(path))
     }
 
     fn kind(&self, parent: &Parent, last: &OsStr, path: &Path) -> Result<Option<FileType>, Error> {
@@ -343,7 +381,7 @@ impl Root {
     /// Opens the folder an entry lies in, and makes those that no entry has named.
     fn parent(&mut self, folders: &[OsString], path: &Path) -> Result<Parent, Error> {
         if let Ok(parent) = self.resolve_folder(folders) {
-            return Ok(parent);
+            return self.shallow(parent, path);
         }
         let mut parent = self.resolve_folder(&[]).map_err(failed(path))?;
         for depth in 1..=folders.len() {
@@ -351,23 +389,33 @@ impl Root {
                 Ok(folder) => folder,
                 Err(rustix::io::Errno::NOENT) => {
                     let last = &folders[depth - 1];
+                    parent = self.shallow(parent, path)?;
                     // A symlink that leads nowhere is there already, and stays.
                     fs::mkdirat(&parent.fd, last, Mode::from_raw_mode(0o755)).map_err(failed(path))?;
-                    self.note(&parent, last);
+                    self.own.insert(parent.inode, last);
                     self.resolve_folder(&folders[..depth]).map_err(failed(path))?
                 }
                 Err(error) => return Err(failed(path)(error)),
             };
         }
-        Ok(parent)
+        self.shallow(parent, path)
+    }
+
+    /// Refuses a folder that lies too deep for another entry, whatever symlinks its name led through.
+    fn shallow(&self, parent: Parent, path: &Path) -> Result<Parent, Error> {
+        let inside = parent.path.strip_prefix(&self.path).unwrap_or(&parent.path);
+        if inside.components().count() < MAX_DEPTH {
+            return Ok(parent);
+        }
+        Err(Error::Unsafe(format!("the layer's entry {path:?} lies too deep")))
     }
 
     fn resolve_folder(&self, folders: &[OsString]) -> rustix::io::Result<Parent> {
         let name: PathBuf = folders.iter().collect();
         let name = if folders.is_empty() { Path::new(".") } else { &name };
         let fd = self.resolve(name, OFlags::PATH | OFlags::DIRECTORY)?;
-        let path = true_path(&fd)?;
-        Ok(Parent { fd, path })
+        let (path, inode) = (true_path(&fd)?, fs::fstat(&fd)?.st_ino);
+        Ok(Parent { fd, inode, path })
     }
 
     fn resolve(&self, name: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -377,17 +425,13 @@ impl Root {
         fs::openat2(&self.fd, name, flags | OFlags::CLOEXEC, Mode::empty(), inside)
     }
 
-    /// Notes that the present layer laid this, and the folders on the way; answers its true name.
-    fn note(&mut self, parent: &Parent, last: &OsStr) -> PathBuf {
-        let path = parent.path.join(last);
-        let mut folder = Some(path.as_path());
-        while let Some(own) = folder.filter(|own| *own != self.path) {
-            if !self.own.insert(own.to_owned()) {
-                break;
-            }
-            folder = own.parent();
+    /// Beyond the bound a folder keeps the time at which it was laid.
+    fn note_time(&mut self, path: PathBuf, modified_s: i64) {
+        let bytes = path.as_os_str().len();
+        if self.timed_bytes + bytes <= MAX_TIMED_BYTES {
+            self.timed_bytes += bytes;
+            self.folder_times.insert(path, modified_s);
         }
-        path
     }
 }
 

@@ -28,6 +28,8 @@ use crate::storage::source::open_file;
 
 /// Members an archive may have: a few per layer.
 const MAX_MEMBERS: usize = 16_384;
+/// Bytes of a member's name, or of a link's target: they are all kept in memory.
+const MAX_NAME_BYTES: usize = 1024;
 /// Symlinks from one member to another that are followed.
 const MAX_LINKS: usize = 4;
 
@@ -163,14 +165,14 @@ impl<'a> Files<'a> {
             if members.len() >= MAX_MEMBERS {
                 return Err(bad(format!("the archive has more than {MAX_MEMBERS} members")));
             }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let name = member_name(&entry.path_bytes())?;
             let member = match entry.header().entry_type() {
                 EntryType::Regular => Member::File(entry.raw_file_position(), entry.size()),
                 EntryType::Symlink | EntryType::Link => {
                     let target = entry.link_name_bytes().unwrap_or_default();
                     let is_symlink = entry.header().entry_type() == EntryType::Symlink;
                     let base = if is_symlink { name.as_str() } else { "" };
-                    Member::Link(joined(base, &String::from_utf8_lossy(&target)))
+                    Member::Link(joined(base, &member_name(&target)?))
                 }
                 _ => continue,
             };
@@ -219,6 +221,13 @@ impl<'a> Files<'a> {
         file.read_to_end(&mut bytes).map_err(|error| io_fault("read", Path::new(name), &error))?;
         Ok(bytes)
     }
+}
+
+fn member_name(bytes: &[u8]) -> Result<String, Fault> {
+    if bytes.len() > MAX_NAME_BYTES {
+        return Err(bad(format!("the archive has a name of more than {MAX_NAME_BYTES} bytes")));
+    }
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// A target as seen from the folder of `base`, both being names of members: no file system is asked.
@@ -296,6 +305,26 @@ mod tests {
         }
         for long in ["a".repeat(300), format!("a:{}", "t".repeat(200))] {
             assert!(parse(&format!("docker://r.example/{long}")).is_err());
+        }
+    }
+
+    #[test]
+    fn an_archive_of_endless_names_is_refused() {
+        for long_target in [false, true] {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut head = tar::Header::new_gnu();
+            head.set_size(0);
+            let long = "n".repeat(MAX_NAME_BYTES + 1);
+            if long_target {
+                head.set_entry_type(EntryType::Symlink);
+                builder.append_link(&mut head, "a", &long).unwrap();
+            } else {
+                builder.append_data(&mut head, &long, io::empty()).unwrap();
+            }
+            let mut file = tempfile::tempfile().unwrap();
+            io::Write::write_all(&mut file, &builder.into_inner().unwrap()).unwrap();
+            file.rewind().unwrap();
+            assert_eq!(Files::of_archive(file).unwrap_err().code, FaultCode::BadImage);
         }
     }
 

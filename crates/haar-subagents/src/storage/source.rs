@@ -101,7 +101,8 @@ pub(super) async fn open_web(
     authorization: &str,
     go_on: Option<GoOn<'_>>,
 ) -> Result<Opened, Fault> {
-    let client = client(goes_direct(url, authorization))?;
+    // Every image of this sub-agent has its SHA-256.
+    let client = client(goes_direct(url, authorization), true)?;
     let response = ask(&client, url, authorization, go_on).await?;
     let from = go_on.map_or(0, |go_on| go_on.from);
     match response.status() {
@@ -200,16 +201,38 @@ pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-/// Whether no proxy may stand between. The proxy of `http_proxy` and its like would read the token, and it has
-/// another loopback than we do.
+/// Whether no proxy may stand between. The proxy of `http_proxy` and its like would read a token that is not encrypted,
+/// and it has another loopback than we do.
 pub(crate) fn goes_direct(url: &Url, authorization: &str) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let loopback = address.map_or(host == "localhost", |address| address.is_loopback());
-    loopback || !authorization.is_empty()
+    is_loopback(url) || (!authorization.is_empty() && url.scheme() != "https")
 }
 
-pub(crate) fn client(direct: bool) -> Result<reqwest::Client, Fault> {
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
+/// Follows redirects a few times; not from HTTPS to plain HTTP, where anybody on the way chooses what comes, unless that
+/// is held against a digest.
+fn redirects(is_pinned: bool) -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > MAX_REDIRECTS {
+            return attempt.error("it redirects too often");
+        }
+        if !attempt.previous().last().is_none_or(|from| may_follow(from, attempt.url(), is_pinned)) {
+            return attempt.error("it redirects from HTTPS to plain HTTP, where a digest is needed");
+        }
+        attempt.follow()
+    })
+}
+
+fn may_follow(from: &Url, to: &Url, is_pinned: bool) -> bool {
+    is_pinned || from.scheme() != "https" || to.scheme() == "https" || is_loopback(to)
+}
+
+/// Makes a client; `is_pinned` when what comes is held against a digest that came another way.
+pub(crate) fn client(direct: bool, is_pinned: bool) -> Result<reqwest::Client, Fault> {
     // Installed once per process; a second time changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder();
@@ -217,7 +240,7 @@ pub(crate) fn client(direct: bool) -> Result<reqwest::Client, Fault> {
     builder
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
+        .redirect(redirects(is_pinned))
         .build()
         .map_err(|error| {
             let text = format!("cannot prepare TLS ({error}); is the package ca-certificates installed?");
@@ -270,6 +293,31 @@ mod tests {
     fn what_is_secret_in_an_address_is_not_shown() {
         let url = Url::parse("https://user:word@host:8443/path?token=abc#frag").unwrap();
         assert_eq!(shown(&url), "https://host:8443/path");
+    }
+
+    #[test]
+    fn a_proxy_stands_between_unless_it_would_read_a_token() {
+        let direct = |url: &str, token: &str| goes_direct(&Url::parse(url).unwrap(), token);
+        assert!(
+            direct("http://127.0.0.1:5000/", "")
+                && direct("https://[::1]/", "")
+                && direct("http://localhost/", "")
+        );
+        assert!(direct("http://registry.example/", "Bearer x"));
+        assert!(!direct("https://registry.example/", "Bearer x") && !direct("http://registry.example/", ""));
+    }
+
+    #[test]
+    fn https_leads_to_plain_http_only_with_a_pin() {
+        let follows = |from: &str, to: &str, is_pinned: bool| {
+            may_follow(&Url::parse(from).unwrap(), &Url::parse(to).unwrap(), is_pinned)
+        };
+        let (secure, plain) = ("https://a.example/", "http://b.example/");
+        assert!(!follows(secure, plain, false) && follows(secure, plain, true));
+        assert!(
+            follows(secure, secure, false) && follows(plain, plain, false) && follows(plain, secure, false)
+        );
+        assert!(follows(secure, "http://127.0.0.1/", false));
     }
 
     #[test]

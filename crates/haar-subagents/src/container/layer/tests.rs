@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
+use haar_api::rpc::FaultCode;
 use tar::{Builder, Header};
 
 use super::*;
@@ -317,6 +318,65 @@ fn names_that_are_too_long_or_too_deep_are_refused() {
     let mut head = header(EntryType::Directory, 0);
     builder.append_data(&mut head, "n".repeat(256), io::empty()).unwrap();
     refused(Case::new().lay_bytes(&builder.into_inner().unwrap()), "too long");
+}
+
+#[test]
+fn no_chain_of_symlinks_leads_deeper_than_names_may() {
+    let case = Case::new();
+    let mut builder = Builder::new(Vec::new());
+    let deep = "d/".repeat(100);
+    let mut folder = header(EntryType::Directory, 0);
+    builder.append_data(&mut folder.clone(), format!("{deep}{}", "d/".repeat(20)), io::empty()).unwrap();
+    let mut link = header(EntryType::Symlink, 0);
+    builder.append_link(&mut link, "l", &deep).unwrap();
+    builder.append_data(&mut folder, format!("l/{}", "e/".repeat(100)), io::empty()).unwrap();
+    refused(case.lay_with(&builder.into_inner().unwrap(), Devices::Refused, &mut ROOM.clone()), "too deep");
+    // The same where the folders are there and only the file is not.
+    let case = Case::new();
+    fs::create_dir_all(case.root().join("d/".repeat(140))).unwrap();
+    symlink("d/".repeat(139), case.root().join("l")).unwrap();
+    refused(case.lay(&[E::File("l/file", "x")]), "too deep");
+    refused(case.lay(&[E::Folder("l/new/er")]), "too deep");
+}
+
+#[test]
+fn heads_that_lay_nothing_are_counted() {
+    let mut builder = Builder::new(Vec::new());
+    for _ in 0..3 {
+        let mut head = header(EntryType::XGlobalHeader, 0);
+        name(&mut head, |gnu| &mut gnu.name, "g");
+        head.set_cksum();
+        builder.append(&head, io::empty()).unwrap();
+    }
+    let mut room = Room { bytes: 100, entries: 2 };
+    let laid = Case::new().lay_with(&builder.into_inner().unwrap(), Devices::Refused, &mut room);
+    refused(laid, "more entries");
+}
+
+#[test]
+fn a_folder_that_a_file_replaced_is_forgotten_with_all_that_was_in_it() {
+    let case = Case::new();
+    case.lay(&[E::File("low/x", "1")]).unwrap();
+    case.lay(&[
+        E::File("a/b/own", "mine"),
+        E::File("a", "a file now"),
+        E::File(".wh.low", ""),
+        E::Folder("low/x"),
+        E::File("low/x/own", "mine"),
+        E::File("low/.wh..wh..opq", ""),
+    ])
+    .unwrap();
+    assert_eq!((case.text("a"), case.text("low/x/own")), ("a file now".to_owned(), "mine".to_owned()));
+    case.lay(&[E::File(".wh.low", ""), E::File("b", "")]).unwrap();
+    assert!(!case.is_there("low"), "what was a lower layer's own is not this one's");
+}
+
+#[test]
+fn a_file_with_a_second_name_of_this_layer_is_still_whited_out_under_its_first() {
+    let case = Case::new();
+    case.lay(&[E::File("low", "x")]).unwrap();
+    case.lay(&[E::Hard("mine", "low"), E::File(".wh.low", ""), E::File(".wh.mine", "")]).unwrap();
+    assert!(!case.is_there("low") && case.is_there("mine"));
 }
 
 #[test]

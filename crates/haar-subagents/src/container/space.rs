@@ -1,0 +1,126 @@
+//! What images take of a file system, and what they leave of it for others.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use haar_api::rpc::{Fault, FaultCode};
+
+use super::load::Progress;
+use super::oci::bad;
+use crate::storage::folders::io_fault;
+
+/// How often free space is looked at.
+const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// The share of the file system that images leave free: one part in so many.
+const KEPT_FREE: u64 = 20;
+const COPY_BYTES: usize = 256 << 10;
+
+/// Looks at free space before the first byte, and now and then.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// Bytes that came since.
+    unlooked: u64,
+}
+
+impl Space {
+    pub(super) fn new() -> Space {
+        Space { unlooked: LOOK_EVERY_BYTES }
+    }
+
+    /// Refuses bytes that would take what is left free.
+    pub(super) fn take(&mut self, path: &Path, bytes: u64) -> Result<(), Fault> {
+        self.unlooked = self.unlooked.saturating_add(bytes);
+        if self.unlooked < LOOK_EVERY_BYTES {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        let space = rustix::fs::statvfs(path).map_err(|error| io_fault("look at", path, &error.into()))?;
+        // A file system that counts no files says that it has none.
+        if space.f_bavail < space.f_blocks / KEPT_FREE || space.f_favail < space.f_files / KEPT_FREE {
+            let text = format!("the file system of {} is full but for a twentieth", path.display());
+            return Err(Fault::new(FaultCode::NoSpace, text));
+        }
+        Ok(())
+    }
+}
+
+/// A new file that is being filled: as long as it is not too long, others have room, and the load shall go on.
+pub(super) struct Filling<'a> {
+    file: File,
+    path: &'a Path,
+    most: u64,
+    written: u64,
+    space: Space,
+    progress: &'a Progress,
+}
+
+impl<'a> Filling<'a> {
+    /// Begins; what stood there goes.
+    pub(super) fn begin(path: &'a Path, most: u64, progress: &'a Progress) -> Result<Self, Fault> {
+        let _ = std::fs::remove_file(path);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| io_fault("make", path, &error))?;
+        Ok(Filling { file, path, most, written: 0, space: Space::new(), progress })
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.progress.check()?;
+        self.written += bytes.len() as u64;
+        if self.written > self.most {
+            return Err(bad(format!("the source gives more than {} bytes", self.most)));
+        }
+        self.space.take(self.path, bytes.len() as u64)?;
+        self.file.write_all(bytes).map_err(|error| io_fault("write", self.path, &error))
+    }
+
+    /// Puts all that a reader gives.
+    pub(super) fn copy(&mut self, mut from: impl Read) -> Result<(), Fault> {
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.put(&buffer[..read])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(bad(format!("the archive cannot be read: {error}"))),
+            }
+        }
+    }
+
+    /// The file, at its beginning.
+    pub(super) fn done(mut self) -> Result<File, Fault> {
+        self.file.rewind().map_err(|error| io_fault("read", self.path, &error))?;
+        Ok(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_filled_to_its_bound_and_no_further() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, progress) = (temp.path().join("x"), Progress::default());
+        let mut filling = Filling::begin(&path, 6, &progress).unwrap();
+        filling.copy(&b"123"[..]).unwrap();
+        filling.put(b"456").unwrap();
+        assert_eq!(filling.put(b"7").unwrap_err().code, FaultCode::BadImage);
+        let mut text = String::new();
+        filling.done().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "123456");
+        assert_eq!(Filling::begin(&path, 6, &progress).unwrap().written, 0, "what stood there goes");
+    }
+
+    #[test]
+    fn a_load_that_shall_end_fills_nothing_more() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, progress) = (temp.path().join("x"), Progress::default());
+        let mut filling = Filling::begin(&path, 6, &progress).unwrap();
+        progress.cancel();
+        assert_eq!(filling.put(b"1").unwrap_err().code, FaultCode::Unavailable);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+}
