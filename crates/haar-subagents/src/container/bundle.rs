@@ -148,14 +148,17 @@ pub(super) fn arguments(wish: &Wish, image: &RunConfig) -> Result<Vec<String>, F
     }
 }
 
-/// Later ones of a name win.
 fn environment(wish: &Wish, image: &RunConfig, user: &User) -> Vec<String> {
     let home = if user.home.is_empty() { "/" } else { &user.home };
     let first = [PATH.to_owned(), format!("HOME={home}"), format!("HOSTNAME={}", wish.hostname)];
+    merged(first.iter().chain(&image.env).chain(&wish.env))
+}
+
+/// Variables of which later ones of a name win.
+pub(super) fn merged<'a>(variables: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let name = |one: &str| one.split_once('=').map_or_else(|| one.to_owned(), |(name, _)| name.to_owned());
     let mut all: Vec<String> = Vec::new();
-    for one in first.iter().chain(&image.env).chain(&wish.env) {
-        let name =
-            |one: &str| one.split_once('=').map_or_else(|| one.to_owned(), |(name, _)| name.to_owned());
+    for one in variables {
         all.retain(|other| name(other) != name(one));
         all.push(one.clone());
     }

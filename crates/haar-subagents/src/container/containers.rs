@@ -11,11 +11,11 @@ use super::host::Host;
 use super::inspect::inspect;
 use super::record::{self, Record};
 use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestResponse};
-use super::{cgroups, folders, images, network};
+use super::{cgroups, folders, images, monitor, network, signal};
 use crate::storage::names::check_id;
 
 /// How long a container may take to end after it was asked, as with the seed.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(super) const STOP_GRACE: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 impl Host {
@@ -56,6 +56,7 @@ impl Host {
             wish,
             goal: Goal::Stop,
             run: 0,
+            restarts: 0,
         };
         self.make(&record)?;
         Ok(self.answer(guest, &record))
@@ -78,12 +79,7 @@ impl Host {
             self.let_go(&record)?;
             return Ok(record);
         }
-        // A run that was ordered and never begun is that very run still.
-        if run != Run::Never || record.run == 0 {
-            record.run += 1;
-        }
-        record.goal = Goal::Run;
-        record::save(&self.folders, &record)?;
+        self.next_run(&mut record)?;
         if let Err(fault) = self.launch(&record) {
             // Whoever asked is told, and asks again or does not; nobody else tries.
             record.goal = Goal::Stop;
@@ -93,6 +89,13 @@ impl Host {
         Ok(record)
     }
 
+    /// Orders another run. Each attempt has a number of its own, so that none is taken for another.
+    pub(super) fn next_run(&self, record: &mut Record) -> Result<(), Fault> {
+        (record.goal, record.restarts) = (Goal::Run, 0);
+        record.run += 1;
+        record::save(&self.folders, record)
+    }
+
     /// Has a container end: asked first, then killed.
     pub(super) fn stop(&self, guest: Guest, action: &str) -> Result<GuestResponse, Fault> {
         // A container that was never made is deleted by the same two stages.
@@ -100,42 +103,76 @@ impl Host {
         {
             return Ok(guest.answer("stopped", &[]));
         }
-        let record = self.end(self.ours(&guest)?, STOP_GRACE)?;
+        let mut record = self.ours(&guest)?;
+        // One that is being removed is not to be kept.
+        let goal = if record.goal == Goal::Gone { Goal::Gone } else { Goal::Stop };
+        self.end_as(&mut record, goal, STOP_GRACE)?;
         Ok(self.answer(guest, &record))
     }
 
-    /// The same with its record, which is answered as it is then.
-    pub(super) fn end(&self, mut record: Record, grace: Duration) -> Result<Record, Fault> {
-        if record.goal == Goal::Run {
-            record.goal = Goal::Stop;
-            record::save(&self.folders, &record)?;
+    /// Ends a container for a goal. A full disk is no reason to let it run: what cannot be written before is written
+    /// once it has ended and fills the disk no more.
+    fn end_as(&self, record: &mut Record, goal: Goal, grace: Duration) -> Result<(), Fault> {
+        let mut written = Ok(());
+        if record.goal != goal {
+            record.goal = goal;
+            written = record::save(&self.folders, record);
         }
-        if self.settled(&record)? == Run::Alive {
-            let runtime = self.runtime()?;
-            if !grace.is_zero() {
-                // Held, it would not hear.
-                self.let_go(&record)?;
-                let signal = self.stop_signal(&record);
-                if runtime.kill(&self.folders, &record.id, &signal).is_ok() {
-                    let deadline = Instant::now() + grace;
-                    while record::look(&self.folders, &record).run == Run::Alive && Instant::now() < deadline
-                    {
-                        std::thread::sleep(LOOK_EVERY);
-                    }
-                }
+        match &written {
+            Err(fault) if fault.code == FaultCode::NoSpace => {
+                tracing::warn!(container = record.id, %fault, "ended before that could be written");
             }
-            if record::look(&self.folders, &record).run == Run::Alive {
-                runtime.delete(&self.folders, &record.id)?;
-            }
-            self.wait_for(&record, |run| !matches!(run, Run::Alive | Run::Watched))?;
+            Err(fault) => return Err(fault.clone()),
+            Ok(()) => {}
         }
-        self.tear_down(&record.id, record.wish.nics.len())?;
-        Ok(record)
+        self.end(record, grace)?;
+        written.or_else(|_| record::save(&self.folders, record))
     }
 
-    /// Ends a container and runs it again.
+    /// Ends a container, whatever is wanted of it, and takes away what only a running one needs.
+    pub(super) fn end(&self, record: &Record, grace: Duration) -> Result<(), Fault> {
+        if let Err(fault) = self.settled(record) {
+            tracing::warn!(container = record.id, %fault, "its monitor is stuck and is killed");
+            monitor::end(&self.folders.container(&record.id));
+        }
+        let is_alive = || record::look(&self.folders, record).run == Run::Alive;
+        if is_alive() {
+            if !grace.is_zero() {
+                self.ask_to_end(record);
+                let deadline = Instant::now() + grace;
+                while is_alive() && Instant::now() < deadline {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+            self.kill(&record.id)?;
+            // So that its monitor can write down how it ended; one that does not is killed with the rest.
+            if let Err(fault) = self.wait_for(record, |run| !matches!(run, Run::Alive | Run::Watched)) {
+                tracing::warn!(container = record.id, %fault, "its end is not written down");
+            }
+        }
+        self.tear_down(&record.id, record.wish.nics.len())
+    }
+
+    /// Sends the image's signal. That nobody can be asked is said, and no reason not to end it.
+    fn ask_to_end(&self, record: &Record) {
+        let signal = self.stop_signal(record);
+        let ask = |signal: i32| self.runtime()?.kill(&self.folders, &record.id, &signal.to_string());
+        // Held, it would not hear.
+        let asked = self.let_go(record).and_then(|()| ask(signal)).or_else(|fault| {
+            tracing::warn!(container = record.id, signal, %fault, "it cannot be asked to end by this signal");
+            ask(signal::TERM)
+        });
+        if let Err(fault) = asked {
+            tracing::warn!(container = record.id, %fault, "it cannot be asked to end");
+        }
+    }
+
+    /// Ends a container and runs it again. The wish for both is written first: what is cut off between is finished by
+    /// the next start.
     pub(super) fn restart(&self, guest: Guest) -> Result<GuestResponse, Fault> {
-        let record = self.end(self.ours(&guest)?, STOP_GRACE)?;
+        let mut record = self.ours(&guest)?;
+        self.runtime()?;
+        self.end_as(&mut record, Goal::Restart, STOP_GRACE)?;
         let record = self.run(record)?;
         Ok(self.answer(guest, &record))
     }
@@ -172,8 +209,14 @@ impl Host {
 
     /// Removes a container with its files; one that is not there is fine.
     pub(super) fn delete(&self, guest: Guest) -> Result<GuestResponse, Fault> {
-        if record::find(&self.folders, &guest.id)?.is_some() {
-            self.ours(&guest)?;
+        match record::find(&self.folders, &guest.id) {
+            Ok(None) => {}
+            // Nobody else can: whose it was is not known any more.
+            Err(fault) if fault.code == FaultCode::Conflict => {
+                tracing::warn!(container = guest.id, %fault, "removed all the same");
+                self.remove_damaged(&guest.id)?;
+            }
+            Ok(Some(_)) | Err(_) => drop(self.ours(&guest)?),
         }
         self.remove(&guest.id)?;
         Ok(guest.answer("deleted", &[]))
@@ -182,12 +225,13 @@ impl Host {
     /// The same by its id.
     pub(super) fn remove(&self, id: &str) -> Result<(), Fault> {
         if let Some(mut record) = record::find(&self.folders, id)? {
-            if record.goal != Goal::Gone {
-                record.goal = Goal::Gone;
-                record::save(&self.folders, &record)?;
-            }
-            self.end(record, Duration::ZERO)?;
+            self.end_as(&mut record, Goal::Gone, Duration::ZERO)?;
         }
+        self.unmake(id)
+    }
+
+    fn remove_damaged(&self, id: &str) -> Result<(), Fault> {
+        self.tear_down(id, network::MAX_NICS)?;
         self.unmake(id)
     }
 
@@ -195,11 +239,12 @@ impl Host {
     pub(super) fn remove_all(&self) -> Result<(), Fault> {
         for id in folders::ids_in(&self.folders.containers())? {
             if self.remove(&id).is_err() {
-                self.tear_down(&id, network::MAX_NICS)?;
-                self.unmake(&id)?;
+                self.remove_damaged(&id)?;
             }
         }
-        self.end_strays()
+        let ended = self.strays()?.into_iter().map(|id| self.end_stray(&id));
+        // All of them, whatever is wrong with one.
+        ended.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// One container as Docker shows it.
@@ -226,6 +271,7 @@ impl Host {
     pub(super) fn info(&self) -> Result<Value, Fault> {
         let states: Vec<&str> = self.records()?.iter().map(|record| self.state(record)).collect();
         let count = |wanted: &str| states.iter().filter(|state| **state == wanted).count();
+        let runtime = self.runtimes.get();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(json!({
             "ID": self.cloud,
@@ -235,8 +281,8 @@ impl Host {
             "ContainersStopped": count("stopped"),
             "Images": images::list(&self.folders)?.len(),
             "Driver": "overlay",
-            "DefaultRuntime": self.runtime.as_ref().map_or("", |runtime| runtime.version.as_str()),
-            "Warnings": self.runtime.as_ref().err().into_iter().collect::<Vec<_>>(),
+            "DefaultRuntime": runtime.as_ref().map_or("", |runtime| runtime.version.as_str()),
+            "Warnings": runtime.as_ref().err().into_iter().collect::<Vec<_>>(),
             "OSType": "linux",
             "Architecture": std::env::consts::ARCH,
             "KernelVersion": kernel.trim(),
@@ -246,7 +292,14 @@ impl Host {
 
     /// Who stands in the way of an image's deletion.
     pub(super) fn check_unused(&self, image: &str) -> Result<(), Fault> {
-        let users = self.records()?.into_iter().filter(|record| record.wish.image == image);
+        let (records, damaged) = self.all_records()?;
+        if let Some(id) = damaged.first() {
+            let text = format!(
+                "the record of container {id} is damaged, it may be of image {image}; delete it first"
+            );
+            return Err(Fault::new(FaultCode::Conflict, text));
+        }
+        let users = records.into_iter().filter(|record| record.wish.image == image);
         let users: Vec<String> = users.map(|record| record.id).take(8).collect();
         if users.is_empty() {
             return Ok(());
@@ -257,14 +310,26 @@ impl Host {
 
     /// Every container whose record can be read; the others have been told of.
     pub(super) fn records(&self) -> Result<Vec<Record>, Fault> {
-        let mut records = Vec::new();
+        self.all_records().map(|(records, _)| records)
+    }
+
+    /// The same, and the ids of the others.
+    fn all_records(&self) -> Result<(Vec<Record>, Vec<String>), Fault> {
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        let mut told = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for id in folders::ids_in(&self.folders.containers())? {
             match record::find(&self.folders, &id) {
                 Ok(record) => records.extend(record),
-                Err(fault) => tracing::debug!(container = id, %fault, "left out"),
+                Err(fault) => {
+                    if told.insert(id.clone()) {
+                        tracing::warn!(container = id, %fault, "this container is left alone");
+                    }
+                    damaged.push(id);
+                }
             }
         }
-        Ok(records)
+        told.retain(|id| damaged.contains(id));
+        Ok((records, damaged))
     }
 
     fn ours(&self, guest: &Guest) -> Result<Record, Fault> {
@@ -292,13 +357,15 @@ impl Host {
         Err(Fault::new(FaultCode::Conflict, text))
     }
 
-    fn stop_signal(&self, record: &Record) -> String {
+    fn stop_signal(&self, record: &Record) -> i32 {
         let image = images::find(&self.folders, &record.wish.image).ok().flatten();
-        let signal = image.map(|image| image.config.config.stop_signal).unwrap_or_default();
-        let is_word = !signal.is_empty()
-            && signal.len() <= 16
-            && signal.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
-        if is_word { signal } else { "SIGTERM".to_owned() }
+        let wanted = image.map(|image| image.config.config.stop_signal).unwrap_or_default();
+        let number = signal::number(&wanted);
+        if number.is_none() && !wanted.is_empty() {
+            let wanted: String = wanted.chars().take(32).collect();
+            tracing::warn!(container = record.id, wanted, "the image's stop signal is none; it gets SIGTERM");
+        }
+        number.unwrap_or(signal::TERM)
     }
 
     fn answer(&self, guest: Guest, record: &Record) -> GuestResponse {

@@ -3,6 +3,7 @@
 //! ```text
 //!             Never     Watched      Alive        Ended
 //!   Run       Start     Leave        Leave        Again or Rest, by the policy
+//!   Restart   Restart   Leave        Restart      Restart
 //!   Stop      Rest      Leave        End          Rest
 //!   Gone      Remove    Leave        Remove       Remove
 //! ```
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Goal {
     /// It runs.
     Run,
+    /// It ends, if it runs, and then runs.
+    Restart,
     /// It does not.
     Stop,
     /// It is removed.
@@ -66,6 +69,8 @@ pub(super) enum Step {
     Start,
     /// Begin another run, after a pause.
     Again,
+    /// End it if it runs, and begin another run.
+    Restart,
     /// End it.
     End,
     /// Take away what only a running one needs.
@@ -79,6 +84,7 @@ pub(super) fn step(seen: Seen) -> Step {
     match (seen.goal, seen.run) {
         (_, Run::Watched) | (Goal::Run, Run::Alive) => Step::Leave,
         (Goal::Gone, _) => Step::Remove,
+        (Goal::Restart, _) => Step::Restart,
         (Goal::Stop, Run::Alive) => Step::End,
         (Goal::Stop, _) => Step::Rest,
         (Goal::Run, Run::Never) => Step::Start,
@@ -106,6 +112,7 @@ mod tests {
         let runs = [Run::Never, Run::Watched, Run::Alive, Run::Ended(Some(0)), Run::Ended(None)];
         for (goal, steps) in [
             (Goal::Run, [Step::Start, Step::Leave, Step::Leave, Step::Rest, Step::Again]),
+            (Goal::Restart, [Step::Restart, Step::Leave, Step::Restart, Step::Restart, Step::Restart]),
             (Stop, [Step::Rest, Step::Leave, Step::End, Step::Rest, Step::Rest]),
             (Gone, [Step::Remove, Step::Leave, Step::Remove, Step::Remove, Step::Remove]),
         ] {

@@ -3,9 +3,9 @@
 //! Promised: everything here may be asked twice, and may find what another run of the sub-agent left half done.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io::{self, BufReader};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,10 +20,11 @@ use super::layer::Devices;
 use super::loads::Loads;
 use super::monitor::{RUNS, SAYS};
 use super::record::{self, Order, Record};
-use super::runtime::Runtime;
-use super::{Monitor, bundle, cgroups, mounts, network, user};
+use super::runtime::{Runtime, Runtimes};
+use super::{Monitor, bundle, cgroups, log, monitor, mounts, network, user};
 use crate::kit::PerGuest;
 use crate::storage::folders::{io_fault, write_json};
+use crate::storage::names::check_id;
 
 /// How long a container may take to begin or to be gone.
 const CHANGE_LIMIT: Duration = Duration::from_secs(30);
@@ -39,18 +40,19 @@ pub(super) struct Host {
     pub(super) cloud: String,
     /// What this cloud's names on the host begin with.
     pub(super) tag: String,
-    /// The runtime that works here, or why none does.
-    pub(super) runtime: Result<Runtime, String>,
+    pub(super) runtimes: Runtimes,
     pub(super) devices: Devices,
     pub(super) monitor: Monitor,
     /// Held by who makes a container of an image, and by who deletes one.
     pub(super) books: Mutex<()>,
+    /// Containers with a damaged record that was told of.
+    pub(super) damaged: Mutex<BTreeSet<String>>,
 }
 
 impl Host {
     /// The runtime, or the fault that there is none.
-    pub(super) fn runtime(&self) -> Result<&Runtime, Fault> {
-        self.runtime.as_ref().map_err(|why| Fault::new(FaultCode::Unavailable, why.as_str()))
+    pub(super) fn runtime(&self) -> Result<Runtime, Fault> {
+        self.runtimes.get().map_err(|why| Fault::new(FaultCode::Unavailable, why))
     }
 
     /// The word of the seed for how a container stands.
@@ -153,15 +155,25 @@ impl Host {
     /// Takes away all that only a running container needs, and ends it; what is not there is fine.
     pub(super) fn tear_down(&self, id: &str, nics: usize) -> Result<(), Fault> {
         let folder = self.folders.container(id);
-        if let Ok(runtime) = &self.runtime {
-            runtime.delete(&self.folders, id)?;
-        }
-        if !cgroups::remove(&cgroups::of(&self.tag, id)) {
-            let text = format!("processes of container {id} do not end; is a file system hanging?");
-            return Err(Fault::new(FaultCode::Unavailable, text));
-        }
+        // First, for a runtime that it began and that is at work still makes what is taken away here.
+        monitor::end(&folder);
+        self.kill(id)?;
         mounts::unmount_below(&folder).map_err(|error| io_fault("unmount", &folder, &error))?;
         network::down(&self.folders, &self.tag, id, nics)
+    }
+
+    /// Ends all processes of a container, with the runtime's help or without.
+    pub(super) fn kill(&self, id: &str) -> Result<(), Fault> {
+        if let Ok(runtime) = self.runtime()
+            && let Err(fault) = runtime.delete(&self.folders, id)
+        {
+            tracing::warn!(container = id, %fault, "the runtime does not end it; its processes are killed");
+        }
+        if cgroups::remove(&cgroups::of(&self.tag, id)) {
+            return Ok(());
+        }
+        let text = format!("processes of container {id} do not end; is a file system hanging?");
+        Err(Fault::new(FaultCode::Unavailable, text))
     }
 
     /// Waits until a container is no longer between two states, and tells its run then.
@@ -201,7 +213,7 @@ impl Host {
             let (like, upper) = (fs::metadata(&lower)?, new.join("upper"));
             std::os::unix::fs::chown(&upper, Some(like.uid()), Some(like.gid()))?;
             fs::set_permissions(&upper, fs::Permissions::from_mode(like.permissions().mode() & 0o7777))?;
-            write_json(&new.join("container.json"), record)?;
+            record::write(&new.join("container.json"), record)?;
             fs::rename(&new, &path)?;
             crate::storage::folders::sync_folder(&self.folders.containers())
         };
@@ -210,54 +222,42 @@ impl Host {
 
     /// Removes a container's folder, as a whole. Nothing of it runs.
     pub(super) fn unmake(&self, id: &str) -> Result<(), Fault> {
-        let (path, gone) =
-            (self.folders.container(id), self.folders.containers().join(format!(".gone-{id}")));
-        let failed = |error| io_fault("remove", &path, &error);
-        let unmake = || {
-            remove(&gone)?;
-            match fs::rename(&path, &gone) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                renamed => renamed?,
-            }
-            crate::storage::folders::sync_folder(&self.folders.containers())?;
-            remove(&gone)
-        };
-        unmake().map_err(failed)
+        let path = self.folders.container(id);
+        let gone = super::folders::put_away(&self.folders.containers(), id);
+        gone.and_then(|gone| gone.map_or(Ok(()), |gone| remove(&gone)))
+            .map_err(|error| io_fault("remove", &path, &error))
     }
 
-    /// Ends what has this cloud's name on the host and is no container of ours: an earlier run was killed while it
-    /// removed it.
-    pub(super) fn end_strays(&self) -> Result<(), Fault> {
+    /// What has this cloud's name on the host and is no container of ours: an earlier run was killed while it removed
+    /// it.
+    pub(super) fn strays(&self) -> Result<Vec<String>, Fault> {
         let known: BTreeSet<String> =
             super::folders::ids_in(&self.folders.containers())?.into_iter().collect();
         let mut found: BTreeSet<String> = network::ids(&self.tag).into_iter().collect();
         found.extend(cgroups::names_below(&cgroups::of_cloud(&self.tag)));
-        if let Ok(runtime) = &self.runtime {
+        if let Ok(runtime) = self.runtime() {
             found.extend(super::folders::ids_in(&runtime.state).unwrap_or_default());
         }
-        for id in found.difference(&known) {
-            tracing::info!(container = id, "ended what an earlier run left of a container");
-            self.tear_down(id, network::MAX_NICS)?;
-        }
-        Ok(())
+        // Other names are of runtimes that are being tried.
+        Ok(found.difference(&known).filter(|id| check_id("container", id).is_ok()).cloned().collect())
     }
 
-    /// Keeps a container's log from filling the disk: at most two files of this many bytes, but for what comes while
-    /// one is copied.
-    pub(super) fn turn_log(&self, id: &str, most: u64) -> io::Result<()> {
-        let folder = self.folders.container(id);
-        let path = folder.join("log");
-        if fs::metadata(&path).map_or(0, |metadata| metadata.len()) < most {
+    /// Ends one of them, unless it has become a container meanwhile.
+    pub(super) fn end_stray(&self, id: &str) -> Result<(), Fault> {
+        if self.folders.container(id).exists() {
             return Ok(());
         }
-        // The container has this very file open, hence a copy and no rename. It appends, so it goes on at the start.
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let (part, old) = (folder.join(".log"), folder.join("log.1"));
-        let mut copy: File =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
-        io::copy(&mut io::Read::take(&file, most * 2), &mut copy)?;
-        copy.flush()?;
-        fs::rename(&part, &old)?;
-        file.set_len(0)
+        tracing::info!(container = id, "an earlier run left something of a container; it is ended");
+        self.tear_down(id, network::MAX_NICS)
+    }
+
+    /// Keeps a container's log from filling the disk where no monitor does.
+    pub(super) fn keep_log(&self, id: &str) {
+        let folder = self.folders.container(id);
+        if !record::is_watched(&folder)
+            && let Err(error) = log::turn(&folder)
+        {
+            tracing::debug!(container = id, %error, "the log cannot be turned");
+        }
     }
 }

@@ -9,6 +9,9 @@ use super::images::{self, Facts};
 use super::record::{self, Begun, Exit, Record};
 use super::{bundle, network};
 
+/// The code of an end that nobody saw, as with Docker.
+const UNSEEN: i32 = 255;
+
 /// The object of one container, whose state is one of the seed's words.
 pub(super) fn inspect(folders: &Folders, tag: &str, record: &Record, state: &str) -> Result<Value, Fault> {
     let folder = folders.container(&record.id);
@@ -21,6 +24,20 @@ pub(super) fn inspect(folders: &Folders, tag: &str, record: &Record, state: &str
     let run = record::look(folders, record).run;
     let pid = begun.as_ref().filter(|_| run == Run::Alive).map_or(0, |begun| begun.process.pid);
     let first = wish.nics.first();
+    // A command is for the entrypoint beside which it was asked for.
+    let command =
+        if wish.command.is_empty() && wish.entrypoint.is_empty() { &image.cmd } else { &wish.command };
+    let entrypoint = if wish.entrypoint.is_empty() { &image.entrypoint } else { &wish.entrypoint };
+    let status = match (state, record.run) {
+        ("stopped", 0) => "created",
+        ("stopped", _) => "exited",
+        (state, _) => state,
+    };
+    let (code, why) = match (&exit, run) {
+        (Some(exit), _) => (exit.code, exit.error.as_str()),
+        (None, Run::Ended(None)) => (UNSEEN, "nobody saw how it ended"),
+        (None, _) => (0, ""),
+    };
     Ok(json!({
         "Id": record.id,
         "Name": format!("/{}", record.id),
@@ -30,24 +47,24 @@ pub(super) fn inspect(folders: &Folders, tag: &str, record: &Record, state: &str
         "Image": facts.map(|facts| facts.digest.as_str().to_owned()).unwrap_or_default(),
         "Driver": "overlay",
         "LogPath": folder.join("log"),
-        "RestartCount": record.run.saturating_sub(1),
+        "RestartCount": record.restarts,
         "Config": {
             "Hostname": wish.hostname,
             "Image": wish.image,
-            "Cmd": wish.command,
-            "Entrypoint": wish.entrypoint,
-            "Env": wish.env,
+            "Cmd": command,
+            "Entrypoint": entrypoint,
+            "Env": bundle::merged(image.env.iter().chain(&wish.env)),
             "User": image.user,
             "WorkingDir": image.working_dir,
             "MacAddress": first.map(|nic| nic.mac.clone()).unwrap_or_default(),
         },
         "State": {
-            "Status": if state == "stopped" { "exited" } else { state },
+            "Status": status,
             "Running": matches!(state, "running" | "paused"),
             "Paused": state == "paused",
             "Pid": pid,
-            "ExitCode": exit.as_ref().map_or(0, |exit| exit.code),
-            "Error": exit.as_ref().map(|exit| exit.error.clone()).unwrap_or_default(),
+            "ExitCode": code,
+            "Error": why,
             "StartedAt": time(begun.map_or(0, |begun| begun.at_s)),
             "FinishedAt": time(exit.map_or(0, |exit| exit.at_s)),
         },

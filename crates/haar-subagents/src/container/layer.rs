@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write as _};
+use std::path::Path;
 use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
@@ -17,6 +18,7 @@ use ruzstd::decoding::StreamingDecoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Entry, EntryType};
 
+use super::load::Limits;
 use super::oci::{Digest, bad};
 use super::root::{self, Facts, Name, Root};
 use super::space::Space;
@@ -45,6 +47,17 @@ pub(super) struct Room {
     pub bytes: u64,
     /// Entries of its layers, whiteouts included.
     pub entries: u64,
+}
+
+/// Lays one layer, compressed or not, into a folder of its own, as a load does for each. What is wrong with it may be
+/// found only when a part of it has been laid.
+///
+/// # Errors
+/// `bad_image` for what is unsafe or broken, `no_space` for what does not fit, `failed` when the folder cannot be used.
+pub fn lay_layer(folder: &Path, layer: impl Read, limits: Limits) -> Result<Digest, Fault> {
+    let mut root = Root::open(folder).map_err(|error| io_fault("open", folder, &error))?;
+    let mut room = Room { bytes: limits.bytes, entries: limits.entries };
+    lay(&mut root, layer, limits.devices, &mut room)
 }
 
 /// Lays a layer, compressed or not, into the folder, and answers the digest of what it unpacked to.

@@ -9,23 +9,22 @@ use sha2::{Digest as _, Sha256};
 use super::folders::Folders;
 use super::host::Host;
 use super::loads::Loads;
-use super::runtime::Runtime;
+use super::runtime::Runtimes;
 use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestRequest, GuestResponse};
 use super::{Config, Error, cgroups, images};
 use crate::kit;
 use crate::storage::names::check_id;
 
-/// Opens the root folder, and ends what an earlier run left unfinished.
+/// Calls that may wait for one container: those of others shall find a place.
+const MAX_WAITING: usize = 8;
+
+/// Opens the root folder, and removes what an earlier run left unfinished in it.
 pub(super) async fn open(config: &Config) -> Result<Arc<Host>, Error> {
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let folders = Arc::new(Folders::open(&config.root, &config.run)?);
         let tag = hex::encode(&Sha256::digest(&config.cloud)[..4]);
-        let runtime = Runtime::probe(&folders, &cgroups::of_cloud(&tag));
-        match &runtime {
-            Ok(runtime) => tracing::info!(runtime = runtime.version, "container runtime"),
-            Err(why) => tracing::warn!(why, "containers cannot run here"),
-        }
+        let runtimes = Runtimes::new(Arc::clone(&folders), cgroups::of_cloud(&tag));
         let loads = Loads::new(Arc::clone(&folders), config.image_dirs, config.limits);
         let host = Host {
             folders,
@@ -33,14 +32,12 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Host>, Error> {
             guests: kit::per_guest(),
             cloud: config.cloud,
             tag,
-            runtime,
+            runtimes,
             devices: config.limits.devices,
             monitor: config.monitor,
             books: Mutex::default(),
+            damaged: Mutex::default(),
         };
-        if let Err(fault) = host.end_strays() {
-            tracing::warn!(%fault, "something an earlier run left of a container may be there still");
-        }
         Ok::<_, Error>(host)
     });
     let opened = opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
@@ -134,7 +131,10 @@ fn guest_method(server: &mut kit::Server, host: &Arc<Host>, name: &str, act: Gue
         async move {
             let action = std::mem::take(&mut request.action);
             let guest = Guest::read(request)?;
-            let turn = host.guests.turn(&guest.id).await;
+            let turn = host.guests.turn_among(&guest.id, MAX_WAITING).await.ok_or_else(|| {
+                let text = format!("{MAX_WAITING} calls wait for container {} already; ask again", guest.id);
+                Fault::new(FaultCode::Unavailable, text)
+            })?;
             off_reactor(move || {
                 let _turn = turn;
                 act(&host, guest, &action)

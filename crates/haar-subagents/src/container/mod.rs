@@ -17,6 +17,7 @@ mod keep;
 mod layer;
 mod load;
 mod loads;
+mod log;
 mod methods;
 mod monitor;
 mod mounts;
@@ -29,6 +30,7 @@ mod registry;
 mod removal;
 mod root;
 mod runtime;
+mod signal;
 mod source;
 mod space;
 mod user;
@@ -40,7 +42,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-pub use layer::Devices;
+pub use layer::{Devices, lay_layer};
 pub use load::Limits;
 pub use monitor::monitor;
 
@@ -125,6 +127,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     // Ended with this function, however that ends.
     let mut keeping = JoinSet::new();
     keeping.spawn(keep::keep(Arc::clone(&host)));
+    keeping.spawn(keep::end_strays(Arc::clone(&host)));
     let served = bound.serve(shutdown).await;
     keeping.shutdown().await;
     host.stop_loads();

@@ -1,8 +1,8 @@
 //! The process beside each running container: it makes the container's first process its child, waits for its end and
-//! writes that down. It outlives the sub-agent, as the container does.
+//! writes that down. It outlives the sub-agent, as the container does, and keeps the container's log short.
 //!
-//! Promised: two monitors of one container never act at once; an end is written before the lock is let go. When a
-//! monitor is killed the container runs on, and only the code it ends with is lost.
+//! Promised: two monitors of one container never act at once; an end is written before the lock is let go; the runtime
+//! has a time limit. When a monitor is killed the container runs on, and only the code it ends with is lost.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -11,15 +11,19 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::process::Process;
 use super::record::{self, Begun, Exit, Order};
+use super::{log, program};
 use crate::storage::folders::write_json;
 
 /// Whoever asks whether a monitor is there holds its lock for a moment.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// How long the runtime may take; twice this is less than the sub-agent waits.
+const CALL_LIMIT: Duration = Duration::from_secs(25);
 /// What a line for the sub-agent begins with.
 pub(super) const SAYS: &str = "haar-monitor: ";
 /// What it is told when the container runs.
@@ -31,6 +35,10 @@ pub(super) const RUNS: &str = "runs";
 /// # Errors
 /// When not even that can be written.
 pub fn monitor(folder: &Path) -> io::Result<()> {
+    watch(folder).inspect_err(|error| say(&format!("its monitor cannot go on: {error}")))
+}
+
+fn watch(folder: &Path) -> io::Result<()> {
     let lock = record::lock_file(folder)?;
     if !take(&lock)? {
         return Ok(());
@@ -40,22 +48,36 @@ pub fn monitor(folder: &Path) -> io::Result<()> {
     // A signal for whoever started this is not for the container. Who leads a group has a session already.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true)?;
+    let own = Process::of(nix::unistd::getpid().as_raw()).ok_or(io::ErrorKind::NotFound)?;
+    write_json(&folder.join("monitor.json"), &own)?;
     let order: Order = record::read(folder, "run.json").ok_or(io::ErrorKind::NotFound)?;
-    let _ = fs::remove_file(folder.join("exit.json"));
-    let (code, error) = match begin(folder, &order) {
+    // Of no run: it is there so that the end can be written on a full disk too.
+    let mut exit = Exit { run: 0, code: 0, error: String::new(), at_s: 0 };
+    record::write(&folder.join("exit.json"), &exit)?;
+    match begin(folder, &order) {
         Ok(process) => {
             say(RUNS);
-            (wait(Pid::from_raw(process.pid)), String::new())
+            log::keep(folder.to_owned());
+            exit.code = wait(Pid::from_raw(process.pid));
         }
-        Err(why) => (-1, why),
-    };
-    let exit = Exit { run: order.run, code, error: error.clone(), at_s: record::now_s() };
-    write_json(&folder.join("exit.json"), &exit)?;
-    if !error.is_empty() {
-        say(&error);
+        Err(why) => (exit.code, exit.error) = (-1, why),
+    }
+    (exit.run, exit.at_s) = (order.run, record::now_s());
+    let written = record::write(&folder.join("exit.json"), &exit);
+    if !exit.error.is_empty() {
+        say(&exit.error);
     }
     drop(lock);
-    Ok(())
+    written
+}
+
+/// Kills the monitor of this folder, and a runtime that it has begun and that outlived it.
+pub(super) fn end(folder: &Path) {
+    let process: Option<Process> = record::read(folder, "monitor.json");
+    if let Some(process) = process.filter(Process::is_alive_or_its_number_free) {
+        // It leads a group, in which the runtime is and the container is not. Mostly there is nobody any more.
+        let _ = killpg(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
 }
 
 fn take(lock: &File) -> io::Result<bool> {
@@ -87,10 +109,16 @@ fn begin(folder: &Path, order: &Order) -> Result<Process, String> {
     )?;
     let pid = fs::read_to_string(&pid_file).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
     let process = pid.and_then(Process::of).ok_or("the container's process ended before it began")?;
-    let begun = Begun { run: order.run, process: process.clone(), at_s: record::now_s() };
-    write_json(&folder.join("begun.json"), &begun)
-        .map_err(|error| format!("cannot write begun.json: {error}"))?;
+    let mut begun =
+        Begun { run: order.run, process: process.clone(), at_s: record::now_s(), is_started: false };
+    let write = |begun: &Begun| {
+        record::write(&folder.join("begun.json"), begun)
+            .map_err(|error| format!("cannot write begun.json: {error}"))
+    };
+    write(&begun)?;
     call(folder, order, &["start".as_ref()])?;
+    begun.is_started = true;
+    write(&begun)?;
     Ok(process)
 }
 
@@ -105,13 +133,14 @@ fn call(folder: &Path, order: &Order, words: &[&std::ffi::OsStr]) -> Result<(), 
     let mut command = Command::new(&order.runtime);
     command.arg("--root").arg(&order.state).arg("--log").arg(&said).args(words).arg(&order.id);
     command.stdin(Stdio::null()).stdout(log).stderr(err);
-    let status = command.status().map_err(|error| format!("{}: {error}", order.runtime.display()))?;
+    let status = program::wait(&mut command, CALL_LIMIT)
+        .map_err(|error| format!("{}: {error}", order.runtime.display()))?;
     if status.success() {
         return Ok(());
     }
     let said = fs::read_to_string(said).unwrap_or_default();
     let last = said.lines().last().unwrap_or_default();
-    Err(format!("the runtime ended with {status}: {last}").replace('\n', " "))
+    Err(format!("the runtime ended with {status}: {last}"))
 }
 
 /// Waits for the container's first process, and collects whoever else ends here.
@@ -130,6 +159,6 @@ fn wait(process: Pid) -> i32 {
 fn say(line: &str) {
     // Whoever would read it may be gone; that changes nothing.
     let mut out = io::stdout();
-    let _ = writeln!(out, "\n{SAYS}{line}");
+    let _ = writeln!(out, "\n{SAYS}{}", line.replace('\n', " "));
     let _ = out.flush();
 }

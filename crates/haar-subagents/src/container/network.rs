@@ -158,7 +158,8 @@ fn connect(folders: &Folders, namespace: &str, device: &str, nic: &Nic, index: u
     ip(folders, &["-n", namespace, "link", "set", &inside, "up"])?;
     if !nic.gateway.is_empty() {
         // Further interfaces may have gateways too; the first is the way out.
-        let metric = index.to_string();
+        // Not 0, which IPv6 takes for its default, 1024.
+        let metric = (100 + index).to_string();
         let add = ["route", "add", "default", "via", &nic.gateway, "dev", &inside, "metric", &metric];
         ip(folders, &[&["-n", namespace][..], &add[..]].concat())?;
     }

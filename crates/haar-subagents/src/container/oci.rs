@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(Document::parse(text.as_bytes()).unwrap_err().code, FaultCode::BadImage);
     }
 
-    /// Every file of the fuzzer's corpus, as an ordinary test: none panics, whichever reader it comes to.
+    /// Documents of friends and strangers: none panics, whichever reader it comes to.
     #[test]
     fn the_corpus_of_documents_is_read_or_refused() {
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/container/corpus/document");

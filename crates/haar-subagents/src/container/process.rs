@@ -25,6 +25,11 @@ impl Process {
     pub(super) fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|(ticks, is_dead)| ticks == self.ticks && !is_dead) && self.boot == boot()
     }
+
+    /// Whether it still runs, or nobody else has its number: what it led may be there then.
+    pub(super) fn is_alive_or_its_number_free(&self) -> bool {
+        self.boot == boot() && self.pid > 1 && stat(self.pid).is_none_or(|(ticks, _)| ticks == self.ticks)
+    }
 }
 
 /// When a process began, and whether it has ended.
@@ -68,6 +73,9 @@ mod tests {
             );
         }
         child.wait().unwrap();
-        assert!(!process.is_alive());
+        assert!(!process.is_alive() && process.is_alive_or_its_number_free());
+        let own = i32::try_from(std::process::id()).unwrap();
+        let recycled = Process { pid: own, ..process };
+        assert!(!recycled.is_alive_or_its_number_free(), "another has the number");
     }
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
 use tokio::process::Command;
@@ -35,4 +35,34 @@ pub(super) fn run<A: AsRef<OsStr>>(program: &Path, arguments: &[A], stdin: Stdio
     }
     let words = String::from_utf8_lossy(&output.stderr);
     Err(Fault::new(FaultCode::Failed, format!("{shown} ended with {}: {}", output.status, words.trim())))
+}
+
+/// Runs a program that must not have a pipe, for what it makes keeps its output; killed when it takes too long.
+pub(super) fn wait(command: &mut std::process::Command, limit: Duration) -> io::Result<ExitStatus> {
+    let mut child = command.spawn()?;
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill()?;
+    child.wait()?;
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end within {} s", limit.as_secs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_never_ends_is_ended() {
+        let begun = Instant::now();
+        let mut command = std::process::Command::new("sleep");
+        let ended = wait(command.arg("1000"), Duration::from_millis(50));
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(wait(&mut std::process::Command::new("true"), LIMIT).unwrap().success());
+    }
 }

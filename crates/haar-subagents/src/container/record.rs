@@ -5,14 +5,18 @@
 //! <id>/run.json          what a monitor shall run                      the sub-agent, before each run
 //! <id>/config.json       the same for the runtime; 0600, it holds the environment
 //! <id>/monitor.lock      held by the monitor of the present run        the monitor
+//! <id>/monitor.json      which process that is                         the monitor
 //! <id>/begun.json        which process it began with                   the monitor
 //! <id>/exit.json         how it ended                                  the monitor
 //! <id>/log, log.1        what the container printed
 //! <id>/upper, work, rootfs    its own files, and where they are mounted over the image's
 //! ```
+//!
+//! What must be changed for a container to end can be changed on a full disk: it is written with room behind it, and
+//! over itself where no new file can be had.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -40,6 +44,9 @@ pub(super) struct Record {
     pub(super) goal: Goal,
     /// How often it was run.
     pub(super) run: u64,
+    /// How often of that by itself, since it was last started by somebody.
+    #[serde(default)]
+    pub(super) restarts: u64,
 }
 
 /// What a container shall be.
@@ -75,6 +82,14 @@ pub(super) struct Begun {
     pub(super) run: u64,
     pub(super) process: process::Process,
     pub(super) at_s: u64,
+    /// Whether it was let go; before, it waits for that, and without a monitor for ever.
+    #[serde(default = "yes")]
+    pub(super) is_started: bool,
+}
+
+/// What begun.json meant before it said so.
+fn yes() -> bool {
+    true
 }
 
 /// What stands in `exit.json`.
@@ -115,7 +130,39 @@ pub(super) fn require(folders: &Folders, id: &str) -> Result<Record, Fault> {
 /// Writes a container's record.
 pub(super) fn save(folders: &Folders, record: &Record) -> Result<(), Fault> {
     let path = folders.container(&record.id).join("container.json");
-    write_json(&path, record).map_err(|error| io_fault("write", &path, &error))
+    write(&path, record).map_err(|error| io_fault("write", &path, &error))
+}
+
+/// Writes one of the small files, with room for what may stand there next.
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Roomy<'a, T> {
+        #[serde(flatten)]
+        value: &'a T,
+        room: &'static str,
+    }
+    let room = "                                                ";
+    match write_json(path, &Roomy { value, room }) {
+        Err(error) if is_full(&error) => write_over(path, value, error),
+        written => written,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Writes into the blocks that the file has; `full` when it has none, or too few.
+fn write_over<T: Serialize>(path: &Path, value: &T, full: io::Error) -> io::Result<()> {
+    let Ok(mut file) = OpenOptions::new().write(true).open(path) else { return Err(full) };
+    let room = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut text = serde_json::to_vec_pretty(value)?;
+    if text.len() > room {
+        return Err(full);
+    }
+    text.resize(room, b' ');
+    file.write_all(&text)?;
+    file.sync_data()
 }
 
 /// Reads one of the small files; none when it is absent or damaged, for it then says nothing.
@@ -133,7 +180,7 @@ pub(super) fn look(folders: &Folders, record: &Record) -> Seen {
     let exit = read::<Exit>(&folder, "exit.json").filter(|exit| exit.run == record.run);
     let run = match (exit, begun) {
         (Some(exit), _) => Run::Ended(Some(exit.code)),
-        (None, Some(begun)) if begun.process.is_alive() => Run::Alive,
+        (None, Some(begun)) if begun.is_started && begun.process.is_alive() => Run::Alive,
         (None, _) if is_watched => Run::Watched,
         (None, Some(_)) => Run::Ended(None),
         (None, None) => Run::Never,
@@ -141,7 +188,8 @@ pub(super) fn look(folders: &Folders, record: &Record) -> Seen {
     Seen { goal: record.goal, restart: record.wish.restart, run }
 }
 
-fn is_watched(folder: &Path) -> bool {
+/// Whether a monitor is there.
+pub(super) fn is_watched(folder: &Path) -> bool {
     let file = File::open(folder.join("monitor.lock"));
     file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
@@ -154,4 +202,59 @@ pub(super) fn lock_file(folder: &Path) -> io::Result<File> {
 /// Seconds since 1970.
 pub(super) fn now_s() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            v: 1,
+            id: "a".to_owned(),
+            cloud: String::new(),
+            life: String::new(),
+            created_s: 1,
+            wish: Wish::default(),
+            goal: Goal::Run,
+            run: 9,
+            restarts: 0,
+        }
+    }
+
+    #[test]
+    fn a_record_is_written_over_itself_when_nothing_else_can_be_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("container.json");
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert!(write_over(&path, &record(), full()).is_err(), "there is nothing to write over");
+        write(&path, &record()).unwrap();
+        for (goal, run) in [(Goal::Restart, 10), (Goal::Gone, u64::MAX), (Goal::Stop, 0)] {
+            let changed = Record { goal, run, ..record() };
+            write_over(&path, &changed, full()).unwrap();
+            assert_eq!(read::<Record>(temp.path(), "container.json"), Some(changed));
+        }
+        let long = Record { cloud: "x".repeat(100), ..record() };
+        assert_eq!(write_over(&path, &long, full()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_process_that_nobody_will_let_go_has_ended() {
+        let temp = tempfile::tempdir().unwrap();
+        let folders = Folders::open(&temp.path().join("root"), &temp.path().join("run")).unwrap();
+        let folder = folders.container("a");
+        fs::create_dir(&folder).unwrap();
+        let process = process::Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mut begun = Begun { run: 9, process, at_s: 1, is_started: false };
+        write(&folder.join("begun.json"), &begun).unwrap();
+        assert_eq!(look(&folders, &record()).run, Run::Ended(None));
+        let monitor = lock_file(&folder).unwrap();
+        monitor.lock().unwrap();
+        assert_eq!(look(&folders, &record()).run, Run::Watched, "its monitor will");
+        begun.is_started = true;
+        write(&folder.join("begun.json"), &begun).unwrap();
+        assert_eq!(look(&folders, &record()).run, Run::Alive);
+        drop(monitor);
+        assert_eq!(look(&folders, &record()).run, Run::Alive, "it runs on without");
+    }
 }

@@ -11,37 +11,39 @@ use super::load::Progress;
 use super::oci::bad;
 use crate::storage::folders::io_fault;
 
-/// How often free space is looked at.
+/// How often free space is looked at where there is much.
 const LOOK_EVERY_BYTES: u64 = 16 << 20;
 /// The share of the file system that images leave free: one part in so many.
 const KEPT_FREE: u64 = 20;
 const COPY_BYTES: usize = 256 << 10;
 
-/// Looks at free space before the first byte, and now and then.
+/// Looks at free space before the first byte, and the more often the less there is.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// Bytes that came since.
-    unlooked: u64,
+    /// Bytes until the next look.
+    left: u64,
 }
 
 impl Space {
     pub(super) fn new() -> Space {
-        Space { unlooked: LOOK_EVERY_BYTES }
+        Space { left: 0 }
     }
 
     /// Refuses bytes that would take what is left free.
     pub(super) fn take(&mut self, path: &Path, bytes: u64) -> Result<(), Fault> {
-        self.unlooked = self.unlooked.saturating_add(bytes);
-        if self.unlooked < LOOK_EVERY_BYTES {
+        if bytes < self.left {
+            self.left -= bytes;
             return Ok(());
         }
-        self.unlooked = 0;
         let space = rustix::fs::statvfs(path).map_err(|error| io_fault("look at", path, &error.into()))?;
+        let kept = space.f_blocks / KEPT_FREE;
         // A file system that counts no files says that it has none.
-        if space.f_bavail < space.f_blocks / KEPT_FREE || space.f_favail < space.f_files / KEPT_FREE {
+        if space.f_bavail < kept || space.f_favail < space.f_files / KEPT_FREE {
             let text = format!("the file system of {} is full but for a twentieth", path.display());
             return Err(Fault::new(FaultCode::NoSpace, text));
         }
+        let more = (space.f_bavail - kept).saturating_mul(space.f_frsize);
+        self.left = (more / 2).min(LOOK_EVERY_BYTES);
         Ok(())
     }
 }

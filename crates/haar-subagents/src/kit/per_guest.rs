@@ -24,9 +24,28 @@ pub fn per_guest() -> PerGuest {
 impl PerGuest {
     /// Waits until every earlier asker for this key is done; the key is held until the turn is dropped.
     pub async fn turn(&self, key: &str) -> Turn {
+        let lock = Arc::clone(with(&self.locks).entry(key.to_owned()).or_default());
+        self.wait(key, lock).await
+    }
+
+    /// The same; none when so many hold this key or wait for it already. One guest that is stuck shall not take every
+    /// place there is.
+    pub async fn turn_among(&self, key: &str, most: usize) -> Option<Turn> {
+        let lock = {
+            let mut locks = with(&self.locks);
+            let lock = locks.entry(key.to_owned()).or_default();
+            // One is the map's own.
+            if Arc::strong_count(lock) > most {
+                return None;
+            }
+            Arc::clone(lock)
+        };
+        Some(self.wait(key, lock).await)
+    }
+
+    async fn wait(&self, key: &str, lock: Arc<tokio::sync::Mutex<()>>) -> Turn {
         // The turn exists before the wait, so that a caller who stops waiting tidies up too.
         let mut turn = Turn { locks: Arc::clone(&self.locks), key: key.to_owned(), held: None };
-        let lock = Arc::clone(with(&self.locks).entry(key.to_owned()).or_default());
         turn.held = Some(lock.lock_owned().await);
         turn
     }
@@ -93,6 +112,24 @@ mod tests {
         let _first = guests.turn("a").await;
         let second = tokio::time::timeout(Duration::from_secs(5), guests.turn("b")).await;
         assert!(second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_for_one_guest() {
+        let guests = per_guest();
+        let first = guests.turn_among("a", 2).await.unwrap();
+        let waiting = tokio::spawn({
+            let guests = guests.clone();
+            async move { guests.turn_among("a", 2).await.is_some() }
+        });
+        // On one thread a yield lets the task run up to its wait.
+        tokio::task::yield_now().await;
+        assert!(guests.turn_among("a", 2).await.is_none(), "there is no third place");
+        assert!(guests.turn_among("b", 2).await.is_some(), "another guest has its own");
+        drop(first);
+        assert!(waiting.await.unwrap());
+        assert!(guests.turn_among("a", 2).await.is_some());
+        assert!(with(&guests.locks).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

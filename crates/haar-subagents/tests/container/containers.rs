@@ -69,7 +69,7 @@ async fn files_stay_between_runs_and_the_image_stays_as_it_is() {
         !rootfs.join("note").exists()
             && std::fs::read_to_string(rootfs.join("etc/passwd")).unwrap().contains("web")
     );
-    assert_eq!(agent.inspect(GUEST).await.unwrap()["RestartCount"], 1);
+    assert_eq!(agent.inspect(GUEST).await.unwrap()["RestartCount"], 0, "nobody restarts by himself");
     fails(agent.call::<Value>("DeleteImage", &json!({"id": IMAGE})).await, FaultCode::Conflict, GUEST);
     agent.guest("DeleteContainer", &guest).await.unwrap();
     let _: Value = agent.call("DeleteImage", &json!({"id": IMAGE})).await.unwrap();
@@ -103,6 +103,10 @@ async fn a_held_container_does_nothing_until_it_is_let_go() {
     }
     assert_eq!(agent.inspect(GUEST).await.unwrap()["State"]["Paused"], true);
     let held = world.log(GUEST);
+    // Long enough for ten of its ticks, as a neighbour counts them that is not held.
+    let neighbour = world.guest(OTHER_GUEST);
+    agent.run(&neighbour).await;
+    until("the neighbour ticks on", || world.log(OTHER_GUEST).lines().count() >= 10).await;
     assert_eq!(agent.inspect(GUEST).await.unwrap()["State"]["Status"], "paused");
     assert_eq!(world.log(GUEST), held);
     assert_eq!(agent.guest("UnpauseContainer", &guest).await.unwrap()["state"], "running");
@@ -155,6 +159,54 @@ async fn a_container_that_cannot_begin_says_why_and_leaves_nothing() {
     agent.guest("CreateContainer", &guest).await.unwrap();
     fails(agent.guest("StartContainer", &guest).await, FaultCode::Unavailable, "no bridge neverbr0");
     assert_eq!(world.traces(), Vec::<String>::new());
+}
+
+/// A signal that `runc kill` knows by its number only.
+#[tokio::test]
+async fn a_container_is_asked_by_its_images_own_signal() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let words = "trap 'echo asked; exit 0' 37; trap 'echo wrong' TERM; echo up; while :; do sleep 0.05; done";
+    let run = json!({"Cmd": ["/bin/sh", "-c", words], "StopSignal": "SIGRTMIN+3"});
+    agent.load(&world.request(&make_image::image(&[busybox()], &run))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it is up", || world.log(GUEST).contains("up")).await;
+    agent.guest("StopContainer", &guest).await.unwrap();
+    assert_eq!(world.log(GUEST), "up\nasked\n");
+    let seen = agent.inspect(GUEST).await.unwrap();
+    assert_eq!((&seen["State"]["ExitCode"], &seen["State"]["Status"]), (&json!(0), &json!("exited")));
+}
+
+#[tokio::test]
+async fn an_inspection_shows_what_the_image_says_and_what_was_never_run() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let run = json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["true"], "Env": ["A=image", "B=image"]});
+    agent.load(&world.request(&make_image::image(&[busybox()], &run))).await.unwrap();
+    let mut guest = world.guest(GUEST);
+    guest["haar"]["env"] = json!(["A=own"]);
+    agent.guest("CreateContainer", &guest).await.unwrap();
+    let seen = agent.inspect(GUEST).await.unwrap();
+    assert_eq!(seen["State"]["Status"], "created");
+    let config = &seen["Config"];
+    assert_eq!((&config["Cmd"], &config["Entrypoint"]), (&run["Cmd"], &run["Entrypoint"]));
+    assert_eq!(config["Env"], json!(["B=image", "A=own"]));
+}
+
+#[tokio::test]
+async fn a_container_with_a_damaged_record_holds_its_image_and_can_be_removed() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    std::fs::write(world.container(GUEST).join("container.json"), "damaged").unwrap();
+    fails(agent.guest("StopContainer", &guest).await, FaultCode::Conflict, "damaged");
+    fails(agent.call::<Value>("DeleteImage", &json!({"id": IMAGE})).await, FaultCode::Conflict, GUEST);
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+    let _: Value = agent.call("DeleteImage", &json!({"id": IMAGE})).await.unwrap();
 }
 
 #[tokio::test]

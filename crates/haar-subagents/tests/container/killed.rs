@@ -125,6 +125,99 @@ async fn a_deletion_that_was_cut_off_is_finished_by_the_next_start() {
     }
 }
 
+/// Whether it was cut off before or after its end: it runs again, once.
+#[tokio::test]
+async fn a_restart_that_was_cut_off_is_finished_by_the_next_start() {
+    let Some(world) = World::live() else { return };
+    let guest = world.guest(GUEST);
+    let agent = Agent::start(&world).await;
+    let words = "echo begun; trap 'exit 0' TERM; while :; do sleep 0.02; done";
+    agent.load(&world.request(&script(words))).await.unwrap();
+    agent.end().await;
+    for pause in [0, 5, 15, 30, 45, 60, 90, 130, 200] {
+        let agent = Agent::start(&world).await;
+        agent.run(&guest).await;
+        until("it speaks", || world.log(GUEST).contains("begun")).await;
+        let params = json!({"guest": guest, "action": ""});
+        let pause = std::time::Duration::from_millis(pause);
+        let _ = tokio::time::timeout(pause, agent.try_call::<Value>("RestartContainer", &params)).await;
+        agent.kill();
+        let record = std::fs::read_to_string(world.container(GUEST).join("container.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        let was_ordered = record["goal"] == "restart" || record["run"] == 2;
+        let agent = Agent::start(&world).await;
+        let wanted = if was_ordered { "begun\nbegun\n" } else { "begun\n" };
+        until("it runs as it was ordered", || world.log(GUEST) == wanted).await;
+        agent.until_state(GUEST, "/State/Running", &json!(true)).await;
+        assert_eq!(world.log(GUEST), wanted, "no more than that: {record}");
+        agent.guest("DeleteContainer", &guest).await.unwrap();
+        assert_eq!(world.traces(), Vec::<String>::new());
+        agent.end().await;
+    }
+}
+
+/// Its monitor and the runtime died after the container was made and before it was let go.
+#[tokio::test]
+async fn a_container_that_was_never_let_go_is_ended_and_run_again() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("echo begun; while :; do sleep 0.05; done"))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("begun")).await;
+    let pid = agent.inspect(GUEST).await.unwrap()["State"]["Pid"].as_i64().unwrap();
+    agent.kill();
+    let folder = world.container(GUEST);
+    let monitor: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("monitor.json")).unwrap()).unwrap();
+    let monitor = nix::unistd::Pid::from_raw(i32::try_from(monitor["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let begun = std::fs::read_to_string(folder.join("begun.json")).unwrap();
+    std::fs::write(folder.join("begun.json"), begun.replace("\"is_started\": true", "\"is_started\": false"))
+        .unwrap();
+    let agent = Agent::start(&world).await;
+    until("it runs anew", || world.log(GUEST) == "begun\nbegun\n").await;
+    assert!(!world.pids().contains(&i32::try_from(pid).unwrap()), "the first one is gone");
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
+
+/// Stopped by a signal, so that it neither writes an end down nor lets its lock go.
+#[tokio::test]
+async fn a_monitor_that_is_stuck_keeps_nobody_from_ending_its_container() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    let monitor = std::fs::read_to_string(world.container(GUEST).join("monitor.json")).unwrap();
+    let monitor: Value = serde_json::from_str(&monitor).unwrap();
+    let monitor = nix::unistd::Pid::from_raw(i32::try_from(monitor["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    assert_eq!(agent.guest("DeleteContainer", &guest).await.unwrap()["state"], "deleted");
+    assert_eq!(world.traces(), Vec::<String>::new());
+    until("it is gone", || nix::sys::signal::kill(monitor, None).is_err()).await;
+}
+
+/// What is at rest is known by its run: were it the same one, what a second failed start leaves would stay.
+#[tokio::test]
+async fn each_attempt_to_start_is_a_run_of_its_own() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let image = crate::make_image::image(&[crate::make_image::busybox()], &json!({"Cmd": ["/never"]}));
+    agent.load(&world.request(&image)).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.guest("CreateContainer", &guest).await.unwrap();
+    for run in 1..=3 {
+        agent.guest("StartContainer", &guest).await.unwrap_err();
+        let record = std::fs::read_to_string(world.container(GUEST).join("container.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        assert_eq!((&record["run"], &record["goal"]), (&json!(run), &json!("stop")));
+        assert_eq!(world.traces(), Vec::<String>::new());
+    }
+    agent.end().await;
+}
+
 #[tokio::test]
 async fn what_a_stranger_run_left_on_the_host_is_ended_at_start() {
     let Some(world) = World::live() else { return };

@@ -32,19 +32,27 @@ async fn two_containers_on_a_bridge_reach_each_other_by_their_addresses() {
 async fn a_container_has_as_many_interfaces_as_were_asked_for() {
     let Some(world) = World::live() else { return };
     let agent = Agent::start(&world).await;
-    agent.load(&world.request(&script("ip addr; echo done; sleep 1000"))).await.unwrap();
+    let words = "ip addr; ip -6 route; echo done; sleep 1000";
+    agent.load(&world.request(&script(words))).await.unwrap();
     let mut guest = world.guest(GUEST);
     let mut second = guest["nics"][0].clone();
-    second["address"] = "fd00:98::2".into();
     second["netmask"] = "64".into();
-    second["mac"] = "02:00:00:00:00:0c".into();
-    second["name"] = "data".into();
-    guest["nics"].as_array_mut().unwrap().push(second);
+    let mut third = second.clone();
+    for (nic, network, mac, name) in [(&mut second, 98, "c", "data"), (&mut third, 99, "d", "more")] {
+        nic["address"] = format!("fd00:{network}::2").into();
+        nic["gateway"] = format!("fd00:{network}::1").into();
+        nic["mac"] = format!("02:00:00:00:00:0{mac}").into();
+        nic["name"] = name.into();
+    }
+    guest["nics"].as_array_mut().unwrap().extend([second, third]);
     let running = agent.run(&guest).await;
     assert_ne!(running["nics"][0]["device"], running["nics"][1]["device"]);
     until("it has spoken", || world.log(GUEST).contains("done")).await;
     let log = world.log(GUEST);
     assert!(log.contains("data@") && log.contains("fd00:98::2/64") && log.contains("eth0@"), "{log}");
+    // The kernel lists the way it takes first, and that is the first interface's.
+    let way = log.lines().find(|line| line.starts_with("default")).unwrap_or_default();
+    assert!(way.starts_with("default via fd00:98::1 dev data"), "{log}");
     agent.guest("DeleteContainer", &guest).await.unwrap();
     assert_eq!(world.traces(), Vec::<String>::new());
     let info: serde_json::Value = agent.call("GetInfo", &json!({})).await.unwrap();

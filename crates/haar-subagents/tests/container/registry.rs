@@ -23,6 +23,9 @@ struct Shared {
     closed: bool,
     address: String,
     asked: Mutex<Vec<String>>,
+    /// How often a token may be used; then it has run out.
+    uses: usize,
+    tokens: Mutex<Vec<usize>>,
 }
 
 struct Registry {
@@ -38,6 +41,10 @@ impl Drop for Registry {
 
 impl Registry {
     async fn serve(image: &Image, closed: bool) -> Registry {
+        Registry::serve_with(image, closed, usize::MAX).await
+    }
+
+    async fn serve_with(image: &Image, closed: bool, uses: usize) -> Registry {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let blobs = image.blobs.iter().map(|(digest, bytes)| (digest.as_str().to_owned(), bytes.clone()));
         let shared = Arc::new(Shared {
@@ -46,6 +53,8 @@ impl Registry {
             closed,
             address: listener.local_addr().unwrap().to_string(),
             asked: Mutex::default(),
+            uses,
+            tokens: Mutex::default(),
         });
         let router = Router::new()
             .route("/v2/team/app/manifests/{wanted}", get(blob))
@@ -70,7 +79,7 @@ impl Registry {
 async fn blob(State(shared): State<Arc<Shared>>, Path(wanted): Path<String>, headers: HeaderMap) -> Response {
     shared.asked.lock().unwrap().push(wanted.clone());
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if shared.closed && authorization != Some("Bearer sesame") {
+    if shared.closed && !is_let_in(&shared, authorization) {
         let challenge = format!("Bearer realm=\"http://{}/token\",service=\"test\"", shared.address);
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
     }
@@ -81,13 +90,30 @@ async fn blob(State(shared): State<Arc<Shared>>, Path(wanted): Path<String>, hea
     }
 }
 
-async fn token(Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Response {
+fn is_let_in(shared: &Shared, authorization: Option<&str>) -> bool {
+    let number = authorization.and_then(|text| text.strip_prefix("Bearer sesame"));
+    let mut tokens = shared.tokens.lock().unwrap();
+    let uses =
+        number.and_then(|number| number.parse::<usize>().ok()).and_then(|number| tokens.get_mut(number));
+    uses.is_some_and(|uses| {
+        *uses += 1;
+        *uses <= shared.uses
+    })
+}
+
+async fn token(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let is_right = query.get("scope").is_some_and(|scope| scope == "repository:team/app:pull")
         && query.get("service").is_some_and(|service| service == "test")
         && authorization == Some(CREDENTIALS);
     if is_right {
-        axum::Json(json!({"token": "sesame"})).into_response()
+        let mut tokens = shared.tokens.lock().unwrap();
+        tokens.push(0);
+        axum::Json(json!({"token": format!("sesame{}", tokens.len() - 1)})).into_response()
     } else {
         StatusCode::FORBIDDEN.into_response()
     }
@@ -114,6 +140,41 @@ async fn an_image_is_pulled_by_tag_and_by_digest_with_and_without_a_token() {
         assert!(!facts.contains("dXNlc") && !facts.contains("sesame"), "no secret is kept");
         assert!(!folder.join("blob").exists());
     }
+}
+
+#[tokio::test]
+async fn a_token_that_runs_out_is_fetched_again() {
+    let registry = Registry::serve_with(&sample(), true, 1).await;
+    let world = World::new();
+    let agent = Agent::start(&world).await;
+    agent.load(&registry.request(":v1")).await.unwrap();
+    assert!(registry.shared.tokens.lock().unwrap().len() > 2, "one for each");
+    // A registry that takes none is not asked for ever.
+    let registry = Registry::serve_with(&sample(), true, 0).await;
+    let world = World::new();
+    let agent = Agent::start(&world).await;
+    fails(agent.load(&registry.request(":v1")).await, FaultCode::Invalid, "401");
+    assert_eq!(registry.shared.tokens.lock().unwrap().len(), 1);
+}
+
+/// A registry that accepts and never says a word.
+#[tokio::test]
+async fn a_load_that_hangs_ends_when_its_image_is_deleted() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new();
+    let agent = Agent::start(&world).await;
+    let request = ImageRequest {
+        id: IMAGE.to_owned(),
+        source: format!("docker+http://{}/team/app", listener.local_addr().unwrap()),
+        ..ImageRequest::default()
+    };
+    let _: serde_json::Value =
+        agent.call("LoadImage", &serde_json::to_value(&request).unwrap()).await.unwrap();
+    let (_silent, _) = listener.accept().await.unwrap();
+    let begun = std::time::Instant::now();
+    let _: serde_json::Value = agent.call("DeleteImage", &json!({"id": IMAGE})).await.unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "it does not wait for the silence to end");
+    fails(agent.call::<serde_json::Value>("GetImage", &json!({"id": IMAGE})).await, FaultCode::NotFound, "");
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::Path;
 
 use haar_api::rpc::FaultCode;
 use tar::{Builder, Header};
@@ -415,7 +414,7 @@ fn attributes_that_the_overlay_understands_are_not_set() {
     assert_eq!(&names[..length], b"user.fine\0");
 }
 
-/// Every file of the fuzzer's corpus, as an ordinary test: none leads out, none hangs, none panics.
+/// What the fuzz target `layers` begins with, as an ordinary test: none leads out, none hangs, none panics.
 #[test]
 fn the_corpus_of_layers_stays_inside() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/container/corpus/layer");
