@@ -25,8 +25,12 @@ struct Node {
     disk: SnapshotDisk,
     /// QEMU's name of it.
     node: String,
-    has_snapshot: bool,
+    /// Names of its snapshots that were asked for.
+    snapshots: Vec<String>,
 }
+
+/// What a name may end with in the place of its order, to mean whoever's it is.
+const ANY_ORDER: &str = "@*";
 
 /// What came of taking it.
 pub(crate) struct Taken {
@@ -42,7 +46,10 @@ pub(crate) struct Taken {
 /// only some of the disks have a snapshot of that name, libvirt's and QEMU's.
 pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<Taken, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
-    let standing = nodes.iter().filter(|node| node.has_snapshot).count();
+    if asked.name.ends_with(ANY_ORDER) {
+        return Err(Fault::new(FaultCode::Invalid, format!("{:?} names no one snapshot", asked.name)));
+    }
+    let standing = nodes.iter().filter(|node| !node.snapshots.is_empty()).count();
     if standing > 0 && standing < nodes.len() {
         let message = format!(
             "only {standing} of {} disks have a snapshot {:?}: drop it first",
@@ -77,7 +84,8 @@ fn freeze(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<GuestA
     guest_agent::freeze(connection, &request)
 }
 
-/// Removes a snapshot from a running guest's disks; where there is none is fine.
+/// Removes a snapshot from a running guest's disks; where there is none is fine. A name that ends with `@*` means those
+/// of any order, and then there must be one.
 ///
 /// # Errors
 /// As [`take`], but for the conflict.
@@ -86,9 +94,15 @@ pub(crate) fn drop_it(
     asked: &RunningSnapshotRequest,
 ) -> Result<RunningSnapshotResponse, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
-    for node in nodes.iter().filter(|node| node.has_snapshot) {
-        let arguments = json!({"device": node.node, "name": asked.name});
-        qmp(&found, "blockdev-snapshot-delete-internal-sync", &arguments)?;
+    if asked.name.ends_with(ANY_ORDER) && nodes.iter().all(|node| node.snapshots.is_empty()) {
+        let message = format!("the domain {} has no snapshot {:?}", guest.id, asked.name);
+        return Err(Fault::new(FaultCode::NotFound, message));
+    }
+    for node in &nodes {
+        for name in &node.snapshots {
+            let arguments = json!({"device": node.node, "name": name});
+            qmp(&found, "blockdev-snapshot-delete-internal-sync", &arguments)?;
+        }
     }
     Ok(answer(guest, &found, nodes, 0))
 }
@@ -138,9 +152,16 @@ fn node(blocks: &Value, device: &str, source: &str, name: &str) -> Result<Node, 
         return Err(Fault::new(FaultCode::Invalid, message));
     }
     let snapshots = inserted["image"]["snapshots"].as_array().into_iter().flatten();
-    let has_snapshot = snapshots.clone().any(|snapshot| snapshot["name"] == name);
+    let names = snapshots.filter_map(|snapshot| snapshot["name"].as_str());
+    let snapshots = names.filter(|standing| is_meant(name, standing)).map(str::to_owned).collect();
     let disk = SnapshotDisk { device: device.to_owned(), source: source.to_owned() };
-    Ok(Node { disk, node: node.to_owned(), has_snapshot })
+    Ok(Node { disk, node: node.to_owned(), snapshots })
+}
+
+/// Whether the snapshot that stands is the one asked for.
+fn is_meant(asked: &str, standing: &str) -> bool {
+    let of_any = asked.strip_suffix(ANY_ORDER).and_then(|bare| standing.strip_prefix(bare));
+    standing == asked || of_any.is_some_and(|order| order.is_empty() || order.starts_with('@'))
 }
 
 fn check_name(name: &str) -> Result<(), Fault> {
@@ -178,10 +199,20 @@ mod tests {
         };
         let blocks = json!([{"device": "empty"}, block("/a", "qcow2"), block("/b", "raw")]);
         let found = node(&blocks, "vda", "/a", "s1").unwrap();
-        assert_eq!((found.node.as_str(), found.has_snapshot), ("n/a", true));
-        assert!(!node(&blocks, "vda", "/a", "s2").unwrap().has_snapshot);
+        assert_eq!((found.node.as_str(), found.snapshots), ("n/a", vec!["s1".to_owned()]));
+        assert!(node(&blocks, "vda", "/a", "s2").unwrap().snapshots.is_empty());
         assert_eq!(node(&blocks, "vdb", "/b", "s1").err().unwrap().code, FaultCode::Invalid);
         assert_eq!(node(&blocks, "vdc", "/c", "s1").err().unwrap().code, FaultCode::Failed);
+    }
+
+    #[test]
+    fn a_name_of_any_order_means_those_of_its_name_and_no_other() {
+        for (standing, is_so) in
+            [("haar:a", true), ("haar:a@7", true), ("haar:ab", false), ("haar:ab@7", false)]
+        {
+            assert_eq!(is_meant("haar:a@*", standing), is_so, "{standing}");
+        }
+        assert!(is_meant("haar:a@7", "haar:a@7") && !is_meant("haar:a", "haar:a@7"));
     }
 
     #[test]

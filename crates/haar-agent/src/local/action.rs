@@ -101,9 +101,9 @@ pub(crate) fn removes(name: &str) -> bool {
     find(name).is_some_and(|row| matches!(row.name, "deleteImage" | "deleteSnapshot"))
 }
 
-/// Whether it takes a snapshot.
-pub(crate) fn takes_snapshot(name: &str) -> bool {
-    name == "createSnapshot"
+/// Whether a guest that runs may have to be held still for it, or be asked to do it itself.
+pub(crate) fn quiesces(name: &str) -> bool {
+    matches!(name, "createSnapshot" | "deleteSnapshot")
 }
 
 /// Whether it fetches an image, which may take long.

@@ -97,7 +97,7 @@ fn pipeline((name, stages): &(&str, &[(&str, &str)])) -> (String, Vec<Stage>) {
         method: (*method).to_owned(),
         args: args(method),
         timeout,
-        quiesce: (*method == "ImageStore.CreateSnapshot").then(|| "libvirt".to_owned()),
+        quiesce: action::quiesces(name).then(|| "libvirt".to_owned()),
     };
     ((*name).to_owned(), stages.iter().map(stage).collect())
 }

@@ -6,7 +6,7 @@
 //!  "dbpath": "/var/lib/mistify/agent.redb"}
 //! ```
 //! Ours on top: `socket` instead of `port`, `watch` of a service, `timeout` of a stage in seconds, `quiesce` of one
-//! that takes a snapshot, and `limits`.
+//! that takes or removes a snapshot, and `limits`.
 //! A file that names what is not there is refused, with the place; so are keys that nobody reads.
 
 use std::collections::BTreeMap;
@@ -50,7 +50,8 @@ pub(crate) struct Stage {
     pub(crate) method: String,
     pub(crate) args: BTreeMap<String, String>,
     pub(crate) timeout: Duration,
-    /// The service that holds a running guest still meanwhile; of a stage that takes a snapshot.
+    /// The service of running guests, which holds one still, or has it do the work; of a stage that takes or removes
+    /// a snapshot.
     pub(crate) quiesce: Option<String>,
 }
 
@@ -285,8 +286,8 @@ fn stages(
 }
 
 fn check_quiesce(action: &str, quiesce: &str, services: &BTreeMap<String, Service>) -> Result<(), String> {
-    if !action::takes_snapshot(action) {
-        return Err("is for stages that take a snapshot, those of createSnapshot".to_owned());
+    if !action::quiesces(action) {
+        return Err("is for stages of createSnapshot and deleteSnapshot".to_owned());
     }
     if services.contains_key(quiesce) {
         Ok(())

@@ -200,7 +200,7 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
         under_way.spawn(async move {
             let (seq, step) = (call.seq, call.step.clone());
             let (owner, method) = (call.owner, call.method.clone());
-            let carried_out = AssertUnwindSafe(app.hands.carry_out(call)).catch_unwind().await;
+            let carried_out = AssertUnwindSafe(carry_out(&app, call)).catch_unwind().await;
             let outcome = carried_out.unwrap_or_else(|_| Outcome::Failed {
                 message: "the stage stopped by a defect of the agent; its log says where".to_owned(),
                 why: Why::Other,
@@ -217,4 +217,14 @@ async fn act(app: Arc<App>, mut calls: mpsc::UnboundedReceiver<Call>) {
             let _ = app.engine.give(Input::Ended { seq, step, outcome }).await;
         });
     }
+}
+
+async fn carry_out(app: &App, call: Call) -> Outcome {
+    // The storage, which minds its readers, is not asked.
+    if call.step.forgets() && app.throttles.streams(call.owner) {
+        let message =
+            "a snapshot of this guest is being downloaded; ask again when that has ended".to_owned();
+        return Outcome::Failed { message, why: Why::Other };
+    }
+    app.hands.carry_out(call).await
 }

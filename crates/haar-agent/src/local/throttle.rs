@@ -45,6 +45,11 @@ impl Throttles {
         turn(self.turns(owner).stream).await
     }
 
+    /// Whether a stream is under way.
+    pub(crate) fn streams(&self, owner: Owner) -> bool {
+        self.turns(owner).stream.available_permits() < self.limits.stream as usize
+    }
+
     fn turns(&self, owner: Owner) -> Turns {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_KNOWN {

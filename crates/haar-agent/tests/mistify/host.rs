@@ -200,6 +200,9 @@ impl State {
         let id = format!("guests/{}@{name}", params["guest"]["id"].as_str().unwrap());
         let is_done = match method {
             "Libvirt.Snapshot" => self.snapshots.insert(id, order.to_owned()).is_none(),
+            _ if order == "*" && !self.snapshots.contains_key(&id) => {
+                return Err("not_found: no such snapshot");
+            }
             _ => self.snapshots.remove(&id).is_some(),
         };
         if is_done {

@@ -189,6 +189,12 @@ const CASES: &[Case] = &[
         is_done: |host| runs(host).is_some() && !has_snapshot(host),
     },
     Case {
+        quiet: Quiet::Inside,
+        action: "deleteSnapshot",
+        before: &["create", "createSnapshot"],
+        is_done: |host| runs(host) == Some(true) && !has_snapshot(host),
+    },
+    Case {
         quiet: Quiet::No,
         action: "delete",
         before: &["create", "createSnapshot"],
@@ -225,7 +231,9 @@ impl World {
         config["actions"]["create"]["stages"].as_array_mut().unwrap().push(run);
         host.state().quiet = quiet;
         if quiet != Quiet::No {
-            config["actions"]["createSnapshot"]["stages"][0]["quiesce"] = json!("libvirt");
+            for action in ["createSnapshot", "deleteSnapshot"] {
+                config["actions"][action]["stages"][0]["quiesce"] = json!("libvirt");
+            }
         }
         std::fs::write(folder.path().join("agent.json"), config.to_string()).unwrap();
         let agent = Agent::start(folder.path(), &host).await;

@@ -184,7 +184,9 @@ async fn a_guest_that_runs_on_qcow2_is_snapshot_by_its_qemu_and_rolled_back_by_t
     let world = World::with(|config| {
         config["services"]["libvirt"] = json!({"socket": libvirt.socket()});
         config["services"]["storage"] = json!({"socket": storage.socket()});
-        config["actions"]["createSnapshot"]["stages"][0]["quiesce"] = json!("libvirt");
+        for action in ["createSnapshot", "deleteSnapshot"] {
+            config["actions"][action]["stages"][0]["quiesce"] = json!("libvirt");
+        }
     })
     .await;
     let domain = Domain(uuid::Uuid::new_v4().to_string());
@@ -215,6 +217,13 @@ async fn a_guest_that_runs_on_qcow2_is_snapshot_by_its_qemu_and_rolled_back_by_t
         assert!(ids.contains(&format!("guests/{}{id}", domain.0).as_str()), "{ids:?}");
     }
     assert_eq!(ids.len(), 7, "{ids:?}");
+    // While it runs, whoever has taken it: of all disks, and of one.
+    well("POST", "/snapshots", take("gone")).await;
+    for gone in ["/snapshots/gone", "/disks/0/snapshots/off"] {
+        well("DELETE", gone, json!(null)).await;
+        let job = ask("DELETE", gone, json!(null)).await;
+        assert!(job["Status"] == "Error" && job["Message"].as_str().unwrap().contains("not_found"), "{job}");
+    }
     let refused = ask("POST", "/snapshots/on/rollback", json!({"destroyMoreRecent": true})).await;
     assert!(refused["Message"].as_str().unwrap().contains("shut the guest off"), "{refused}");
     well("POST", "/poweroff", json!(null)).await;

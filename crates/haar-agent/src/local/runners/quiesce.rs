@@ -1,4 +1,4 @@
-//! A stage that takes a snapshot of a guest that may be running: what is asked of whom, and what is taken back.
+//! A stage that takes or removes a snapshot of a guest that may be running: what is asked of whom, and what is taken back.
 //!
 //! ```text
 //!  Look ── off ──────────────────────────────▶ Take ──▶ next stage
@@ -7,6 +7,9 @@
 //!    │                └─ has none ─▶ Suspend ─▶ Take ──▶ Release ──▶ next stage, or the job's end
 //!    └──── up, on qcow2 ──▶ Names ──▶ Inside ──▶ next stage
 //!                                       └─ failed ─▶ Release ──▶ Drop ──▶ the job's end
+//!
+//!  Look ── off, or not on qcow2 ─▶ the plain stage     one that removes a snapshot
+//!    └──── up, on qcow2 ─────────▶ Forget ──▶ next stage
 //! ```
 //! Only QEMU writes into the qcow2 files of a guest that is up; the libvirt sub-agent freezes it by itself meanwhile,
 //! and may fall before it has thawed it. It promises: a guest that was frozen or suspended here is let go on, whatever
@@ -25,12 +28,16 @@ use serde_json::{Value, json};
 use super::decide::Draft;
 use super::input::{Call, Outcome, Params, Why};
 use super::record::{Change, JobRecord, Owner, Step, Work};
+use crate::local::action;
 use crate::local::config::{STAGE_LIMIT, Stage};
 
 /// After so many seconds the libvirt sub-agent thaws a guest by itself, the longest it takes.
 const THAW_AFTER_S: u32 = 60;
 /// How long a snapshot of a guest that is held may take: well before that.
 const HELD: Duration = Duration::from_secs(40);
+
+/// In the place of an order: whoever's it is.
+const ANY_ORDER: &str = "*";
 
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,8 @@ pub(crate) enum Phase {
     Inside,
     /// QEMU removes it again.
     Drop,
+    /// QEMU removes one, whoever took it.
+    Forget,
     /// The file systems come to rest.
     Freeze,
     /// The processors stand still.
@@ -83,7 +92,20 @@ enum Turn {
     /// With what the job will say in the end.
     Back(Phase, String),
     Next,
+    /// The stage as it stands in the plan.
+    Plain,
     Fail(String),
+}
+
+impl Turn {
+    /// What follows from a look when a snapshot is removed: nothing is held for that.
+    fn of_removal(self) -> Turn {
+        match self {
+            Turn::Go(Phase::Names) => Turn::Go(Phase::Forget),
+            Turn::Go(Phase::Freeze | Phase::Take(_)) => Turn::Plain,
+            other => other,
+        }
+    }
 }
 
 impl Phase {
@@ -111,7 +133,7 @@ impl Phase {
             // The sub-agent ends with the agent, perhaps before it has thawed what it froze.
             Phase::Inside => Phase::Release(Hold::Frozen, Then::Again),
             // It may be off by now, and then the storage finds what QEMU took.
-            Phase::Names => Phase::Look,
+            Phase::Names | Phase::Forget => Phase::Look,
             // Asked twice these are as asked once.
             other => other,
         }
@@ -165,6 +187,7 @@ impl Then {
 impl Draft<'_> {
     /// Takes up a job that the agent's end left open in such a stage.
     pub(super) fn resume_quiesced(&mut self, mut job: JobRecord, at: usize, phase: Phase) {
+        job.again = true;
         job.step = Step::Quiesce(at, phase.resumed());
         self.go_on(job);
     }
@@ -172,12 +195,19 @@ impl Draft<'_> {
     /// The stage's answer.
     pub(super) fn quiesced(&mut self, mut job: JobRecord, at: usize, phase: Phase, outcome: Outcome) {
         let turn = match outcome {
+            // Whether it was there the first time nobody knows.
+            Outcome::Failed { why: Why::Absent, .. } if phase == Phase::Forget && job.again => Turn::Next,
             Outcome::Failed { message, why } => phase.failed(why, message, &job.message),
             Outcome::Told(told) => self.told(&job, phase, &told),
             Outcome::Done | Outcome::Guest { .. } => self.told(&job, phase, &Value::Null),
         };
-        match turn {
+        let looks_to_remove = phase == Phase::Look && action::removes(&job.action);
+        match if looks_to_remove { turn.of_removal() } else { turn } {
             Turn::Next => self.next(job, at + 1),
+            Turn::Plain => {
+                self.put_at(&mut job, Step::Forward(at));
+                self.go_on(job);
+            }
             Turn::Fail(message) => self.failed(job, at + 1, message),
             Turn::Go(phase) => {
                 job.step = Step::Quiesce(at, phase);
@@ -205,7 +235,7 @@ impl Draft<'_> {
                 None => Turn::Go(Phase::Inside),
                 Some(id) => Turn::Fail(format!("snapshot {id} exists; delete it first or use another name")),
             },
-            Phase::Inside => Turn::Next,
+            Phase::Inside | Phase::Forget => Turn::Next,
             Phase::Drop => Turn::Fail(job.message.clone()),
             Phase::Freeze if told["agent"] == "answers" => Turn::Go(Phase::Take(Hold::Frozen)),
             Phase::Freeze => Turn::Go(Phase::Suspend),
@@ -242,7 +272,10 @@ impl Draft<'_> {
             (libvirt.clone(), method.to_owned(), stage.timeout, Params::Any(value(&request)))
         };
         let on_disks = |method: &str| {
-            let name = inner_name(&asked.dest, &order(job));
+            let name = match phase {
+                Phase::Forget => inner_name(name_of(asked), ANY_ORDER),
+                _ => inner_name(&asked.dest, &order(job)),
+            };
             let devices = inside(guest, asked).unwrap_or_default();
             let params = json!({"guest": value(guest), "name": name, "devices": devices});
             (libvirt.clone(), method.to_owned(), stage.timeout, Params::Any(params))
@@ -254,7 +287,7 @@ impl Draft<'_> {
             Phase::Release(Hold::Frozen, _) => on_guest("Libvirt.Thaw"),
             Phase::Release(..) => on_guest("Libvirt.Resume"),
             Phase::Inside => on_disks("Libvirt.Snapshot"),
-            Phase::Drop => on_disks("Libvirt.DropSnapshot"),
+            Phase::Drop | Phase::Forget => on_disks("Libvirt.DropSnapshot"),
             Phase::Names => {
                 let dataset = SnapshotRequest { id: asked.id.clone(), ..SnapshotRequest::default() };
                 let method = "ImageStore.ListSnapshots".to_owned();
@@ -323,7 +356,8 @@ fn order(job: &JobRecord) -> String {
 
 /// The names in the guest of the disks that are asked for, when all of them are qcow2 files.
 pub(super) fn inside<'a>(guest: &'a Guest, asked: &SnapshotRequest) -> Option<Vec<&'a str>> {
-    let one = asked.id.rsplit_once("/disk-").map(|(_, index)| index.parse::<usize>().ok());
+    let dataset = asked.id.split('@').next().unwrap_or_default();
+    let one = dataset.rsplit_once("/disk-").map(|(_, index)| index.parse::<usize>().ok());
     let disks: Vec<&Disk> = match one {
         None => guest.disks.iter().collect(),
         Some(index) => guest.disks.get(index?).into_iter().collect(),
@@ -331,6 +365,11 @@ pub(super) fn inside<'a>(guest: &'a Guest, asked: &SnapshotRequest) -> Option<Ve
     let is_qcow2 = |disk: &&Disk| !disk.device.is_empty() && disk.haar.get("format") == Some(&json!("qcow2"));
     let is_inside = !disks.is_empty() && disks.iter().all(is_qcow2);
     is_inside.then(|| disks.into_iter().map(|disk| disk.device.as_str()).collect())
+}
+
+/// The name of the snapshot that is to be removed.
+fn name_of(asked: &SnapshotRequest) -> &str {
+    asked.id.split_once('@').map_or("", |(_, name)| name)
 }
 
 /// A snapshot of the name that is another order's.

@@ -163,6 +163,8 @@ fn plan() -> Arc<Plan> {
             "create": {"stages": [{"service": "libvirt", "method": "Define"}]},
             "createSnapshot": {"stages": [
                 {"service": "storage", "method": "ImageStore.CreateSnapshot", "quiesce": "libvirt"}]},
+            "deleteSnapshot": {"stages": [
+                {"service": "storage", "method": "ImageStore.DeleteSnapshot", "quiesce": "libvirt"}]},
         },
         "services": {"libvirt": {"port": 1}, "storage": {"port": 2}},
     });
@@ -320,7 +322,8 @@ fn one_disk_is_snapshot_inside_by_its_own_name() {
     let asked = |id: &str| haar_api::rpc::SnapshotRequest { id: id.to_owned(), ..Default::default() };
     let inside = |id: &str| super::quiesce::inside(&guest, &asked(id));
     assert_eq!(inside("guests/x/disk-1"), Some(vec!["vdb"]));
-    for other in ["guests/x/disk-0", "guests/x", "guests/x/disk-2", "guests/x/disk-y"] {
+    assert_eq!(inside("guests/x/disk-1@s1"), Some(vec!["vdb"]));
+    for other in ["guests/x/disk-0", "guests/x", "guests/x@s1", "guests/x/disk-2", "guests/x/disk-y"] {
         assert_eq!(inside(other), None, "{other}");
     }
 }
@@ -377,5 +380,46 @@ fn a_held_guest_is_let_go_on_by_the_service_that_holds_it_also_when_the_plan_kno
         let outcome = host.act(&call);
         world.give(Input::Ended { seq: call.seq, step: call.step, outcome });
         assert!(world.job().0.has_ended() && !host.is_frozen);
+    }
+}
+
+#[test]
+fn a_snapshot_is_removed_by_the_qemu_that_has_the_files_open_and_else_by_the_storage() {
+    for host in hosts() {
+        let mut world = World::with_guest(&host);
+        let request = haar_api::rpc::SnapshotRequest { id: format!("guests/{G}@s1"), ..Default::default() };
+        world.give(Input::Snapshot { guest: G, action: "deleteSnapshot".to_owned(), request, job: JOB });
+        let look = world.calls.pop().unwrap();
+        let outcome = host.clone().act(&look);
+        world.give(Input::Ended { seq: look.seq, step: look.step, outcome });
+        let call = world.calls.pop().unwrap();
+        if host.is_up && host.is_qcow2 {
+            let Params::Any(params) = &call.params else { panic!("{call:?}") };
+            let asked = (call.service.as_str(), call.method.as_str(), &params["name"], &params["devices"]);
+            let devices = json!(["vda", "vdb"]);
+            assert_eq!(asked, ("libvirt", "Libvirt.DropSnapshot", &json!("haar:s1@*"), &devices));
+        } else {
+            assert_eq!(
+                (call.service.as_str(), call.method.as_str()),
+                ("storage", "ImageStore.DeleteSnapshot")
+            );
+            assert!(matches!(&call.params, Params::Snapshot(asked) if asked.haar.is_none()), "{call:?}");
+        }
+        // It is gone, and the agent was killed before it heard so; or it was never there.
+        for (is_again, status) in [(true, Status::Complete), (false, Status::Error)] {
+            let mut world = World { runners: world.runners.clone(), calls: vec![call.clone()] };
+            if is_again {
+                world = World { runners: Runners::restore(plan(), world.runners.records), calls: Vec::new() };
+                world.give(Input::Boot);
+            }
+            while let Some(call) = world.calls.pop() {
+                let outcome = match &*call.method {
+                    "Libvirt.Status" => host.clone().act(&call),
+                    _ => failed("not found", Why::Absent),
+                };
+                world.give(Input::Ended { seq: call.seq, step: call.step, outcome });
+            }
+            assert_eq!(world.job().0, status, "{host:?} {is_again}");
+        }
     }
 }

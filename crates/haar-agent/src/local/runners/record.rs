@@ -98,6 +98,11 @@ impl Step {
         matches!(self, Step::Quiesce(_, phase) if phase.lets_go())
     }
 
+    /// Whether QEMU removes a snapshot by it.
+    pub(crate) fn forgets(&self) -> bool {
+        matches!(self, Step::Quiesce(_, Phase::Forget))
+    }
+
     /// Whether a guest is held for as long as it takes.
     pub(crate) fn holds(&self) -> bool {
         matches!(self, Step::Quiesce(_, phase) if phase.holds())
