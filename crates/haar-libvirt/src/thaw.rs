@@ -105,7 +105,7 @@ impl Thaws {
 
     async fn in_time(self, id: String, after: Duration) {
         tokio::time::sleep(after).await;
-        let mut pause = AGAIN;
+        let (mut pause, mut is_news) = (AGAIN, true);
         loop {
             let turn = Arc::new(self.0.turns.turn(&id).await);
             match (self.0.thaw)(id.clone(), Arc::clone(&turn)).await {
@@ -113,9 +113,16 @@ impl Thaws {
                     self.timers().remove(&id);
                     return self.remove_file(&id);
                 }
-                Ok(false) => tracing::warn!(guest = id, "may be frozen, and its agent does not answer"),
-                Err(error) => tracing::warn!(guest = id, %error, "may be frozen, and cannot be thawed yet"),
+                // Said once: a guest that has begun anew meanwhile may never have an agent again.
+                Ok(false) if is_news => {
+                    tracing::warn!(guest = id, "may be frozen, and its agent does not answer; asked again");
+                }
+                Err(error) if is_news => {
+                    tracing::warn!(guest = id, %error, "may be frozen, and cannot be thawed yet; tried again");
+                }
+                Ok(false) | Err(_) => {}
             }
+            is_news = false;
             drop(turn);
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(MOST_AGAIN);

@@ -291,3 +291,53 @@ fn image_made(answer: &rpc::ImageResponse) -> Result<Outcome, Failure> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::local::runners::Owner;
+
+    fn at(step: Value) -> Call {
+        Call {
+            seq: 1,
+            step: serde_json::from_value(step).unwrap(),
+            owner: Owner::Agent,
+            action: "createSnapshot".to_owned(),
+            service: "s".to_owned(),
+            method: "S.M".to_owned(),
+            args: BTreeMap::new(),
+            timeout: Duration::from_secs(120),
+            params: Params::Any(Value::Null),
+        }
+    }
+
+    #[test]
+    fn what_lets_a_guest_go_on_is_insisted_on_and_what_holds_it_is_asked_for_once() {
+        let release = at(json!({"quiesce": [0, {"release": ["suspended", "next"]}]}));
+        let take = at(json!({"quiesce": [0, {"take": "frozen"}]}));
+        let (undo, forward) = (at(json!({"undo": [0]})), at(json!({"forward": 0})));
+        let never = Duration::ZERO;
+        let cases = [
+            (Why::Unheard, [LET_GO, never, INSIST, never]),
+            (Why::Unreached, [LET_GO, never, INSIST, INSIST]),
+            (Why::Other, [INSIST, never, never, never]),
+            (Why::Absent, [never; 4]),
+            (Why::Unfit, [never; 4]),
+            (Why::Foreign, [never; 4]),
+        ];
+        for (why, limits) in cases {
+            let insisted = [&release, &take, &undo, &forward].map(|call| insists(call, why));
+            assert_eq!(insisted, limits, "{why:?}");
+        }
+    }
+
+    #[test]
+    fn that_libvirt_did_not_answer_is_no_no() {
+        let why = |text: &str| Failure::of(&Fault::parse(text)).why;
+        assert_eq!(why("unavailable: libvirtd does not answer"), Why::Unheard);
+        assert_eq!(why("invalid: the domain is shutoff"), Why::Unfit);
+        assert_eq!(why("boom"), Why::Other);
+    }
+}

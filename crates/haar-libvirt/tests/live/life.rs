@@ -117,3 +117,25 @@ async fn a_killed_libvirtd_costs_the_calls_meanwhile_and_no_guest() {
     assert!(agent.list().await.unwrap().is_empty());
     assert!(agent.host().await.unwrap().qemu.contains('.'));
 }
+
+#[tokio::test]
+async fn a_shutdown_bears_a_libvirtd_that_is_started_again_and_pulls_the_plug_at_last() {
+    let Some((mut libvirtd, agent)) = system("shutdown and libvirtd").await else { return };
+    let guest = guest_on_qcow2(&agent, "1.5");
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    agent.call("Libvirt.Run", &guest).await.unwrap();
+    let ask = async || {
+        let asked = serde_json::json!({"guest": guest, "args": {"limit_s": "10"}});
+        let answer = agent.raw("Libvirt.Shutdown", &asked).await.unwrap();
+        (answer["guest"]["state"].as_str().unwrap_or_default().to_owned(), answer["retry"] == 1)
+    };
+    // Nobody inside hears the button.
+    assert_eq!(ask().await, ("running".to_owned(), true));
+    libvirtd.order("kill");
+    until("libvirtd is gone", async || agent.list().await.is_err()).await;
+    assert!(ask().await.1, "asked again, and no end");
+    libvirtd.order("start");
+    until("the guest is off", async || ask().await == ("shutoff".to_owned(), false)).await;
+    let off = agent.call("Libvirt.Status", &guest).await.unwrap();
+    assert_eq!(off.haar.unwrap().state_reason, "destroyed");
+}
