@@ -14,7 +14,7 @@ mod qcow2_header;
 
 pub use qcow2_header::{Header, Unreadable, read as read_qcow2_header};
 
-use qcow2_header::{incompatible, u64_at};
+use qcow2_header::{incompatible, u32_at, u64_at};
 
 /// Largest disk an image may describe: 64 TiB.
 const MAX_VIRTUAL_BYTES: u64 = 64 << 40;
@@ -22,6 +22,9 @@ const MAX_VIRTUAL_BYTES: u64 = 64 << 40;
 const MAX_L1_BYTES: u64 = 32 << 20;
 /// QEMU opens no larger refcount table.
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+/// QEMU's own limits of the table of snapshots.
+const MAX_SNAPSHOTS: u32 = 65_536;
+const MAX_SNAPSHOT_EXTRA: u64 = 1024;
 /// Where a table entry's offset stands.
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
@@ -148,6 +151,20 @@ pub fn check_raw(file: &File) -> Result<u64, Flaw> {
 /// # Errors
 /// [`Flaw::Io`] when it cannot be read; every other [`Flaw`] is the image's own.
 pub fn check_qcow2(file: &File) -> Result<u64, Flaw> {
+    examine(file).map(|(header, _)| header.size)
+}
+
+/// Checks it likewise and answers how many bytes it has at most when it is written out as a raw disk: a cluster that
+/// several entries name is written for each of them.
+///
+/// # Errors
+/// As [`check_qcow2`].
+pub fn qcow2_data_bytes(file: &File) -> Result<u64, Flaw> {
+    examine(file).map(|(header, clusters)| clusters.saturating_mul(header.cluster_bytes()))
+}
+
+/// The header of a sound image, and how many clusters of the disk are there.
+fn examine(file: &File) -> Result<(Header, u64), Flaw> {
     let length = length_of(file)?;
     if length == 0 {
         return Err(Flaw::Empty);
@@ -165,8 +182,9 @@ pub fn check_qcow2(file: &File) -> Result<u64, Flaw> {
     check_references(&header, file)?;
     check_numbers(&header)?;
     check_tables(&header, length)?;
-    walk(&header, file, length)?;
-    Ok(header.size)
+    check_snapshots(&header, file, length)?;
+    let clusters = walk(&header, file, length)?;
+    Ok((header, clusters))
 }
 
 fn length_of(file: &File) -> Result<u64, Flaw> {
@@ -208,7 +226,9 @@ fn check_references(header: &Header, file: &File) -> Result<(), Flaw> {
     if features & incompatible::DIRTY != 0 {
         return Err(Flaw::Unclean);
     }
-    if !(9..=21).contains(&header.cluster_bits) {
+    // QEMU has subclusters only in clusters of 16 KiB and more.
+    let least = if features & incompatible::EXTENDED_L2 == 0 { 9 } else { 14 };
+    if !(least..=21).contains(&header.cluster_bits) {
         return Err(Flaw::Damaged("cluster size"));
     }
     match header.names_data_file(file) {
@@ -251,9 +271,38 @@ fn check_tables(header: &Header, length: u64) -> Result<(), Flaw> {
     if refcount_bytes == 0 || refcount_bytes > MAX_REFCOUNT_TABLE_BYTES {
         return Err(Flaw::Damaged("refcount table's length"));
     }
-    inside("the refcount table", header.refcount_offset, refcount_bytes, cluster, length)?;
-    if header.snapshots > 0 {
-        inside("the snapshot table", header.snapshots_offset, 0, cluster, length)?;
+    inside("the refcount table", header.refcount_offset, refcount_bytes, cluster, length)
+}
+
+/// QEMU reads the table of snapshots when it opens the image, whether anybody wants one or not.
+fn check_snapshots(header: &Header, file: &File, length: u64) -> Result<(), Flaw> {
+    const ENTRY: u64 = 40;
+    const DAMAGED: Flaw = Flaw::Damaged("table of snapshots");
+    if header.snapshots > MAX_SNAPSHOTS {
+        return Err(DAMAGED);
+    }
+    let (cluster, mut offset) = (header.cluster_bytes(), header.snapshots_offset);
+    for _ in 0..header.snapshots {
+        let what = "the table of snapshots";
+        inside(what, header.snapshots_offset, (offset - header.snapshots_offset) + ENTRY, cluster, length)?;
+        let mut entry = [0_u8; ENTRY as usize];
+        file.read_exact_at(&mut entry, offset).map_err(Flaw::Io)?;
+        let (level1, level1_bytes) = (u64_at(&entry, 0), u64::from(u32_at(&entry, 8)) * 8);
+        if level1_bytes > MAX_L1_BYTES {
+            return Err(DAMAGED);
+        }
+        inside("a snapshot's level 1 table", level1, level1_bytes, cluster, length)?;
+        let names = u32_at(&entry, 12);
+        let (extra, names) =
+            (u64::from(u32_at(&entry, 36)), u64::from(names >> 16) + u64::from(names & 0xffff));
+        if extra > MAX_SNAPSHOT_EXTRA {
+            return Err(DAMAGED);
+        }
+        let end = offset + ENTRY + extra + names;
+        if end > length {
+            return Err(Flaw::Truncated { what, end, length });
+        }
+        offset = end.next_multiple_of(8);
     }
     Ok(())
 }
@@ -267,8 +316,9 @@ fn inside(what: &'static str, offset: u64, bytes: u64, cluster: u64, length: u64
     if end > length { Err(Flaw::Truncated { what, end, length }) } else { Ok(()) }
 }
 
-/// Every table and cluster the image refers to must lie inside the file.
-fn walk(header: &Header, file: &File, length: u64) -> Result<(), Flaw> {
+/// Every table and cluster the image refers to must lie inside the file. Answers how many clusters of the disk do.
+fn walk(header: &Header, file: &File, length: u64) -> Result<u64, Flaw> {
+    let mut clusters = 0_u64;
     let cluster = header.cluster_bytes();
     let entries_per_table = cluster / header.l2_entry_bytes();
     // A sound image has no more tables than clusters. Without this limit a few crafted bytes would have one
@@ -286,18 +336,20 @@ fn walk(header: &Header, file: &File, length: u64) -> Result<(), Flaw> {
         inside("a level 2 table", offset, cluster, cluster, length)?;
         file.read_exact_at(&mut level2, offset).map_err(Flaw::Io)?;
         let first_byte = index.saturating_mul(entries_per_table).saturating_mul(cluster);
-        check_level2(header, &level2, first_byte, length)?;
+        clusters = clusters.saturating_add(check_level2(header, &level2, first_byte, length)?);
     }
-    Ok(())
+    Ok(clusters)
 }
 
-fn check_level2(header: &Header, table: &[u8], first_byte: u64, length: u64) -> Result<(), Flaw> {
+fn check_level2(header: &Header, table: &[u8], first_byte: u64, length: u64) -> Result<u64, Flaw> {
+    let mut clusters = 0;
     let cluster = header.cluster_bytes();
     let entry_bytes = if header.l2_entry_bytes() == 8 { 8 } else { 16 };
     for (index, entry) in (0_u64..).zip(table.chunks_exact(entry_bytes)) {
         let entry = u64_at(entry, 0);
         if entry & COMPRESSED != 0 {
             check_compressed(header, entry, length)?;
+            clusters += 1;
             continue;
         }
         let offset = entry & OFFSET_MASK;
@@ -309,8 +361,9 @@ fn check_level2(header: &Header, table: &[u8], first_byte: u64, length: u64) -> 
         // cluster need to be there.
         let needed = if entry_bytes == 16 { 1 } else { header.size.saturating_sub(guest_byte).min(cluster) };
         inside("a data cluster", offset, needed, cluster, length)?;
+        clusters += 1;
     }
-    Ok(())
+    Ok(clusters)
 }
 
 /// A compressed cluster names its first byte and its number of 512-byte sectors.

@@ -124,6 +124,66 @@ fn an_image_with_a_snapshot_inside_passes() {
 }
 
 #[test]
+fn a_table_of_snapshots_that_is_none_is_refused() {
+    for (offset, bytes, words) in [
+        (60, &65_537_u32.to_be_bytes()[..], "table of snapshots"),
+        (60, &u32::MAX.to_be_bytes(), "table of snapshots"),
+        (64, &0_u64.to_be_bytes(), "table of offsets"),
+        (64, &(1_u64 << 40).to_be_bytes(), "truncated"),
+        (60, &60_000_u32.to_be_bytes(), "truncated"),
+    ] {
+        let bench = Bench::new();
+        let path = bench.converted(&[]);
+        bench.qemu_img(&["snapshot", "-c", "one", path.to_str().unwrap()]);
+        patch(&path, offset, bytes);
+        refused(&path, "qcow2", words);
+    }
+    let bench = Bench::new();
+    let path = bench.converted(&[]);
+    bench.qemu_img(&["snapshot", "-c", "one", path.to_str().unwrap()]);
+    let table = read_qcow2_header(&File::open(&path).unwrap()).unwrap().snapshots_offset;
+    patch(&path, table + 36, &1025_u32.to_be_bytes());
+    refused(&path, "qcow2", "table of snapshots");
+    patch(&path, table, &(1_u64 << 50).to_be_bytes());
+    refused(&path, "qcow2", "a snapshot's level 1 table");
+}
+
+#[test]
+fn subclusters_need_large_clusters() {
+    let bench = Bench::new();
+    let path = bench.converted(&["-o", "cluster_size=8192"]);
+    patch(&path, 72, &incompatible::EXTENDED_L2.to_be_bytes());
+    refused(&path, "qcow2", "cluster size");
+}
+
+#[test]
+fn what_an_image_holds_is_counted_as_it_will_be_written() {
+    let data_bytes = |path: &Path| qcow2_data_bytes(&File::open(path).unwrap()).unwrap();
+    let content = (3 << 20) + 512_u64;
+    for (extra, cluster) in [
+        (&[][..], 65536),
+        (&["-c"], 65536),
+        (&["-o", "cluster_size=4096"], 4096),
+        (&["-o", "extended_l2=on"], 65536),
+    ] {
+        let bench = Bench::new();
+        assert_eq!(data_bytes(&bench.converted(extra)), content.next_multiple_of(cluster), "{extra:?}");
+    }
+    let bench = Bench::new();
+    bench.qemu_img(&["create", "-q", "-f", "qcow2", "empty.qcow2", "10T"]);
+    assert_eq!(data_bytes(&bench.path("empty.qcow2")), 0);
+    // One cluster that all of a table names: half a gigabyte when it is written out.
+    bench.qemu_img(&["create", "-q", "-f", "qcow2", "bomb.qcow2", "512M"]);
+    let path = bench.path("bomb.qcow2");
+    let header = read_qcow2_header(&File::open(&path).unwrap()).unwrap();
+    let table = length(&path).next_multiple_of(65536);
+    truncate(&path, table + 2 * 65536);
+    patch(&path, header.l1_offset, &(table | 1 << 63).to_be_bytes());
+    patch(&path, table, &(table + 65536).to_be_bytes().repeat(8192));
+    assert_eq!(data_bytes(&path), 512 << 20);
+}
+
+#[test]
 fn raw_images_pass_when_whole() {
     let bench = Bench::new();
     let path = bench.content();

@@ -3,20 +3,20 @@
 //! Made once, when the image is stored, so that every clone takes no time; the image as it came stays beside it,
 //! for its hash is what it is known by. Promised: whole or not there; room is given before it is written.
 
-use std::fs::{self, Permissions};
+use std::cell::RefCell;
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use haar_api::image_check;
 use haar_api::rpc::{Fault, FaultCode};
-use serde::Deserialize;
 
 use super::folders::{Folders, io_fault};
 use super::images::Facts;
 use super::names::check_id;
 use super::qemu_img;
-use super::space::Grant;
+use super::space::{Grant, held_bytes};
 
 /// Makes the raw file of the image whose bytes stand in `from`, where the back end of new disks needs one; gives
 /// up when `stopping`.
@@ -29,12 +29,18 @@ pub(super) fn expand(
     let Some(path) = facts.raw_base(folders) else { return Ok(()) };
     let mut grant = Grant::new(folders, &format!("{}.raw", facts.id));
     grant.raise_to(data_bytes(from, &facts.format)?)?;
+    let grant = RefCell::new(grant);
     folders.backends().of_new().make_raw_base(&path, &|to| {
+        let is_wanted = || {
+            // What is on the disk by now is no longer free: it must not count twice for as long as this takes.
+            if let Ok(metadata) = fs::metadata(to) {
+                grant.borrow_mut().wrote(held_bytes(&metadata));
+            }
+            !stopping.load(Ordering::Relaxed)
+        };
         let words = ["convert", "-q", "-f", &facts.format, "-O", "raw"].map(AsRef::as_ref);
         let words = [&words[..], &[from.as_os_str(), to.as_os_str()]].concat();
-        qemu_img::run_while(&words, Stdio::null(), qemu_img::LONG_LIMIT, || {
-            !stopping.load(Ordering::Relaxed)
-        })?;
+        qemu_img::run_while(&words, folders.conversions()?.into(), qemu_img::LONG_LIMIT, is_wanted)?;
         let mode = fs::set_permissions(to, Permissions::from_mode(0o444));
         mode.map_err(|error| io_fault("keep", to, &error))
     })
@@ -44,27 +50,29 @@ pub(super) fn expand(
 pub(super) fn remove_strays(folders: &Folders) -> Result<(), Fault> {
     for volumes in folders.backends().all() {
         for (id, path) in volumes.raw_bases(&folders.images())? {
-            if check_id("image", &id).is_ok() && super::images::find(folders, &id)?.is_none() {
-                tracing::info!(path = %path.display(), "removed the raw file of an image that is not there");
-                volumes.forget_raw_base(&path)?;
+            if check_id("image", &id).is_err() || super::images::find(folders, &id)?.is_some() {
+                continue;
+            }
+            match volumes.forget_raw_base(&path) {
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), "removed the raw file of an image that is not there");
+                }
+                // A disk may be a clone of it. The others go.
+                Err(fault) => {
+                    tracing::warn!(path = %path.display(), %fault, "the raw file of an absent image stays");
+                }
             }
         }
     }
     Ok(())
 }
 
-/// Bytes of the image that are not known to be zero.
+/// Bytes that the image has when it is written out, at most. Counted by ourselves: a small file can name so many
+/// extents that a list of them fills the memory.
 fn data_bytes(image: &Path, format: &str) -> Result<u64, Fault> {
-    #[derive(Deserialize)]
-    struct Extent {
-        length: u64,
-        zero: bool,
+    let file = File::open(image).map_err(|error| io_fault("open", image, &error))?;
+    if format == "raw" {
+        return file.metadata().map(|file| file.len()).map_err(|error| io_fault("look at", image, &error));
     }
-    let words = ["map", "--output=json", "-f", format].map(AsRef::as_ref);
-    let words = [&words[..], &[image.as_os_str()]].concat();
-    let text = qemu_img::run(&words, Stdio::null(), qemu_img::LIMIT)?;
-    let extents: Vec<Extent> = serde_json::from_slice(&text).map_err(|error| {
-        Fault::new(FaultCode::Failed, format!("qemu-img map answered what cannot be read: {error}"))
-    })?;
-    Ok(extents.iter().filter(|extent| !extent.zero).map(|extent| extent.length).sum())
+    image_check::qcow2_data_bytes(&file).map_err(|flaw| Fault::new(FaultCode::BadImage, flaw.to_string()))
 }

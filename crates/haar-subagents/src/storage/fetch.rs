@@ -28,6 +28,7 @@ use super::folders::{Folders, io_fault};
 use super::images::{self, Facts};
 use super::names;
 use super::part::{Note, Part};
+use super::reach::Pace;
 use super::source::{self, GoOn, Opened, Source};
 use super::space::Grant;
 use crate::kit::{self, PerGuest, Turn};
@@ -301,7 +302,8 @@ impl Fetches {
         let opened = match source::open_web(url, fetch.authorization.reveal(), go_on).await {
             Ok(opened) => opened,
             Err(fault) => {
-                if let (Some(part), FaultCode::Unavailable) = (left, fault.code) {
+                // A token that has run out, too: the next request brings another.
+                if let (Some(part), FaultCode::Unavailable | FaultCode::Invalid) = (left, fault.code) {
                     part.leave();
                 }
                 return Err(fault);
@@ -320,10 +322,11 @@ impl Fetches {
             self.store(&stored, part, length, || next().map(|bytes| bytes.filter(|bytes| !bytes.is_empty())))
         }));
         // An empty chunk says that the body is whole; a sender that vanishes says that it is not.
+        let mut pace = Pace::new();
         loop {
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) if chunk.is_empty() => continue,
-                Ok(Some(chunk)) => Ok(chunk),
+                Ok(Some(chunk)) => pace.came(chunk.len()).map(|()| chunk),
                 Ok(None) => Ok(Bytes::new()),
                 Err(error) => Err(source::web_fault(url, error)),
             };
@@ -455,7 +458,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failure_that_nobody_waited_for_is_not_told_to_the_next() {
         let temp = tempfile::tempdir().unwrap();
-        let folders = Arc::new(Folders::open(&temp.path().join("storage"), Backend::Auto).unwrap());
+        let folders = Arc::new(Folders::open(&temp.path().join("storage"), Backend::Auto, "").unwrap());
         let fetches = Arc::new(Fetches::new(folders, vec![temp.path().to_owned()]));
         let request = ImageRequest {
             id: ID.to_owned(),

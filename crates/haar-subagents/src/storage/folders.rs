@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/lock                          held by the one sub-agent that owns the root
 //! <root>/work                          held by it and by every program that changes a disk for it
+//! <root>/conversions                   what programs that make images raw have as their standard input
 //! <root>/streams/                      sockets of running downloads, 0700
 //! <root>/images/<id>.<format>          a base image, 0444, never changed
 //! <root>/images/<id>.json              what is known of it; an image counts only with both files
@@ -32,14 +33,17 @@ use serde::Serialize;
 
 use super::backend::{Backends, Spot};
 use super::names::check_id;
+use super::owner::{self, Standing};
 use super::snapshots::Readers;
 use super::space::Books;
-use super::{Error, nbd, part};
+use super::{Error, nbd, part, qemu_img};
 
 /// A child that was forked and has not begun its program yet still has every file of its parent.
 const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// As long as `qemu-img` itself may take, and what it takes to be gone.
 const WORK_LIMIT: Duration = Duration::from_secs(65);
+
+const CONVERSIONS: &str = "conversions";
 
 /// The folders below the root, the lock on them, and the books of their room.
 #[derive(Debug)]
@@ -55,7 +59,7 @@ pub(super) struct Folders {
 
 impl Folders {
     /// Makes what is absent, takes the lock, removes what an earlier run left half done.
-    pub(super) fn open(root: &Path, backend: Backend) -> Result<Self, Error> {
+    pub(super) fn open(root: &Path, backend: Backend, cloud: &str) -> Result<Self, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Folder { path, source }
@@ -74,6 +78,9 @@ impl Folders {
         let backends = Backends::new(backend, &root, &work).map_err(failed(&root))?;
         let (books, readers, left) = (Books::default(), Arc::default(), Mutex::default());
         let folders = Folders { root, books, backends, readers, left, _lock: lock };
+        // What an earlier run made raw is swept away, and would keep its room or its dataset for hours.
+        let conversions = folders.root.join(CONVERSIONS);
+        qemu_img::end_strays(&conversions).map_err(failed(&conversions))?;
         let images = folders.images();
         folders.sweep(&images, |name| part::may_go_on(&images, name)).map_err(failed(&images))?;
         let streams = folders.streams();
@@ -81,7 +88,10 @@ impl Folders {
         nbd::end_strays(&streams).map_err(failed(&streams))?;
         let disks = folders.disks();
         folders.backends.probe(backend, &folders.root, &disks, &work)?;
-        folders.sweep(&disks, |_| false).and_then(|()| folders.sweep_guests()).map_err(failed(&disks))?;
+        folders
+            .sweep(&disks, |_| false)
+            .and_then(|()| folders.sweep_guests(cloud))
+            .map_err(failed(&disks))?;
         folders.warn_when_impassable();
         Ok(folders)
     }
@@ -144,6 +154,13 @@ impl Folders {
         self.root.join("streams")
     }
 
+    /// The standard input of a program that makes an image raw: by it the next start finds one that outlives us.
+    pub(super) fn conversions(&self) -> Result<File, Fault> {
+        let path = self.root.join(CONVERSIONS);
+        let opened = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path);
+        opened.map_err(|error| io_fault("open", &path, &error))
+    }
+
     /// Removes what begins with a dot, but what is kept.
     fn sweep(&self, folder: &Path, kept: impl Fn(&str) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
@@ -167,16 +184,21 @@ impl Folders {
         Ok(())
     }
 
-    /// The same inside every guest's folder; a stranger's is not looked into.
-    fn sweep_guests(&self) -> io::Result<()> {
+    /// The same inside every folder of a guest of this cloud.
+    fn sweep_guests(&self, cloud: &str) -> io::Result<()> {
         for entry in fs::read_dir(self.disks())? {
             let entry = entry?;
-            let guest = entry.file_name().to_str().is_some_and(|name| check_id("guest", name).is_ok());
-            if guest && entry.file_type()?.is_dir() {
+            if entry.file_name().to_str().is_some_and(|name| self.is_ours(name, cloud)) {
                 self.sweep(&entry.path(), |_| false)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a name among the disks is that of a guest of this cloud.
+    pub(super) fn is_ours(&self, name: &str, cloud: &str) -> bool {
+        check_id("guest", name).is_ok()
+            && matches!(owner::look(self, name), Ok(Standing::Owned(owner)) if owner.cloud == cloud)
     }
 
     fn warn_when_impassable(&self) {
@@ -262,11 +284,13 @@ pub(crate) fn io_fault(what: &str, path: &Path, error: &io::Error) -> Fault {
 mod tests {
     use super::*;
 
+    const CLOUD: &str = "cloud-a";
+
     #[test]
     fn half_done_things_of_an_earlier_run_are_swept_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("storage");
-        drop(Folders::open(&root, Backend::Auto).unwrap());
+        drop(Folders::open(&root, Backend::Auto, CLOUD).unwrap());
         fs::write(root.join("images/.part-x"), "half").unwrap();
         fs::create_dir(root.join("disks/.new-x")).unwrap();
         fs::write(root.join("disks/.new-x/disk-0.qcow2"), "half").unwrap();
@@ -275,7 +299,18 @@ mod tests {
         fs::create_dir(&guest).unwrap();
         fs::write(guest.join(".disk-1.qcow2"), "half").unwrap();
         fs::write(guest.join("disk-0.qcow2"), "kept").unwrap();
-        drop(Folders::open(&root, Backend::Auto).unwrap());
+        let owner = |cloud: &str| {
+            let name = guest.file_name().unwrap().to_str().unwrap();
+            let text = r#"{"v":1,"guest":"GUEST","cloud":"CLOUD","life":"","order":"","provisioned":false}"#;
+            let text = text.replace("GUEST", name).replace("CLOUD", cloud);
+            fs::write(guest.join("owner.json"), text).unwrap();
+        };
+        owner("cloud-b");
+        drop(Folders::open(&root, Backend::Auto, CLOUD).unwrap());
+        assert!(guest.join(".disk-1.qcow2").exists(), "another cloud's guest is not looked into");
+        fs::write(root.join("images/.part-x"), "half").unwrap();
+        owner(CLOUD);
+        drop(Folders::open(&root, Backend::Auto, CLOUD).unwrap());
         assert!(!root.join("images/.part-x").exists());
         assert!(!root.join("disks/.new-x").exists());
         assert!(root.join("images/stranger").exists() && guest.join("disk-0.qcow2").exists());
@@ -285,15 +320,15 @@ mod tests {
     #[test]
     fn two_sub_agents_do_not_share_a_root() {
         let temp = tempfile::tempdir().unwrap();
-        let _first = Folders::open(temp.path(), Backend::Auto).unwrap();
-        assert!(matches!(Folders::open(temp.path(), Backend::Auto), Err(Error::InUse(_))));
+        let _first = Folders::open(temp.path(), Backend::Auto, CLOUD).unwrap();
+        assert!(matches!(Folders::open(temp.path(), Backend::Auto, CLOUD), Err(Error::InUse(_))));
     }
 
     #[test]
     fn folders_can_be_passed_by_qemus_user() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path().join("storage");
-        let folders = Folders::open(&root, Backend::Auto).unwrap();
+        let folders = Folders::open(&root, Backend::Auto, CLOUD).unwrap();
         for folder in [folders.root().to_owned(), folders.images(), folders.disks()] {
             assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o011, 0o011);
         }

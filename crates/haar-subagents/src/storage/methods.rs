@@ -35,10 +35,11 @@ pub(super) struct Store {
 
 /// Opens the root folder, and ends what an earlier run left unfinished.
 pub(super) async fn open(config: &Config) -> Result<Arc<Store>, Error> {
-    let (root, backend) = (config.root.clone(), config.backend);
+    let (root, backend, cloud) = (config.root.clone(), config.backend, config.cloud.clone());
     let opened = tokio::task::spawn_blocking(move || {
-        let folders = Folders::open(&root, backend)?;
-        if let Err(fault) = pending::settle_all(&folders).and_then(|()| expand::remove_strays(&folders)) {
+        let folders = Folders::open(&root, backend, &cloud)?;
+        let settled = pending::settle_all(&folders, &cloud);
+        if let Err(fault) = settled.and_then(|()| expand::remove_strays(&folders)) {
             tracing::warn!(%fault, "something an earlier run left unfinished may be there still");
         }
         Ok::<_, Error>(folders)

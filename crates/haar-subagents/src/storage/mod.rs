@@ -28,6 +28,7 @@ mod qcow2_map;
 mod qcow2_read;
 mod qcow2_table;
 mod qemu_img;
+mod reach;
 mod reflink;
 mod snapshots;
 pub(crate) mod source;

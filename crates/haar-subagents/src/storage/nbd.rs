@@ -1,16 +1,16 @@
 //! Reading a snapshot inside a qcow2 file through `qemu-nbd`, as any client of the NBD protocol would.
 //!
 //! The whole chain to the base image, compressed clusters and all, is QEMU's to understand. The server is ours
-//! alone: it answers one client on a socket in a folder of root's, and ends when that client goes away; one whose
-//! client was killed before it came is ended by the next start ([`end_strays`]).
+//! alone: it answers one client on a socket in a folder of root's, and is ended with that client; one whose client
+//! was killed ends by itself, or, before the client came, by the next start ([`end_strays`]).
 //! Deliberately absent: writing, and every option of the protocol that reading needs not.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
 use uuid::Uuid;
@@ -38,6 +38,50 @@ const READ_LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Client {
     stream: UnixStream,
     number: u64,
+    _server: Server,
+}
+
+/// The server; ended with its client, and when it never came to serve one.
+struct Server(Child);
+
+impl Server {
+    fn start(words: &[String]) -> Result<Self, Fault> {
+        let mut command = Command::new("qemu-nbd");
+        command
+            .args(words)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command.spawn().map(Server).map_err(|error| qemu_img::not_started("qemu-nbd", &error))
+    }
+
+    /// Waits until it listens on this socket.
+    fn connected(&mut self, socket: &Path) -> io::Result<UnixStream> {
+        let begun = Instant::now();
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if begun.elapsed() >= START_LIMIT => return Err(error),
+                Err(_) => {}
+            }
+            if let Some(status) = self.0.try_wait()? {
+                let mut words = String::new();
+                if let Some(told) = self.0.stderr.take() {
+                    told.take(u64::from(MOST_OPTION_BYTES)).read_to_string(&mut words)?;
+                }
+                return Err(io::Error::other(format!("it ended with {status}: {}", words.trim())));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Client {
@@ -45,30 +89,19 @@ impl Client {
     pub(super) fn start(options: &str, snapshot: &str, streams: &Path) -> Result<Self, Fault> {
         let socket = streams.join(format!("{}.nbd", Uuid::new_v4().simple()));
         let words = [
-            "--fork".to_owned(),
             "--read-only".to_owned(),
             format!("--socket={}", socket.display()),
             format!("--load-snapshot=snapshot.name={snapshot}"),
             "--image-opts".to_owned(),
             options.to_owned(),
         ];
-        // It has forked away once it listens.
-        let started = qemu_img::run_program("qemu-nbd", &words, Stdio::null(), START_LIMIT, || true);
-        let client = started.and_then(|_| {
-            Self::connect(&socket).map_err(|error| {
-                Fault::new(FaultCode::Failed, format!("qemu-nbd cannot be read from: {error}"))
-            })
-        });
+        let mut server = Server::start(&words)?;
+        let stream = server.connected(&socket).and_then(greeted);
         let _ = fs::remove_file(&socket);
-        client
-    }
-
-    fn connect(socket: &Path) -> io::Result<Self> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(READ_LIMIT))?;
-        stream.set_write_timeout(Some(READ_LIMIT))?;
-        greet(&mut stream)?;
-        Ok(Client { stream, number: 0 })
+        let stream = stream.map_err(|error| {
+            Fault::new(FaultCode::Failed, format!("qemu-nbd cannot be read from: {error}"))
+        })?;
+        Ok(Client { stream, number: 0, _server: server })
     }
 }
 
@@ -120,10 +153,17 @@ pub(super) fn end_strays(streams: &Path) -> io::Result<()> {
     for entry in fs::read_dir(streams)? {
         let path = entry?.path();
         // It counts a client only once they have agreed; without a server there is nothing to end.
-        let _ = Client::connect(&path);
+        let _ = UnixStream::connect(&path).and_then(greeted);
         fs::remove_file(&path)?;
     }
     Ok(())
+}
+
+fn greeted(mut stream: UnixStream) -> io::Result<UnixStream> {
+    stream.set_read_timeout(Some(READ_LIMIT))?;
+    stream.set_write_timeout(Some(READ_LIMIT))?;
+    greet(&mut stream)?;
+    Ok(stream)
 }
 
 /// Chooses the only export there is.

@@ -22,7 +22,6 @@ use serde::{Deserialize, Serialize};
 
 use super::folders::{Folders, io_fault, sync_folder, write_json};
 use super::found::{self, Found, names_in};
-use super::names::check_id;
 
 /// How long a program of ours may go on after a kill; what changes a disk later was a guest.
 const SPAN: Duration = Duration::from_secs(65);
@@ -147,10 +146,10 @@ fn is_written_since(folders: &Folders, guest: &str, pending: &Pending) -> Result
     Ok(false)
 }
 
-/// The same for every guest, at start. What cannot be settled yet is told and keeps nobody from starting.
-pub(super) fn settle_all(folders: &Folders) -> Result<(), Fault> {
+/// The same for every guest of this cloud, at start. What cannot be settled yet is told and keeps nobody from starting.
+pub(super) fn settle_all(folders: &Folders, cloud: &str) -> Result<(), Fault> {
     for guest in names_in(&folders.disks())? {
-        if check_id("guest", &guest).is_ok()
+        if folders.is_ours(&guest, cloud)
             && let Err(fault) = settle(folders, &guest)
         {
             tracing::warn!(guest, %fault, "an act on snapshots was interrupted and is not settled yet");

@@ -1,11 +1,15 @@
 //! `qemu-img` and its kin by their arguments, never through a shell, with a time limit.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::runtime::Handle;
 
@@ -14,6 +18,9 @@ pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// What goes through the tables or the bytes of the largest disk there is, on a slow file system.
 pub(super) const LONG_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// How long the start waits for programs that it ends.
+const STRAY_LIMIT: Duration = Duration::from_secs(5);
 
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -29,9 +36,45 @@ pub(super) fn run_while<A: AsRef<OsStr>>(
     arguments: &[A],
     stdin: Stdio,
     limit: Duration,
-    wanted: impl Fn() -> bool,
+    wanted: impl FnMut() -> bool,
 ) -> Result<Vec<u8>, Fault> {
     run_program("qemu-img", arguments, stdin, limit, wanted)
+}
+
+/// Ends programs of an earlier run whose standard input is this file, which nothing but ours ever is: nobody waits
+/// for what they do. What the kernel does not let end within a few seconds is left.
+pub(super) fn end_strays(stdin: &Path) -> io::Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < STRAY_LIMIT {
+        let mut strays = 0;
+        for process in fs::read_dir("/proc")? {
+            let process = process?;
+            let Some(id) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if fs::read_link(process.path().join("fd/0")).is_ok_and(|file| file == stdin) {
+                strays += 1;
+                // It may have ended in between.
+                let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+            }
+        }
+        if strays == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    tracing::warn!(path = %stdin.display(), "a program that an earlier run started does not end");
+    Ok(())
+}
+
+/// Why a program could not be started.
+pub(super) fn not_started(program: &str, error: &io::Error) -> Fault {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Fault::new(FaultCode::Unavailable, format!("{program} cannot be started: {error}"));
+    }
+    let package = match program {
+        "zfs" => "zfsutils-linux, or zfs-fuse (Debian, Ubuntu)",
+        _ => "qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)",
+    };
+    Fault::new(FaultCode::Unavailable, format!("{program} is not installed; install {package}"))
 }
 
 /// The same with another program.
@@ -40,7 +83,7 @@ pub(super) fn run_program<A: AsRef<OsStr>>(
     arguments: &[A],
     stdin: Stdio,
     limit: Duration,
-    wanted: impl Fn() -> bool,
+    mut wanted: impl FnMut() -> bool,
 ) -> Result<Vec<u8>, Fault> {
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C").stdin(stdin).kill_on_drop(true);
@@ -61,14 +104,7 @@ pub(super) fn run_program<A: AsRef<OsStr>>(
     };
     let output = match ended {
         Ok(Ok(output)) => output,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            let package = match program {
-                "zfs" => "zfsutils-linux, or zfs-fuse (Debian, Ubuntu)",
-                _ => "qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, Arch)",
-            };
-            return unavailable(format!("{program} is not installed; install {package}"));
-        }
-        Ok(Err(error)) => return unavailable(format!("{program} cannot be started: {error}")),
+        Ok(Err(error)) => return Err(not_started(program, &error)),
         Err(_) => {
             let seconds = limit.as_secs();
             return unavailable(format!(

@@ -111,10 +111,10 @@ pub(super) fn list(
     let mut snapshots = Vec::new();
     for guest in names_in(&folders.disks())? {
         let dataset = Dataset::Guest(guest.clone());
-        let ours = names::check_id("guest", &guest).is_ok()
-            && matches!(owner::look(folders, &guest)?, Standing::Owned(owner) if owner.cloud == cloud);
         // A damaged disk is its own guest's concern.
-        if ours && let Ok(disks) = look(folders, cloud, &dataset) {
+        if folders.is_ours(&guest, cloud)
+            && let Ok(disks) = look(folders, cloud, &dataset)
+        {
             snapshots.extend(all(&dataset, &disks));
         }
     }

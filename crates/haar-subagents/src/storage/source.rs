@@ -8,11 +8,14 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::Url;
+
+use super::reach::{self, Resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the other side may be silent in the middle of an image.
@@ -36,7 +39,10 @@ pub(super) fn parse(source: &str) -> Result<Source, Fault> {
     };
     let url = Url::parse(source).map_err(|_| invalid())?;
     match url.scheme() {
-        "http" | "https" if url.has_host() => Ok(Source::Web(url)),
+        "http" | "https" if url.has_host() => {
+            reach::check(&url)?;
+            Ok(Source::Web(url))
+        }
         "file" => url.to_file_path().map(Source::File).map_err(|()| invalid()),
         _ => Err(invalid()),
     }
@@ -108,8 +114,9 @@ pub(super) async fn open_web(
     match response.status() {
         StatusCode::OK => return Ok(Opened::whole(response)),
         StatusCode::PARTIAL_CONTENT if go_on.is_some() => {
-            if let Some(length) = rest_of(response.headers(), from) {
-                let validator = go_on.map(|go_on| go_on.validator.to_owned());
+            let validator = go_on.map(|go_on| go_on.validator.to_owned());
+            let same = validator.as_ref().is_some_and(|version| may_be(response.headers(), version));
+            if let Some(length) = rest_of(response.headers(), from).filter(|_| same) {
                 return Ok(Opened { response, from, length, validator });
             }
         }
@@ -172,6 +179,12 @@ fn validator(headers: &HeaderMap) -> Option<String> {
     tag.or_else(|| word(header::LAST_MODIFIED)).map(ToOwned::to_owned)
 }
 
+/// Whether an answer may be of this version: a part says its tag again, and need not say its date.
+fn may_be(headers: &HeaderMap, version: &str) -> bool {
+    let field = if version.starts_with('"') { header::ETAG } else { header::LAST_MODIFIED };
+    headers.get(field).is_none_or(|told| told.as_bytes() == version.as_bytes())
+}
+
 /// The whole's length, if this is the rest from that byte on; none when it is another part.
 fn rest_of(headers: &HeaderMap, from: u64) -> Option<Option<u64>> {
     let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
@@ -214,11 +227,14 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Follows redirects a few times; not from HTTPS to plain HTTP, where anybody on the way chooses what comes, unless that
-/// is held against a digest.
+/// is held against a digest; and never to a link-local address.
 fn redirects(is_pinned: bool) -> reqwest::redirect::Policy {
     reqwest::redirect::Policy::custom(move |attempt| {
         if attempt.previous().len() > MAX_REDIRECTS {
             return attempt.error("it redirects too often");
+        }
+        if reach::is_refused(attempt.url()) {
+            return attempt.error(reach::REFUSED);
         }
         if !attempt.previous().last().is_none_or(|from| may_follow(from, attempt.url(), is_pinned)) {
             return attempt.error("it redirects from HTTPS to plain HTTP, where a digest is needed");
@@ -241,6 +257,7 @@ pub(crate) fn client(direct: bool, is_pinned: bool) -> Result<reqwest::Client, F
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE_TIMEOUT)
         .redirect(redirects(is_pinned))
+        .dns_resolver(Arc::new(Resolver))
         .build()
         .map_err(|error| {
             let text = format!("cannot prepare TLS ({error}); is the package ca-certificates installed?");
@@ -334,6 +351,24 @@ mod tests {
         assert_eq!(of(&[("etag", "W/\"a\"")]), None);
         assert_eq!(of(&[("etag", "\"a\""), ("accept-ranges", "none")]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_part_of_another_version_is_known_by_what_it_says() {
+        let date = "Sat, 21 Nov 2026 09:00:00 GMT";
+        for (name, told, version, same) in [
+            ("etag", "\"a\"", "\"a\"", true),
+            ("etag", "\"b\"", "\"a\"", false),
+            ("etag", "W/\"a\"", "\"a\"", false),
+            ("last-modified", "Sat, 21 Nov 2026 10:00:00 GMT", date, false),
+            ("last-modified", date, date, true),
+            ("etag", "\"b\"", date, true),
+            ("server", "x", "\"a\"", true),
+        ] {
+            let name = http::HeaderName::from_static(name);
+            let headers = [(name, HeaderValue::from_static(told))].into_iter().collect();
+            assert_eq!(may_be(&headers, version), same, "{told} {version}");
+        }
     }
 
     #[test]

@@ -195,7 +195,14 @@ impl Volumes for Zfs {
     }
 
     fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
-        self.forget_raw_base(path)?;
+        if let Err(fault) = self.forget_raw_base(path) {
+            // Disks are clones of it. An id stands for one content, so the next ones may be as well.
+            if self.has_raw_base(path) {
+                tracing::warn!(%fault, path = %path.display(), "the image's raw file is used as it stands");
+                return Ok(());
+            }
+            return Err(fault);
+        }
         let (name, mount) = (self.name_of(path).unwrap_or_default(), path.parent().unwrap_or(path));
         let make = || {
             self.pool.make(&name, mount, &[], None)?;
@@ -214,9 +221,14 @@ impl Volumes for Zfs {
 
     fn forget_raw_base(&self, path: &Path) -> Result<(), Fault> {
         let (name, mount) = (self.name_of(path).unwrap_or_default(), path.parent().unwrap_or(path));
-        // Not ready any more before it is gone.
-        let _ = fs::remove_file(mount.join(READY));
-        self.pool.destroy(&name)?;
+        // Not ready any more before it is gone; and again when it stays whole.
+        let was_ready = fs::remove_file(mount.join(READY)).is_ok();
+        if let Err(fault) = self.pool.destroy(&name) {
+            if was_ready && self.pool.has_snapshot(&name, IMAGE_SNAPSHOT) {
+                let _ = File::create(mount.join(READY)).and_then(|_| sync_folder(mount));
+            }
+            return Err(fault);
+        }
         match fs::remove_dir(mount) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_fault("remove", mount, &error)),
             _ => Ok(()),

@@ -90,6 +90,13 @@ impl Pool {
         Ok(self.property(&self.dataset(name)?, "mounted")?.map(|mounted| mounted == "yes"))
     }
 
+    /// Whether a dataset has this snapshot, as far as can be told.
+    pub(super) fn has_snapshot(&self, name: &str, snapshot: &str) -> bool {
+        let found =
+            self.dataset(name).and_then(|dataset| self.property(&format!("{dataset}@{snapshot}"), "type"));
+        matches!(found, Ok(Some(_)))
+    }
+
     fn property(&self, dataset: &str, property: &str) -> Result<Option<String>, Fault> {
         let value = absent(self.run(&["get", "-H", "-o", "value", property, dataset]))?;
         Ok(value.map(|value| value.trim_end_matches('\n').to_owned()))

@@ -219,3 +219,17 @@ async fn an_image_whose_facts_are_damaged_is_fetched_anew_and_hides_no_other() {
 fn named(id: &str) -> rpc::ImageRequest {
     rpc::ImageRequest { id: id.to_owned(), ..Default::default() }
 }
+
+#[tokio::test]
+async fn no_image_is_fetched_from_a_link_local_address() {
+    let agent = Agent::start().await;
+    let bytes = raw_image(MIB);
+    let straight = request(IMAGE, "http://169.254.169.254/latest", "raw", &bytes);
+    fails(agent.image("RequestImage", &straight).await, FaultCode::Invalid, "link-local");
+    let web = Web::serve(bytes.clone(), Manner::Leads("http://[fe80::1]/latest")).await;
+    fails(
+        agent.fetch(&request(IMAGE, &web.address, "raw", &bytes)).await,
+        FaultCode::Unavailable,
+        "link-local",
+    );
+}

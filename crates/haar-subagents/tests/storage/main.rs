@@ -4,6 +4,7 @@
 
 mod backends;
 mod btrfs;
+mod conversions;
 mod datasets;
 mod disks;
 mod download;

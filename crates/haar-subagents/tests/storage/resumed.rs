@@ -54,6 +54,20 @@ async fn a_fetch_that_broke_off_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn what_has_come_outlives_a_token_that_ran_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = qcow2_image();
+    let (web, wanted) = breaking(&bytes).await;
+    let agent = Agent::start_in(folder.path()).await;
+    fails(agent.fetch(&wanted).await, FaultCode::Unavailable, "cannot fetch the image");
+    web.behave(Manner::Status(403));
+    fails(agent.fetch(&wanted).await, FaultCode::Invalid, "403");
+    web.behave(Manner::Whole);
+    agent.fetch(&wanted).await.unwrap();
+    assert_eq!(asked_from(&web), Some(format!("{}-", bytes.len() / 2)));
+}
+
+#[tokio::test]
 async fn killed_in_mid_fetch_it_goes_on_after_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("run/storage.sock");

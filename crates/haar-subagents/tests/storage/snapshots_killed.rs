@@ -34,6 +34,16 @@ impl Gated {
         Self::with(folder, pattern, |_| "echo No space left on device >&2; exit 1".to_owned())
     }
 
+    /// One that stops after these acts, while its caller waits for it still.
+    pub(crate) fn after(folder: &Path, pattern: &str) -> Self {
+        Self::with(folder, pattern, |bin| {
+            format!(
+                "$real \"$@\" || exit\n  [ -e {bin}/shut ] && touch {bin}/reached\n  while [ -e {bin}/shut ]; do \
+                 sleep 0.02; done; exit 0"
+            )
+        })
+    }
+
     fn with(folder: &Path, pattern: &str, act: impl FnOnce(&str) -> String) -> Self {
         let bin = folder.join("bin");
         std::fs::create_dir(&bin).unwrap();
@@ -42,7 +52,9 @@ impl Gated {
         let real = real.into_iter().find(|path| path.is_file()).expect("this test needs qemu-img");
         let (bin_text, real) = (bin.display().to_string(), real.display());
         let act = act(&bin_text);
-        let script = format!("#!/bin/sh\ncase \"$*\" in {pattern})\n  {act} ;;\nesac\nexec {real} \"$@\"\n");
+        let script = format!(
+            "#!/bin/sh\nreal={real}\ncase \"$*\" in {pattern})\n  {act} ;;\nesac\nexec {real} \"$@\"\n"
+        );
         std::fs::write(bin.join("qemu-img"), script).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(bin.join("qemu-img"), mode).unwrap();

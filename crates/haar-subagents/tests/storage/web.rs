@@ -19,6 +19,8 @@ pub(crate) enum Manner {
     Unmeasured,
     /// This status and no image.
     Status(u16),
+    /// It is at this address.
+    Leads(&'static str),
 }
 
 pub(crate) struct Web {
@@ -98,6 +100,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
     let tag = version.map(|version| format!("etag: {version}\r\n")).unwrap_or_default();
     let head = match (manner, from) {
         (Manner::Status(status), _) => format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n"),
+        (Manner::Leads(to), _) => format!("HTTP/1.1 302 X\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"),
         (Manner::Unmeasured, _) => "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned(),
         (_, None) => format!("HTTP/1.1 200 OK\r\n{tag}content-length: {whole}\r\n\r\n"),
         (_, Some(from)) => format!(
@@ -108,7 +111,7 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
     };
     stream.write_all(head.as_bytes()).await?;
     match manner {
-        Manner::Status(_) => {}
+        Manner::Status(_) | Manner::Leads(_) => {}
         Manner::Whole | Manner::Unmeasured => stream.write_all(body).await?,
         Manner::Broken => stream.write_all(&body[..half]).await?,
         Manner::Gated => {
