@@ -292,7 +292,10 @@ impl Agent {
             .append(true)
             .open(world.path().join("agent.log"))
             .unwrap();
+        // Programs that a test puts there are found before the host's.
+        let path = format!("{}:{}", world.path().join("bin").display(), std::env::var("PATH").unwrap());
         let child = Command::new(std::env::current_exe().unwrap())
+            .env("PATH", path)
             .args(["--exact", "harness::the_sub_agent_as_a_process", "--ignored", "--nocapture"])
             .env(FOLDER, world.path())
             .stdin(Stdio::null())

@@ -218,6 +218,42 @@ async fn each_attempt_to_start_is_a_run_of_its_own() {
     agent.end().await;
 }
 
+/// Containers of a sub-agent whose runtime works no more, as after a broken upgrade, until it works again.
+#[tokio::test]
+async fn without_a_runtime_containers_are_ended_and_with_one_again_they_run() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    for guest in [world.guest(GUEST), world.guest(OTHER_GUEST)] {
+        agent.run(&guest).await;
+    }
+    agent.end().await;
+    let bin = world.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for name in ["runc", "crun"] {
+        std::os::unix::fs::symlink("/bin/false", bin.join(name)).unwrap();
+    }
+    // As one leaves it that was killed while it tried the runtime.
+    let tried = world.path().join("run/container/probe-1");
+    std::fs::create_dir(&tried).unwrap();
+    let agent = Agent::start(&world).await;
+    assert!(!tried.exists());
+    let (one, other) = (world.guest(GUEST), world.guest(OTHER_GUEST));
+    assert_eq!(agent.inspect(GUEST).await.unwrap()["State"]["Running"], true, "it runs on");
+    assert_eq!(agent.guest("StopContainer", &one).await.unwrap()["state"], "stopped");
+    agent.guest("DeleteContainer", &other).await.unwrap();
+    assert!(world.traces().is_empty() && world.pids().is_empty());
+    fails(agent.guest("StartContainer", &one).await, haar_api::rpc::FaultCode::Unavailable, "runc: ");
+    std::fs::remove_dir_all(&bin).unwrap();
+    let deadline = std::time::Instant::now() + LIMIT;
+    while agent.guest("StartContainer", &one).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "the runtime is never tried again");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    agent.guest("DeleteContainer", &one).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_a_stranger_run_left_on_the_host_is_ended_at_start() {
     let Some(world) = World::live() else { return };
