@@ -15,6 +15,7 @@ use crate::connection::fault;
 use crate::domain::{self, Found};
 use crate::ffi;
 use crate::power;
+use crate::state::State;
 
 /// Seconds the agent has for one answer.
 pub(crate) const LIMIT_S: u16 = 10;
@@ -118,6 +119,10 @@ fn answers(
 ) -> Result<(GuestAgent, u32), Fault> {
     if !found.described.has_agent {
         return Ok((GuestAgent::Absent, 0));
+    }
+    if matches!(found.state, State::Paused | State::Suspended) {
+        // Its processors stand still: asked, it would only be waited for.
+        return Ok((GuestAgent::Silent, 0));
     }
     ffi::limit_agent(&found.domain, LIMIT_S).map_err(|e| fault(doing, &e))?;
     match question(found) {

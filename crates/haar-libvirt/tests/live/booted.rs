@@ -208,6 +208,18 @@ async fn a_guests_agent_is_asked_in_time_and_what_is_frozen_is_thawed() {
     assert_eq!(frozen, told("answers", 2));
     shell.succeeds("until grep -q thawed /tmp/done; do sleep 1; done; grep -q frozen /tmp/done").await;
     assert_eq!(ask(&agent, &guest, "Libvirt.Thaw", json!({})).await, told("answers", 2));
+
+    // One whose processors stand still is not waited for, and is thawed when they go on.
+    shell.succeeds("rm /tmp/done").await;
+    assert_eq!(ask(&agent, &guest, "Libvirt.Freeze", json!({})).await, told("answers", 2));
+    agent.call("Libvirt.Suspend", &guest).await.unwrap();
+    let began = Instant::now();
+    for method in ["Libvirt.Ping", "Libvirt.Freeze", "Libvirt.Thaw"] {
+        assert_eq!(ask(&agent, &guest, method, json!({})).await, told("silent", 0), "{method}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(9), "it was waited for");
+    agent.call("Libvirt.Resume", &guest).await.unwrap();
+    shell.succeeds("until grep -q thawed /tmp/done; do sleep 1; done").await;
 }
 
 #[tokio::test]
