@@ -155,8 +155,7 @@ impl Quota {
         let mut lacks = Vec::new();
         for (what, max, used, pending, need) in rows {
             let left = max.map(|max| max.saturating_sub(used).saturating_sub(pending));
-            // What a spawn does not use cannot be lacking, even where too much is used already.
-            if need > 0 && left.is_some_and(|left| left < need) {
+            if left.is_some_and(|left| left < need) {
                 lacks.push(Lack { what, need: Some(need), have: left });
             }
         }

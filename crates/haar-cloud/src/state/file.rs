@@ -52,16 +52,32 @@ pub(super) fn lock(folder: &Path, path: &Path) -> Result<Lock, Error> {
             .mode(MODE)
             .open(path)
             .map_err(failed("open", path))?;
-        match file.try_lock() {
-            Ok(()) if is_at(&file, path) => return Ok(Lock { _file: file, path: path.to_owned() }),
-            // Whoever held it removed it: what is locked now is a file that nobody else will open.
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_LIMIT => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => {
+        match attempt(file, path)? {
+            Attempt::Taken(lock) => return Ok(lock),
+            Attempt::Removed => {}
+            Attempt::Busy if started.elapsed() < LOCK_LIMIT => thread::sleep(LOCK_PAUSE),
+            Attempt::Busy => {
                 return Err(Error::Locked { path: path.to_owned(), seconds: LOCK_LIMIT.as_secs() });
             }
-            Err(TryLockError::Error(source)) => return Err(failed("lock", path)(source)),
         }
+    }
+}
+
+#[derive(Debug)]
+enum Attempt {
+    Taken(Lock),
+    /// Another process has it.
+    Busy,
+    /// Whoever had it removed it since this file was opened: nobody else will open it any more.
+    Removed,
+}
+
+fn attempt(file: File, path: &Path) -> Result<Attempt, Error> {
+    match file.try_lock() {
+        Ok(()) if is_at(&file, path) => Ok(Attempt::Taken(Lock { _file: file, path: path.to_owned() })),
+        Ok(()) => Ok(Attempt::Removed),
+        Err(TryLockError::WouldBlock) => Ok(Attempt::Busy),
+        Err(TryLockError::Error(source)) => Err(failed("lock", path)(source)),
     }
 }
 
@@ -151,16 +167,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_was_removed_while_one_waited_is_not_taken_for_the_lock() {
+    fn a_lock_that_was_removed_after_one_opened_it_is_not_taken_for_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.lock");
         let held = lock(folder.path(), &path).unwrap();
-        let waiting = {
-            let (folder, path) = (folder.path().to_owned(), path.clone());
-            thread::spawn(move || lock(&folder, &path).map(|lock| is_at(&lock._file, &path)))
-        };
+        let (early, late) = (File::open(&path).unwrap(), File::open(&path).unwrap());
+        assert!(matches!(attempt(early, &path).unwrap(), Attempt::Busy));
         held.remove().unwrap();
-        assert!(waiting.join().unwrap().unwrap(), "the lock that was got is the one others see");
+        assert!(matches!(attempt(late, &path).unwrap(), Attempt::Removed));
+        assert!(lock(folder.path(), &path).is_ok());
     }
 
     #[test]
