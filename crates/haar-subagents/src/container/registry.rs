@@ -18,7 +18,7 @@ use super::oci::{Digest, MAX_DOCUMENT_BYTES, bad};
 use super::source::Reference;
 use super::space::Filling;
 use crate::storage::fetching::Secret;
-use crate::storage::source::{client, goes_direct, shown, web_fault};
+use crate::storage::source::{check_reach, client, goes_direct, shown, web_fault};
 
 /// Every kind of manifest that [`super::oci`] reads.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -94,7 +94,9 @@ impl<'a> Registry<'a> {
     fn fetch_token(&self, challenge: &Challenge) -> Result<Secret, Fault> {
         let unusable = || bad("the registry names no usable place for tokens");
         let mut url = Url::parse(&challenge.realm).map_err(|_| unusable())?;
-        if !matches!(url.scheme(), "http" | "https") {
+        // What answers on this host's loopback is not for a stranger's registry to ask.
+        let leads_here = goes_direct(&url, "") && !goes_direct(&self.reference.base, "");
+        if !matches!(url.scheme(), "http" | "https") || leads_here {
             return Err(unusable());
         }
         if !challenge.service.is_empty() {
@@ -170,6 +172,7 @@ fn authorized(request: RequestBuilder, authorization: &str) -> Result<RequestBui
 }
 
 fn send(url: &Url, request: RequestBuilder, progress: &Progress) -> Result<Response, Fault> {
+    check_reach(url)?;
     progress.wait(request.send())?.map_err(|error| web_fault(url, error))
 }
 
@@ -218,6 +221,24 @@ impl Challenge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_place_of_tokens_is_not_where_only_this_host_is_answered() {
+        let reference = |base: &str| Reference {
+            base: Url::parse(base).unwrap(),
+            repository: "a".to_owned(),
+            tag: "latest".to_owned(),
+            digest: None,
+        };
+        let (secret, progress) = (Secret::new(String::new()), Progress::default());
+        let ask = |base: &str, realm: &str| {
+            let challenge = Challenge { realm: realm.to_owned(), service: String::new() };
+            Registry::new(&reference(base), &secret, false, &progress).fetch_token(&challenge).unwrap_err()
+        };
+        assert_eq!(ask("https://r.example/", "http://127.0.0.1:1/token").code, FaultCode::BadImage);
+        assert_eq!(ask("https://r.example/", "file:///etc/passwd").code, FaultCode::BadImage);
+        assert_eq!(ask("http://127.0.0.1:1/", "http://169.254.169.254/token").code, FaultCode::Invalid);
+    }
 
     #[test]
     fn a_challenge_names_where_tokens_are_given() {

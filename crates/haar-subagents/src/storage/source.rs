@@ -214,6 +214,11 @@ pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
+/// Refuses an address that nothing is fetched from.
+pub(crate) fn check_reach(url: &Url) -> Result<(), Fault> {
+    reach::check(url)
+}
+
 /// Whether no proxy may stand between. The proxy of `http_proxy` and its like would read a token that is not encrypted,
 /// and it has another loopback than we do.
 pub(crate) fn goes_direct(url: &Url, authorization: &str) -> bool {
