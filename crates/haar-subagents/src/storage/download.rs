@@ -37,7 +37,8 @@ use super::buffers::{Buffers, PIECE_BYTES};
 use super::folders::Folders;
 use super::methods::{Store, off_reactor};
 use super::names::disk_name;
-use super::snapshots::{self, Reading};
+use super::readers::Reading;
+use super::snapshots;
 use super::tar;
 
 /// Where the seed's agent asks (§2.4).

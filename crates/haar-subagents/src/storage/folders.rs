@@ -34,7 +34,7 @@ use serde::Serialize;
 use super::backend::{Backends, Spot};
 use super::names::check_id;
 use super::owner::{self, Standing};
-use super::snapshots::Readers;
+use super::readers::Readers;
 use super::space::Books;
 use super::{Error, nbd, part, qemu_img};
 

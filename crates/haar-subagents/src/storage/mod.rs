@@ -29,6 +29,7 @@ mod qcow2_read;
 mod qcow2_table;
 mod qemu_img;
 mod reach;
+mod readers;
 mod reflink;
 mod snapshots;
 pub(crate) mod source;

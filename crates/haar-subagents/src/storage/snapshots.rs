@@ -11,9 +11,6 @@
 //! nothing: of an act that has not ended it shows nothing.
 //! Deliberately absent: stopping the writes of a guest that runs. The caller says by `quiet` that it did.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use haar_api::rpc::{Fault, FaultCode, Snapshot, SnapshotExtra, SnapshotRequest, SnapshotWant};
 
 use super::backend::Taken;
@@ -250,53 +247,9 @@ pub(super) fn find_all<'a>(id: &str, name: &str, disks: &'a [Disk]) -> Result<Ve
     disks.iter().map(|disk| disk.find(name).ok_or_else(|| not_found(id))).collect()
 }
 
-/// Who reads which snapshot just now.
-#[derive(Debug, Default)]
-pub(super) struct Readers {
-    counts: Mutex<BTreeMap<String, usize>>,
-}
-
-/// A snapshot that is being read, until dropped.
-#[derive(Debug)]
-pub(super) struct Reading {
-    readers: Arc<Readers>,
-    id: String,
-}
-
-impl Readers {
-    /// Begins to read; the caller has the guest's turn.
-    pub(super) fn begin(self: &Arc<Self>, id: String) -> Reading {
-        *self.counts().entry(id.clone()).or_default() += 1;
-        Reading { readers: Arc::clone(self), id }
-    }
-
-    /// Whether anybody reads a snapshot of this volume.
-    pub(super) fn is_read(&self, volume: &str) -> bool {
-        let is_its = |id: &String| id.strip_prefix(volume).is_some_and(|rest| rest.starts_with('@'));
-        self.counts().keys().any(is_its)
-    }
-
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        // One number is changed at a time.
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut counts = self.readers.counts();
-        let left = counts.get(&self.id).map_or(0, |count| count - 1);
-        if left == 0 {
-            counts.remove(&self.id);
-        } else {
-            counts.insert(self.id.clone(), left);
-        }
-    }
-}
-
 fn check_unread(folders: &Folders, disk: &Disk, name: &str) -> Result<(), Fault> {
     let id = format!("{}@{name}", disk.found.volume());
-    if !folders.readers().counts().contains_key(&id) {
+    if !folders.readers().is_reading(&id) {
         return Ok(());
     }
     Err(Fault::new(

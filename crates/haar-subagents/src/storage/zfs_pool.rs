@@ -125,11 +125,14 @@ impl Pool {
     /// Runs `zfs`; answers what it printed. Must be called on a thread of tokio's that may block.
     pub(super) fn run(&self, words: &[&str]) -> Result<String, Fault> {
         let begun = Instant::now();
+        // These two go through what the disk holds.
+        let is_long = words.first().is_some_and(|act| matches!(*act, "destroy" | "rollback"));
+        let limit = if is_long { qemu_img::LONG_LIMIT } else { qemu_img::LIMIT };
         loop {
             let work = self.work.try_clone().map_err(|error| {
                 Fault::new(FaultCode::Unavailable, format!("zfs cannot be started: {error}"))
             })?;
-            match run_program("zfs", words, work.into(), qemu_img::LIMIT, || true) {
+            match run_program("zfs", words, work.into(), limit, || true) {
                 Ok(text) => return Ok(String::from_utf8_lossy(&text).into_owned()),
                 Err(fault) if is_settling(&fault.message, begun) => std::thread::sleep(BUSY_PAUSE),
                 Err(fault) => return Err(full(fault)),

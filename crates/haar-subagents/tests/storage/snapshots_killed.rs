@@ -38,7 +38,7 @@ impl Gated {
     pub(crate) fn after(folder: &Path, pattern: &str) -> Self {
         Self::with(folder, pattern, |bin| {
             format!(
-                "$real \"$@\" || exit\n  [ -e {bin}/shut ] && touch {bin}/reached\n  while [ -e {bin}/shut ]; do \
+                "$real \"$@\" || exit\n  sync -f {bin}\n  [ -e {bin}/shut ] && touch {bin}/reached\n  while [ -e {bin}/shut ]; do \
                  sleep 0.02; done; exit 0"
             )
         })
