@@ -21,13 +21,15 @@ use jiff::Timestamp;
 use crate::Result;
 use crate::name::{DeploymentId, ResourceName};
 
+mod entry;
 mod error;
 mod file;
 mod record;
 mod secrets;
 
+pub use entry::{Entry, EntryId, Kind, Phase, ServerDetails};
 pub use error::Error;
-pub use record::{Entry, EntryId, Kind, Phase, Record, ServerDetails};
+pub use record::Record;
 pub use secrets::Secrets;
 
 /// The version of both files that this crate writes.
@@ -129,6 +131,17 @@ impl Store {
         Ok(answer)
     }
 
+    /// Takes a deployment for oneself, for as long as its networks are made or torn down: of two at once,
+    /// both would make each thing. Spawning needs it not. Goes with the value, and with the process.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], at once, while another has it.
+    pub fn exclusive(&self) -> Result<Exclusive> {
+        let lock = file::try_lock(&self.folder, &self.file("deploy.lock"))?;
+        let busy = || Error::Busy { name: self.name.to_string() };
+        Ok(Exclusive { _lock: lock.ok_or_else(busy)? })
+    }
+
     /// Removes all files of a deployment of which nothing is left. What is not there is no fault.
     ///
     /// # Errors
@@ -142,6 +155,8 @@ impl Store {
         // The secrets last: a record without its key could no longer be used.
         file::remove(&self.path())?;
         file::remove(&self.secrets_path())?;
+        // Whoever still has the deployment for itself has a file that nobody else will open.
+        file::remove(&self.file("deploy.lock"))?;
         lock.remove()?;
         Ok(())
     }
@@ -152,15 +167,26 @@ impl Store {
 
     /// A file that was copied under another name would lead to the wrong things being destroyed.
     fn check(&self, record: &Record) -> Result<(), Error> {
-        if record.provider() == self.provider && *record.name() == self.name {
-            return Ok(());
+        if record.provider() != self.provider || *record.name() != self.name {
+            let found = format!("{}.{}", record.provider(), record.name());
+            return Err(Error::Foreign { path: self.path(), found });
         }
-        Err(Error::Foreign { path: self.path(), found: format!("{}.{}", record.provider(), record.name()) })
+        match record.damage() {
+            Some(why) => Err(Error::Damaged { path: self.path(), why }),
+            None => Ok(()),
+        }
     }
 
     fn file(&self, ending: &str) -> PathBuf {
         Path::new(&self.folder).join(format!("{}.{}.{ending}", self.provider, self.name))
     }
+}
+
+/// A deployment that nobody else makes or tears down as long as this value lives.
+#[derive(Debug)]
+#[must_use]
+pub struct Exclusive {
+    _lock: file::Lock,
 }
 
 #[cfg(test)]
@@ -254,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_whose_numbers_would_mix_up_two_things_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder);
+        store.begin(Timestamp::UNIX_EPOCH).unwrap();
+        store.change(|record| record.plan(Kind::Network, "a b", Timestamp::UNIX_EPOCH)).unwrap();
+        let text = fs::read_to_string(store.path()).unwrap();
+        fs::write(store.path(), text.replace("\"next_entry\": 2", "\"next_entry\": 1")).unwrap();
+        assert!(message(store.load()).contains("damaged"));
+    }
+
+    #[test]
     fn a_newer_file_is_refused_and_says_upgrade() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(&folder);
@@ -274,10 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_cannot_be_written_is_refused_and_the_old_content_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder);
+        let before = store.begin(Timestamp::UNIX_EPOCH).unwrap();
+        // A folder stands where the new content would be written.
+        fs::create_dir(store.path().with_extension("json.new")).unwrap();
+        let error =
+            store.change(|record| record.plan(Kind::Network, "a", Timestamp::UNIX_EPOCH)).unwrap_err();
+        assert!(matches!(error, crate::Error::State(Error::Io { .. })), "{error:?}");
+        assert_eq!(store.load().unwrap().unwrap(), before);
+    }
+
+    #[test]
+    fn of_two_deploys_at_once_the_second_is_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder);
+        let first = store.exclusive().unwrap();
+        let error = store.exclusive().unwrap_err();
+        assert!(matches!(error, crate::Error::State(Error::Busy { .. })), "{error:?}");
+        store.begin(Timestamp::UNIX_EPOCH).unwrap();
+        drop(first);
+        let _second = store.exclusive().unwrap();
+    }
+
+    #[test]
     fn files_go_only_when_nothing_is_on_record() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(&folder);
         store.begin(Timestamp::UNIX_EPOCH).unwrap();
+        let _exclusive = store.exclusive().unwrap();
         let entry = store.change(|record| record.plan(Kind::Network, "a b", Timestamp::UNIX_EPOCH)).unwrap();
         let error = store.remove().unwrap_err().to_string();
         assert!(error.contains("network a b"), "{error}");

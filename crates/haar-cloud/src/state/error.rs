@@ -61,6 +61,12 @@ pub enum Error {
         /// The resource name.
         name: String,
     },
+    /// Another deploy or tear-down of it is running.
+    #[error("`{name}` is being deployed or torn down by another process: wait until that is done")]
+    Busy {
+        /// The resource name.
+        name: String,
+    },
     /// An entry was forgotten meanwhile.
     #[error(
         "the record has no entry {id} any more: another process took it for gone; look for it in the cloud by its name"

@@ -35,30 +35,35 @@ impl Lock {
     }
 }
 
-/// Takes the lock; makes the folder, for its owner alone, if there is none.
+/// Takes the lock, waiting for it; makes the folder, for its owner alone, if there is none.
 pub(super) fn lock(folder: &Path, path: &Path) -> Result<Lock, Error> {
+    let started = Instant::now();
+    loop {
+        if let Some(lock) = try_lock(folder, path)? {
+            return Ok(lock);
+        }
+        if started.elapsed() >= LOCK_LIMIT {
+            return Err(Error::Locked { path: path.to_owned(), seconds: LOCK_LIMIT.as_secs() });
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+}
+
+/// Takes the lock, if nobody has it.
+pub(super) fn try_lock(folder: &Path, path: &Path) -> Result<Option<Lock>, Error> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
         .map_err(failed("make the folder", folder))?;
-    let started = Instant::now();
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(MODE)
-            .open(path)
-            .map_err(failed("open", path))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(MODE);
+        let file = options.open(path).map_err(failed("open", path))?;
         match attempt(file, path)? {
-            Attempt::Taken(lock) => return Ok(lock),
+            Attempt::Taken(lock) => return Ok(Some(lock)),
+            Attempt::Busy => return Ok(None),
             Attempt::Removed => {}
-            Attempt::Busy if started.elapsed() < LOCK_LIMIT => thread::sleep(LOCK_PAUSE),
-            Attempt::Busy => {
-                return Err(Error::Locked { path: path.to_owned(), seconds: LOCK_LIMIT.as_secs() });
-            }
         }
     }
 }

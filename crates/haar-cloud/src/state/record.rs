@@ -9,157 +9,14 @@
 //! An entry is only forgotten by [`Record::gone`], said by somebody who looked. What is reused belongs to
 //! somebody else and is never listed for destruction. Unknown fields of the same version are ignored.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Entry, EntryId, Error, Kind, Phase, ServerDetails};
 use crate::Result;
-use crate::flavor::Flavor;
 use crate::name::{DeploymentId, ResourceName, host_name};
-
-/// The number of an entry; never used twice in a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct EntryId(u64);
-
-/// What kind of thing an entry is, in the order in which they can be destroyed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A server.
-    Server,
-    /// A public address.
-    FloatingIp,
-    /// A further port of a server.
-    Port,
-    /// A volume.
-    Volume,
-    /// A router's leg in a subnet.
-    RouterInterface,
-    /// A router.
-    Router,
-    /// A subnet.
-    Subnet,
-    /// A network.
-    Network,
-    /// A security group.
-    SecurityGroup,
-    /// A key pair.
-    KeyPair,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Server => "server",
-            Self::FloatingIp => "floating IP",
-            Self::Port => "port",
-            Self::Volume => "volume",
-            Self::RouterInterface => "router interface",
-            Self::Router => "router",
-            Self::Subnet => "subnet",
-            Self::Network => "network",
-            Self::SecurityGroup => "security group",
-            Self::KeyPair => "key pair",
-        })
-    }
-}
-
-/// How far an entry is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub enum Phase {
-    /// About to be created: it may exist, under its name, or not.
-    Planned,
-    /// Created by us, with the cloud's id.
-    Made {
-        /// The cloud's id.
-        cloud_id: String,
-    },
-    /// Found and used; not ours.
-    Reused {
-        /// The cloud's id.
-        cloud_id: String,
-    },
-    /// Being destroyed.
-    Leaving {
-        /// The cloud's id, if it was ever learned.
-        cloud_id: Option<String>,
-    },
-}
-
-/// What is kept of a server, enough to use it from another process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerDetails {
-    /// The operating system, as it was asked for.
-    pub os: String,
-    /// Who logs in.
-    pub user: String,
-    /// Its size.
-    pub flavor: Flavor,
-    /// Its disk in GB.
-    pub disk_gb: u64,
-    /// How long it may idle, in ms; 0 is for ever.
-    pub ttd_ms: u64,
-    /// Whether it has an address outside its network.
-    pub external: bool,
-    /// Whether it was the first with one.
-    pub head_node: bool,
-    /// Its address, once known.
-    pub address: Option<IpAddr>,
-    /// The host keys it must show, in OpenSSH's form.
-    #[serde(default)]
-    pub host_keys: Vec<String>,
-}
-
-/// One thing in the cloud.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its number.
-    pub id: EntryId,
-    /// What it is.
-    pub kind: Kind,
-    /// Its name in the cloud, or what else it can be found by.
-    pub name: String,
-    /// How far it is.
-    #[serde(flatten)]
-    pub phase: Phase,
-    /// When it was planned or found.
-    pub since: Timestamp,
-    /// For a server, what is known of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server: Option<ServerDetails>,
-}
-
-impl Entry {
-    /// The cloud's id, if it is known.
-    #[must_use]
-    pub fn cloud_id(&self) -> Option<&str> {
-        match &self.phase {
-            Phase::Planned => None,
-            Phase::Made { cloud_id } | Phase::Reused { cloud_id } => Some(cloud_id),
-            Phase::Leaving { cloud_id } => cloud_id.as_deref(),
-        }
-    }
-
-    fn is_ours(&self) -> bool {
-        !matches!(self.phase, Phase::Reused { .. })
-    }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.kind, self.name)?;
-        match self.cloud_id() {
-            Some(cloud_id) => write!(formatter, " ({cloud_id})"),
-            None => formatter.write_str(" (no id yet)"),
-        }
-    }
-}
 
 /// Everything a deployment made, is about to make, or found and uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +66,17 @@ impl Record {
     #[must_use]
     pub fn deployment(&self) -> DeploymentId {
         self.deployment
+    }
+
+    /// What cannot be in a record that this crate wrote, and would mix up two things.
+    pub(super) fn damage(&self) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        let twice = self.entries.iter().find(|entry| !seen.insert(entry.id));
+        if let Some(entry) = twice {
+            return Some(format!("it has two entries with the number {}", entry.id.0));
+        }
+        let newest = seen.last().filter(|newest| newest.0 >= self.next_entry)?;
+        Some(format!("its next entry would be {}, but it already has one {}", self.next_entry, newest.0))
     }
 
     /// Every entry, the oldest first.
@@ -461,6 +329,19 @@ mod tests {
         let server = record.plan(Kind::Server, "wr-Foo_Bar-1", NOW).unwrap();
         assert_eq!(record.server_by_host_name("wr-foo-bar-1").unwrap().id, server);
         assert!(record.server_by_host_name("wr-Foo_Bar-1").is_none());
+    }
+
+    #[test]
+    fn numbers_that_would_mix_up_two_things_are_damage() {
+        let mut record = record();
+        assert_eq!(record.damage(), None);
+        record.plan(Kind::Network, "a", NOW).unwrap();
+        record.plan(Kind::Router, "a", NOW).unwrap();
+        assert_eq!(record.damage(), None);
+        record.next_entry = 2;
+        assert!(record.damage().unwrap().contains("next entry"));
+        record.entries[1].id = record.entries[0].id;
+        assert!(record.damage().unwrap().contains("two entries"));
     }
 
     #[test]
