@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use super::folders::Folders;
 use super::images::{self, FORMAT, KIND};
-use super::load::{self, Limits, Progress, Wanted};
+use super::load::{self, Limits, Wanted};
+use super::progress::Progress;
 use super::source::{self, Origin};
 use crate::storage::fetching::{FAILURE_KEPT, Secret};
 use crate::storage::names::check_id;

@@ -13,8 +13,8 @@ use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::load::Progress;
 use super::oci::{Digest, MAX_DOCUMENT_BYTES, bad};
+use super::progress::Progress;
 use super::source::Reference;
 use super::space::Filling;
 use crate::storage::fetching::Secret;

@@ -6,11 +6,9 @@
 //! What is remembered of a layer is small, however many entries it has and however long their names are.
 //! Deliberately absent: what an entry holds, and how much of it: see [`super::layer`].
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::hash::BuildHasher as _;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -19,6 +17,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
+
+use super::own::Own;
 
 /// Folders that may lie in each other.
 const MAX_DEPTH: usize = 128;
@@ -111,33 +111,6 @@ struct Parent {
     path: PathBuf,
 }
 
-/// What the present layer has laid, as hashes of a folder's inode and a name in it: the names themselves would fill the
-/// memory. Two of them are the same by chance only, for nobody knows the hash's key.
-#[derive(Debug, Default)]
-struct Own {
-    keys: HashSet<u64>,
-    hash: RandomState,
-}
-
-impl Own {
-    fn key(&self, folder: u64, name: &OsStr) -> u64 {
-        self.hash.hash_one((folder, name))
-    }
-
-    fn insert(&mut self, folder: u64, name: &OsStr) {
-        self.keys.insert(self.key(folder, name));
-    }
-
-    fn contains(&self, folder: u64, name: &OsStr) -> bool {
-        self.keys.contains(&self.key(folder, name))
-    }
-
-    /// Of what is removed, for its folder's inode may be another's later.
-    fn forget(&mut self, folder: u64, name: &OsStr) {
-        self.keys.remove(&self.key(folder, name));
-    }
-}
-
 /// Whether what the present layer laid goes too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -174,7 +147,7 @@ impl Root {
 
     /// From here on another layer is laid.
     pub(super) fn end_layer(&mut self) -> Result<(), Error> {
-        self.own.keys.clear();
+        self.own.clear();
         self.timed_bytes = 0;
         for (path, modified_s) in std::mem::take(&mut self.folder_times) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;

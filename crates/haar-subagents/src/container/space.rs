@@ -7,8 +7,8 @@ use std::path::Path;
 
 use haar_api::rpc::{Fault, FaultCode};
 
-use super::load::Progress;
 use super::oci::bad;
+use super::progress::Progress;
 use crate::storage::folders::io_fault;
 
 /// How often free space is looked at where there is much.
