@@ -5,8 +5,8 @@
 //!    ├──── paused already ───────────────────▶ Take ──▶ next stage
 //!    ├──── runs ──▶ Freeze ── has an agent ──▶ Take ──▶ Release ──▶ next stage, or the job's end
 //!    │                └─ has none ─▶ Suspend ─▶ Take ──▶ Release ──▶ next stage, or the job's end
-//!    └──── up, on qcow2 ──▶ Names ──▶ Inside ──▶ next stage
-//!                                       └─ failed ─▶ Release ──▶ Drop ──▶ the job's end
+//!    └──── up, on qcow2 ──▶ Names ──▶ Room ──▶ Inside ──▶ next stage
+//!                                                └─ failed ─▶ Release ──▶ Drop ──▶ the job's end
 //!
 //!  Look ── off, or not on qcow2 ─▶ the plain stage     one that removes a snapshot
 //!    └──── up, on qcow2 ─────────▶ Forget ──▶ next stage
@@ -47,6 +47,8 @@ pub(crate) enum Phase {
     Look,
     /// Whether the name is free; QEMU does not know.
     Names,
+    /// Whether there is room for what it keeps; QEMU asks nobody.
+    Room,
     /// QEMU takes it.
     Inside,
     /// QEMU removes it again.
@@ -133,7 +135,7 @@ impl Phase {
             // The sub-agent ends with the agent, perhaps before it has thawed what it froze.
             Phase::Inside => Phase::Release(Hold::Frozen, Then::Again),
             // It may be off by now, and then the storage finds what QEMU took.
-            Phase::Names | Phase::Forget => Phase::Look,
+            Phase::Names | Phase::Room | Phase::Forget => Phase::Look,
             // Asked twice these are as asked once.
             other => other,
         }
@@ -143,6 +145,8 @@ impl Phase {
     fn failed(self, why: Why, words: String, before: &str) -> Turn {
         match self {
             Phase::Look if why == Why::Absent => Turn::Go(Phase::Take(Hold::Off)),
+            // A storage of somebody else's keeps its own books.
+            Phase::Room if is_unknown_method(&words) => Turn::Go(Phase::Inside),
             Phase::Inside if why.may_be_done() => Turn::Back(Phase::Release(Hold::Frozen, Then::Drop), words),
             Phase::Freeze if why.may_be_done() => Turn::Back(Phase::Release(Hold::Frozen, Then::Fail), words),
             Phase::Suspend if why.may_be_done() => {
@@ -232,9 +236,10 @@ impl Draft<'_> {
                 }
             }
             Phase::Names => match self.facts(job).and_then(|(_, asked)| taken(told, asked, &order(job))) {
-                None => Turn::Go(Phase::Inside),
+                None => Turn::Go(Phase::Room),
                 Some(id) => Turn::Fail(format!("snapshot {id} exists; delete it first or use another name")),
             },
+            Phase::Room => Turn::Go(Phase::Inside),
             Phase::Inside | Phase::Forget => Turn::Next,
             Phase::Drop => Turn::Fail(job.message.clone()),
             Phase::Freeze if told["agent"] == "answers" => Turn::Go(Phase::Take(Hold::Frozen)),
@@ -293,6 +298,10 @@ impl Draft<'_> {
                 let method = "ImageStore.ListSnapshots".to_owned();
                 (stage.service.clone(), method, stage.timeout, Params::Any(value(&dataset)))
             }
+            Phase::Room => {
+                let method = "ImageStore.VerifySnapshot".to_owned();
+                (stage.service.clone(), method, stage.timeout, Params::Snapshot(ordered(job, asked, true)))
+            }
             Phase::Take(hold) => {
                 let timeout = if phase.holds() { stage.timeout.min(HELD) } else { stage.timeout };
                 let params = Params::Snapshot(ordered(job, asked, hold != Hold::Off));
@@ -348,6 +357,11 @@ fn letting_go(libvirt: String) -> Stage {
 /// A request with the order that takes the snapshot: the job's id as a number, so that no other job's is the same.
 fn ordered(job: &JobRecord, asked: &SnapshotRequest, quiet: bool) -> SnapshotRequest {
     SnapshotRequest { haar: Some(SnapshotWant { order: order(job), quiet }), ..asked.clone() }
+}
+
+/// Whether a sub-agent says that it has no such method, in the words of the kits there are.
+fn is_unknown_method(words: &str) -> bool {
+    words.contains("can't find") || words.contains("unknown method")
 }
 
 fn order(job: &JobRecord) -> String {

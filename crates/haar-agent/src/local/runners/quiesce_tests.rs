@@ -19,6 +19,8 @@ struct Host {
     has_agent: bool,
     is_qcow2: bool,
     is_frozen: bool,
+    /// What the storage says when it is asked for room; None: there is some.
+    no_room: Option<&'static str>,
     /// Names with their orders.
     snapshots: Vec<(String, String)>,
     calls: Vec<String>,
@@ -87,6 +89,9 @@ impl Host {
         }
         let params = match &call.params {
             Params::Any(params) => params.clone(),
+            Params::Snapshot(_) if call.method == "ImageStore.VerifySnapshot" => {
+                return self.no_room.map_or(Outcome::Done, |words| failed(words, Why::Other));
+            }
             Params::Snapshot(request) => return self.take(request),
             other => panic!("{other:?}"),
         };
@@ -253,7 +258,7 @@ fn a_guest_is_snapshot_however_it_is_and_goes_on_afterwards() {
         assert_eq!(host.snapshots.len(), 1, "{host:?}");
         let how = match (before.is_up, before.is_qcow2, before.is_paused, before.has_agent) {
             (false, ..) => "ImageStore.CreateSnapshot",
-            (true, true, ..) => "ImageStore.ListSnapshots Libvirt.Snapshot",
+            (true, true, ..) => "ImageStore.ListSnapshots ImageStore.VerifySnapshot Libvirt.Snapshot",
             (true, false, true, _) => "ImageStore.CreateSnapshot",
             (true, false, false, true) => "Libvirt.Freeze ImageStore.CreateSnapshot Libvirt.Thaw",
             (true, false, false, false) => {
@@ -306,12 +311,26 @@ fn a_name_that_another_order_took_is_refused_and_left_alone() {
 }
 
 #[test]
+fn qemu_takes_none_for_which_the_storage_has_no_room_and_one_when_the_storage_knows_no_such_question() {
+    let full = "no_space: 1 GiB are needed";
+    let unknown = "rpc: can't find method ImageStore.VerifySnapshot";
+    for (words, status, calls, stand) in [(full, Status::Error, 3, 0), (unknown, Status::Complete, 4, 1)] {
+        let mut host = Host { is_up: true, is_qcow2: true, no_room: Some(words), ..Host::default() };
+        let mut world = World::with_guest(&host);
+        world.snapshot(&mut host, None);
+        let message = if status == Status::Error { words } else { "" };
+        assert_eq!((world.job(), host.calls.len()), ((status, message), calls), "{host:?}");
+        assert_eq!(host.snapshots.len(), stand);
+    }
+}
+
+#[test]
 fn what_qemu_may_have_taken_is_removed_when_nobody_knows() {
     let mut host = Host { is_up: true, is_qcow2: true, ..Host::default() };
     let mut world = World::with_guest(&host);
-    let broken = world.snapshot(&mut host, Some((3, Break::UnheardAfter))).unwrap();
+    let broken = world.snapshot(&mut host, Some((4, Break::UnheardAfter))).unwrap();
     assert_eq!(broken.method, "Libvirt.Snapshot");
-    assert_eq!(host.calls[3..], ["Libvirt.Thaw", "Libvirt.DropSnapshot"]);
+    assert_eq!(host.calls[4..], ["Libvirt.Thaw", "Libvirt.DropSnapshot"]);
     assert_eq!((world.job(), host.snapshots.len()), ((Status::Error, "no answer"), 0));
 }
 
