@@ -14,14 +14,15 @@ use nix::unistd::Pid;
 /// How long processes may take to be gone after they were killed.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The cgroup that holds all containers of a cloud.
+/// The cgroup that holds all containers of a cloud. Nobody else's is above it: one that clouds shared would be removed
+/// by one of them just when the runtime of another makes its own in it.
 pub(super) fn of_cloud(tag: &str) -> String {
-    format!("/haar/{tag}")
+    format!("/haar-{tag}")
 }
 
 /// The cgroup of a container.
 pub(super) fn of(tag: &str, id: &str) -> String {
-    format!("/haar/{tag}/{id}")
+    format!("{}/{id}", of_cloud(tag))
 }
 
 /// The names of the cgroups directly below this one, in any hierarchy.
@@ -66,13 +67,11 @@ pub(super) fn remove(cgroup: &str) -> bool {
     }
 }
 
-/// Removes the cgroups above those of containers where nothing is in them; others stay.
+/// Removes a cloud's cgroup where nothing is in it.
 pub(super) fn leave(tag: &str) {
-    for cgroup in [of_cloud(tag).as_str(), "/haar"] {
-        for folder in folders(cgroup) {
-            // That it is not empty is what is to be found out.
-            let _ = fs::remove_dir(folder);
-        }
+    for folder in folders(&of_cloud(tag)) {
+        // That it is not empty is what is to be found out.
+        let _ = fs::remove_dir(folder);
     }
 }
 

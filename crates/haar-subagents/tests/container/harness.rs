@@ -113,7 +113,7 @@ impl World {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         let kinds = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let points = kinds.filter(|fields| matches!(fields[2], "cgroup" | "cgroup2"));
-        let folders = points.map(|fields| Path::new(fields[1]).join("haar").join(self.tag()));
+        let folders = points.map(|fields| Path::new(fields[1]).join(format!("haar-{}", self.tag())));
         folders.filter(|folder| folder.is_dir()).collect()
     }
 
@@ -193,10 +193,6 @@ impl Drop for World {
             std::thread::sleep(Duration::from_millis(10));
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        for line in mounts.lines().filter(|line| line.contains(" cgroup")) {
-            // Other tests may have theirs in it.
-            let _ = std::fs::remove_dir(Path::new(line.split(' ').nth(1).unwrap_or("/never")).join("haar"));
-        }
         let folder = self.path().canonicalize().unwrap();
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
         for point in points.filter(|point| Path::new(point).starts_with(&folder)) {
