@@ -3,10 +3,10 @@
 //! ```text
 //! disks, snapshots, volumes  ──▶  Volumes  ◀──  qcow2      overlays, snapshots inside the file; any file system
 //!                                          ◀──  reflink    raw files that share extents; btrfs, xfs
-//!                                          ◀──  zfs        datasets with a raw file each; zfs
+//!                                          ◀──  zfs        datasets with a raw file each, or volumes; zfs
 //! ```
 //!
-//! A back end is asked by [`Spot`], never by path, so that one whose disks are no files (a zvol) fits. Each act
+//! A back end is asked by [`Spot`], never by path, so that one whose disks are no files (volumes of ZFS) fits. Each act
 //! on one disk is whole or not at all; what spans disks is the journal's (`pending.rs`). A disk stays with the
 //! back end that made it: the setting decides only about new ones.
 
@@ -54,6 +54,15 @@ impl Spot {
 pub(super) struct Base {
     pub(super) path: PathBuf,
     pub(super) format: String,
+}
+
+/// An image made raw, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawSize {
+    /// What a clone of it has at least.
+    pub(super) size_bytes: u64,
+    /// What it holds at most.
+    pub(super) data_bytes: u64,
 }
 
 /// What a disk says of itself.
@@ -124,8 +133,14 @@ pub(super) trait Volumes: fmt::Debug + Send + Sync {
         path.is_file()
     }
 
-    /// Makes it, whole or not at all; `fill` writes it under the name it is given.
-    fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
+    /// Makes it, whole or not at all; `fill` writes it under the name it is given, where a device may stand by then
+    /// that is full of zeros and whose room is held back.
+    fn make_raw_base(
+        &self,
+        path: &Path,
+        _size: RawSize,
+        fill: &dyn Fn(&Path) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         fill(path)
     }
 
@@ -188,6 +203,7 @@ pub(super) trait Volumes: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Backends {
     all: [Arc<dyn Volumes>; 3],
+    zfs: Arc<Zfs>,
     chosen: usize,
 }
 
@@ -199,33 +215,28 @@ impl Backends {
             Backend::Reflink => 1,
             Backend::Zfs => 2,
         };
-        let (qcow2, zfs) = (Qcow2::new(work.try_clone()?), Zfs::new(root, work.try_clone()?));
-        Ok(Backends { all: [Arc::new(qcow2), Arc::new(Reflink), Arc::new(zfs)], chosen })
+        let (qcow2, zfs) = (Qcow2::new(work.try_clone()?), Arc::new(Zfs::new(root, work.try_clone()?)));
+        let all: [Arc<dyn Volumes>; 3] = [Arc::new(qcow2), Arc::new(Reflink), Arc::clone(&zfs) as _];
+        Ok(Backends { all, zfs, chosen })
     }
 
     /// Whether the back end can work here; `disks` is the folder of disks.
-    pub(super) fn probe(
-        &self,
-        backend: Backend,
-        root: &Path,
-        disks: &Path,
-        work: &File,
-    ) -> Result<(), Error> {
-        let zfs = || -> Result<(), Fault> {
-            let work = work.try_clone().map_err(|error| io_fault("use", root, &error))?;
-            Zfs::new(root, work).probe()
-        };
+    pub(super) fn probe(&self, backend: Backend, root: &Path, disks: &Path) -> Result<(), Error> {
         match backend {
             Backend::Auto | Backend::Qcow2 => {}
             Backend::Reflink => {
                 let root = disks.to_owned();
                 reflink::probe(disks).map_err(|source| Error::CannotShare { root, source })?;
             }
-            Backend::Zfs => return zfs().map_err(|fault| Error::NoZfs(fault.message)),
+            Backend::Zfs => {
+                self.zfs.probe().map_err(|fault| Error::NoZfs(fault.message))?;
+                self.zfs.look_for_volumes();
+                return Ok(());
+            }
         }
         // Disks of an earlier choice stay.
         if root.join("zfs").is_dir()
-            && let Err(fault) = zfs()
+            && let Err(fault) = self.zfs.probe()
         {
             tracing::warn!(%fault, "disks of the zfs back end cannot be used");
         }

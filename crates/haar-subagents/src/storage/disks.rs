@@ -351,7 +351,7 @@ pub(super) fn extra(found: &Found, life: &str) -> DiskExtra {
 
 fn check_base(found: &Found) -> Result<(), Fault> {
     match &found.looks.base {
-        Some(base) if found.volumes.leans_on_base() && !Path::new(base).is_file() => {
+        Some(base) if found.volumes.leans_on_base() && !Path::new(base).exists() => {
             let text =
                 format!("{} is there but its base image {base} is gone; request that image", found.volume());
             Err(Fault::new(FaultCode::NotFound, text))

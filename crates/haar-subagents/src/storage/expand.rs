@@ -1,22 +1,24 @@
-//! An image as a raw file, for back ends whose clones share its extents.
+//! An image as a raw file, or a device, for back ends whose clones share its extents.
 //!
 //! Made once, when the image is stored, so that every clone takes no time; the image as it came stays beside it,
 //! for its hash is what it is known by. Promised: whole or not there; room is given before it is written.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use haar_api::image_check;
 use haar_api::rpc::{Fault, FaultCode};
 
+use super::backend::RawSize;
 use super::folders::{Folders, io_fault};
 use super::images::Facts;
 use super::names::check_id;
 use super::qemu_img;
-use super::space::{Grant, held_bytes};
+use super::space::{Grant, MIB, held_bytes, mib_rounded_up};
 
 /// Makes the raw file of the image whose bytes stand in `from`, where the back end of new disks needs one; gives
 /// up when `stopping`.
@@ -27,20 +29,31 @@ pub(super) fn expand(
     stopping: &AtomicBool,
 ) -> Result<(), Fault> {
     let Some(path) = facts.raw_base(folders) else { return Ok(()) };
+    let data_bytes = data_bytes(from, &facts.format)?;
     let mut grant = Grant::new(folders, &format!("{}.raw", facts.id));
-    grant.raise_to(data_bytes(from, &facts.format)?)?;
+    grant.raise_to(data_bytes)?;
     let grant = RefCell::new(grant);
-    folders.backends().of_new().make_raw_base(&path, &|to| {
+    let size = RawSize { size_bytes: mib_rounded_up(facts.virtual_bytes) * MIB, data_bytes };
+    folders.backends().of_new().make_raw_base(&path, size, &|to| {
+        let is_device = fs::metadata(to).is_ok_and(|to| to.file_type().is_block_device());
         let is_wanted = || {
-            // What is on the disk by now is no longer free: it must not count twice for as long as this takes.
-            if let Ok(metadata) = fs::metadata(to) {
-                grant.borrow_mut().wrote(held_bytes(&metadata));
+            // What is on the disk by now is no longer free: it must not count twice for as long as this takes. Of a
+            // device all of it is held back.
+            let written = fs::metadata(to).map(|to| if is_device { data_bytes } else { held_bytes(&to) });
+            if let Ok(written) = written {
+                grant.borrow_mut().wrote(written);
             }
             !stopping.load(Ordering::Relaxed)
         };
-        let words = ["convert", "-q", "-f", &facts.format, "-O", "raw"].map(AsRef::as_ref);
-        let words = [&words[..], &[from.as_os_str(), to.as_os_str()]].concat();
+        // A new device stands there already, with nothing but zeros.
+        let into: &[&str] = if is_device { &["-n", "--target-is-zero"] } else { &[] };
+        let words = [&["convert", "-q"], into, &["-f", &facts.format, "-O", "raw"]].concat();
+        let mut words: Vec<&OsStr> = words.into_iter().map(AsRef::as_ref).collect();
+        words.extend([from.as_os_str(), to.as_os_str()]);
         qemu_img::run_while(&words, folders.conversions()?.into(), qemu_img::LONG_LIMIT, is_wanted)?;
+        if is_device {
+            return Ok(());
+        }
         let mode = fs::set_permissions(to, Permissions::from_mode(0o444));
         mode.map_err(|error| io_fault("keep", to, &error))
     })

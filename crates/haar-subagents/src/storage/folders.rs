@@ -12,7 +12,7 @@
 //! <root>/disks/<guest id>/owner.json   whose they are
 //! <root>/disks/<guest id>/pending.json an act on the guest's snapshots that has not ended
 //! <root>/disks/<guest id>/disk-<i>.…    what the back end makes of a disk
-//! <root>/zfs/                          where the zfs back end mounts its datasets
+//! <root>/zfs/                          where the zfs back end mounts its datasets, and links to volumes
 //! <root>/disks/.new-…  .gone-…         half made, half removed
 //! ```
 //!
@@ -87,7 +87,7 @@ impl Folders {
         DirBuilder::new().recursive(true).mode(0o700).create(&streams).map_err(failed(&streams))?;
         nbd::end_strays(&streams).map_err(failed(&streams))?;
         let disks = folders.disks();
-        folders.backends.probe(backend, &folders.root, &disks, &work)?;
+        folders.backends.probe(backend, &folders.root, &disks)?;
         folders
             .sweep(&disks, |_| false)
             .and_then(|()| folders.sweep_guests(cloud))

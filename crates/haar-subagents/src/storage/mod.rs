@@ -8,6 +8,7 @@
 
 mod backend;
 mod buffers;
+mod devices;
 mod disks;
 mod download;
 mod expand;
@@ -39,6 +40,8 @@ mod upload;
 mod volumes;
 mod zfs;
 mod zfs_pool;
+mod zfs_read;
+mod zfs_volume;
 
 use std::future::Future;
 use std::io;

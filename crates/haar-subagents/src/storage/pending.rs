@@ -9,11 +9,12 @@
 //!
 //! Promised: nobody was answered for what is undone, and what was answered stands. What only reads settles nothing.
 //! A rollback that was answered as failed is given up. One that was cut in two is not finished once the guest has
-//! run, or was written to later than [`SPAN`] after the act: what the guest wrote since counts more.
+//! run, or was written to later than [`SPAN`] after the act: what the guest wrote since counts more. A device does not
+//! tell when it was written to, so of those none is finished later than that.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -137,8 +138,12 @@ fn is_written_since(folders: &Folders, guest: &str, pending: &Pending) -> Result
     let begun = fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(failed)?;
     for disk in disks_of(folders, guest, pending)? {
         let metadata = fs::metadata(&disk.path).map_err(|error| io_fault("look at", &disk.path, &error))?;
-        // It changes with every write, and when libvirt hands the file to QEMU.
-        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().unsigned_abs());
+        let changed = if metadata.file_type().is_block_device() {
+            SystemTime::now()
+        } else {
+            // It changes with every write, and when libvirt hands the file to QEMU.
+            SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().unsigned_abs())
+        };
         if changed > begun + SPAN {
             return Ok(true);
         }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use haar_api::rpc::{Fault, FaultCode};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr, ioctl_ficlone};
 
-use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
+use super::backend::{Base, Content, Looks, RawSize, Spot, Taken, Volumes};
 use super::buffers::Buffers;
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, sync_folder};
@@ -71,7 +71,12 @@ impl Volumes for Reflink {
         Ok(names.iter().filter_map(of).collect())
     }
 
-    fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn make_raw_base(
+        &self,
+        path: &Path,
+        _: RawSize,
+        fill: &dyn Fn(&Path) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let (folder, hidden) = (path.parent().unwrap_or(path), path.with_file_name(format!(".{name}")));
         let _ = fs::remove_file(&hidden);

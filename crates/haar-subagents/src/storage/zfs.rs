@@ -1,36 +1,39 @@
-//! The `zfs` back end: a dataset for each disk, with the disk as a raw file in it; clones, snapshots and rollbacks
-//! are the file system's own.
+//! The `zfs` back end: a dataset for each disk, with the disk as a raw file in it, or where the host's ZFS makes them
+//! a volume for each disk (`zfs_volume.rs`); clones, snapshots and rollbacks are ZFS's own.
 //!
 //! ```text
 //! <root> lies on the dataset P
 //! P/haar-image-<id>     mounted on <root>/zfs/image-<id>: <id>.raw, the snapshot @base, and then a file, ready
 //! P/haar-disk-<uuid>    mounted on <root>/zfs/disk-<uuid>: <image id>.raw, or disk.raw when it came from none
 //! P/haar-read-<uuid>    a clone of a snapshot for as long as it is downloaded
-//! <guest>/disk-0.zfs    a link to the disk's file
+//! <guest>/disk-0.zfs    a link to the disk's file, or to the link to its device
 //! ```
 //!
 //! A disk is where its link points: the link is there, hidden, before the dataset, and a dataset is destroyed by
 //! the link that names it, so that guests' folders are made and removed whole like any other. The pool holds back
-//! the room of each disk (`refreservation`) from the moment it is made.
-//! Deliberately absent: zvols. Snapshots that others take of our datasets are not shown and not deleted.
+//! the room of each disk (`refreservation`) from the moment it is made. A disk stays what it was made as, and so does
+//! an image, which decides for the disks that are cloned from it.
+//! Deliberately absent: making the one into the other. Snapshots that others take of our datasets are not shown and
+//! not deleted.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use haar_api::rpc::{Fault, FaultCode};
 use uuid::Uuid;
 
-use super::backend::{Base, Content, Looks, Spot, Taken, Volumes};
-use super::buffers::Buffers;
+use super::backend::{Base, Content, Looks, RawSize, Spot, Taken, Volumes};
 use super::disks::MOST_BYTES;
 use super::folders::{io_fault, make_passable, sync_folder};
 use super::found::names_in;
-use super::in_use::{check_off, hold, is_held};
+use super::in_use::hold;
 use super::space::held_bytes;
-use super::{zfs_pool, zfs_pool::Pool};
+use super::zfs_pool::{self, Pool};
+use super::zfs_read::Reading;
+use super::zfs_volume::Medium;
 
 const FORMAT: &str = "raw";
 const ENDING: &str = "zfs";
@@ -50,12 +53,22 @@ pub(super) struct Zfs {
     /// Where datasets are mounted.
     mounts: PathBuf,
     pool: Pool,
+    /// Whether new disks are volumes.
+    volumes: AtomicBool,
+}
+
+/// A disk that a link in its guest's folder leads to.
+struct Disk {
+    /// The dataset's name, without the pool's.
+    name: String,
+    dataset: String,
+    medium: Medium,
 }
 
 impl Zfs {
     /// `root` is the storage's folder; `work` is locked by this process, and programs share the lock.
     pub(super) fn new(root: &Path, work: File) -> Self {
-        Zfs { mounts: root.join("zfs"), pool: Pool::of(root, work) }
+        Zfs { mounts: root.join("zfs"), pool: Pool::of(root, work), volumes: AtomicBool::new(false) }
     }
 
     /// Whether datasets can be made here; mounts those that are there, and destroys clones of earlier downloads. One
@@ -70,7 +83,24 @@ impl Zfs {
                 tracing::warn!(name, %fault, "a dataset cannot be mounted or destroyed; the others are used");
             }
         }
+        for name in self.pool.list_volumes()? {
+            if let Err(fault) = self.put_right(&name, true) {
+                tracing::warn!(name, %fault, "a volume cannot be destroyed; the others are used");
+            }
+        }
         Ok(())
+    }
+
+    /// Has new disks be volumes from now on, where they can be.
+    pub(super) fn look_for_volumes(&self) {
+        match self.pool.check_volumes() {
+            Ok(()) => self.volumes.store(true, Ordering::Relaxed),
+            Err(why) => tracing::info!(%why, "ZFS makes no volumes here; new disks are files in datasets"),
+        }
+    }
+
+    fn makes_volumes(&self) -> bool {
+        self.volumes.load(Ordering::Relaxed)
     }
 
     fn put_right(&self, name: &str, mounted: bool) -> Result<(), Fault> {
@@ -83,10 +113,17 @@ impl Zfs {
         Ok(())
     }
 
-    /// Why the file of a disk is not there, though its link is.
-    fn why_missing(&self, name: &str) -> io::Error {
+    /// Why what a disk is in is not there, though its link is.
+    fn why_missing(&self, name: &str, medium: &Medium) -> io::Error {
         let gone = |words: &str| io::Error::new(io::ErrorKind::InvalidData, words);
         let unreachable = |words: String| io::Error::new(io::ErrorKind::NotConnected, words);
+        if let Medium::Volume(_) = medium {
+            return match self.pool.exists(name) {
+                Ok(false) => gone("its volume is gone"),
+                Ok(true) => unreachable("its volume has no device; run udevadm trigger".to_owned()),
+                Err(fault) => unreachable(fault.message),
+            };
+        }
         match self.pool.is_mounted(name) {
             Ok(None) => gone("its dataset is gone"),
             Ok(Some(true)) => gone("its dataset is there without it"),
@@ -113,10 +150,10 @@ impl Zfs {
         mount.file_name()?.to_str().map(ToOwned::to_owned)
     }
 
-    fn dataset(&self, spot: &Spot) -> Result<(String, PathBuf), Fault> {
+    fn disk(&self, spot: &Spot) -> Result<Disk, Fault> {
         let link = spot.file(ENDING);
         let (name, path) = self.place(&link).map_err(|error| io_fault("read", &link, &error))?;
-        Ok((self.pool.dataset(&name)?, path))
+        Ok(Disk { dataset: self.pool.dataset(&name)?, name, medium: Medium::at(path) })
     }
 
     /// Destroys what a link names, then the link.
@@ -124,17 +161,19 @@ impl Zfs {
         let failed = |error| io_fault("remove", link, &error);
         let (name, path) = self.place(link).map_err(failed)?;
         self.pool.destroy(&name)?;
-        if let Some(mount) = path.parent() {
-            let _ = fs::remove_dir(mount);
-        }
+        let _ = remove_mount(&path);
         fs::remove_file(link).map_err(failed)
     }
 
     fn fill(&self, path: &Path, size_bytes: u64, base: Option<&Base>) -> Result<(), Fault> {
         let (name, mount) = (self.name_of(path).unwrap_or_default(), path.parent().unwrap_or(path));
-        let reserved = format!("refreservation={}", reserved_bytes(size_bytes));
         let image = base.map(|base| self.image_of(base)).transpose()?;
         let image = image.map(|image| format!("{image}@{IMAGE_SNAPSHOT}"));
+        let is_volume = base.map_or_else(|| self.makes_volumes(), |base| base.path.is_symlink());
+        if is_volume {
+            return self.pool.make_disk_volume(&name, path, size_bytes, image.as_deref());
+        }
+        let reserved = format!("refreservation={}", reserved_bytes(size_bytes));
         self.pool.make(&name, mount, &[&reserved], image.as_deref())?;
         let made = fs::set_permissions(mount, Permissions::from_mode(0o711)).and_then(|()| {
             let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -173,7 +212,7 @@ impl Volumes for Zfs {
 
     fn path(&self, spot: &Spot) -> PathBuf {
         let link = spot.file(ENDING);
-        self.place(&link).map_or(link, |(_, path)| path)
+        self.place(&link).map_or(link, |(_, path)| Medium::at(path).path().to_owned())
     }
 
     fn leans_on_base(&self) -> bool {
@@ -191,10 +230,16 @@ impl Volumes for Zfs {
     }
 
     fn has_raw_base(&self, path: &Path) -> bool {
-        path.with_file_name(READY).is_file()
+        // The link of a volume may lead nowhere.
+        path.with_file_name(READY).is_file() && path.exists()
     }
 
-    fn make_raw_base(&self, path: &Path, fill: &dyn Fn(&Path) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn make_raw_base(
+        &self,
+        path: &Path,
+        size: RawSize,
+        fill: &dyn Fn(&Path) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         if let Err(fault) = self.forget_raw_base(path) {
             // Disks are clones of it. An id stands for one content, so the next ones may be as well.
             if self.has_raw_base(path) {
@@ -205,11 +250,18 @@ impl Volumes for Zfs {
         }
         let (name, mount) = (self.name_of(path).unwrap_or_default(), path.parent().unwrap_or(path));
         let make = || {
-            self.pool.make(&name, mount, &[], None)?;
+            if self.makes_volumes() {
+                self.pool.make_image_volume(&name, path, size)?;
+            } else {
+                self.pool.make(&name, mount, &[], None)?;
+            }
             fill(path)?;
             let failed = |error| io_fault("keep", path, &error);
             File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
             self.pool.run(&["snapshot", &format!("{}@{IMAGE_SNAPSHOT}", self.pool.dataset(&name)?)])?;
+            if path.is_symlink() {
+                self.pool.close_image_volume(&name)?;
+            }
             File::create(mount.join(READY)).and_then(|_| sync_folder(mount)).map_err(failed)
         };
         make().inspect_err(|_| {
@@ -229,7 +281,7 @@ impl Volumes for Zfs {
             }
             return Err(fault);
         }
-        match fs::remove_dir(mount) {
+        match remove_mount(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_fault("remove", mount, &error)),
             _ => Ok(()),
         }
@@ -258,13 +310,12 @@ impl Volumes for Zfs {
     fn look(&self, spot: &Spot) -> io::Result<Looks> {
         let damaged = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         let (name, path) = self.place(&spot.file(ENDING))?;
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Err(damaged("it is not a regular file".to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.why_missing(&name)),
-            Err(error) => return Err(error),
+        let medium = Medium::at(path.clone());
+        let explained = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => self.why_missing(&name, &medium),
+            _ => error,
         };
-        let size_bytes = metadata.len();
+        let size_bytes = medium.size_bytes().map_err(explained)?;
         if !(1..=MOST_BYTES).contains(&size_bytes) {
             return Err(damaged(format!("its size of {size_bytes} bytes cannot be")));
         }
@@ -273,16 +324,24 @@ impl Volumes for Zfs {
         let base = base.map(|base| base.to_string_lossy().into_owned());
         // The pool holds back the whole of it, so none of it is in what is free.
         let own_bytes = reserved_bytes(size_bytes);
-        Ok(Looks { size_bytes, used_bytes: held_bytes(&metadata), own_bytes, base })
+        let used_bytes = match &medium {
+            Medium::File(path) => held_bytes(&fs::metadata(path).map_err(explained)?),
+            Medium::Volume(_) => self.pool.volume_bytes(&name),
+        };
+        Ok(Looks { size_bytes, used_bytes, own_bytes, base })
     }
 
     fn grow(&self, spot: &Spot, size_bytes: u64) -> Result<(), Fault> {
-        let (dataset, path) = self.dataset(spot)?;
-        let file = hold(&path, "resize the disk")?;
+        let disk = self.disk(spot)?;
+        let path = match &disk.medium {
+            Medium::File(path) => path,
+            Medium::Volume(_) => return self.pool.grow_volume(&disk.name, &disk.medium, size_bytes),
+        };
+        let file = hold(path, "resize the disk")?;
         let reserved = format!("refreservation={}", reserved_bytes(size_bytes));
-        self.pool.run(&["set", &reserved, &dataset])?;
+        self.pool.run(&["set", &reserved, &disk.dataset])?;
         let grown = file.set_len(size_bytes).and_then(|()| file.sync_all());
-        grown.map_err(|error| io_fault("resize", &path, &error))
+        grown.map_err(|error| io_fault("resize", path, &error))
     }
 
     fn remove(&self, spot: &Spot) -> Result<(), Fault> {
@@ -311,7 +370,7 @@ impl Volumes for Zfs {
     }
 
     fn snapshots(&self, spot: &Spot) -> Result<Vec<Taken>, Fault> {
-        let (dataset, _) = self.dataset(spot)?;
+        let dataset = self.disk(spot)?.dataset;
         Ok(self.snapshot_list(&dataset)?.into_iter().map(|(_, taken)| taken).collect())
     }
 
@@ -320,14 +379,12 @@ impl Volumes for Zfs {
     }
 
     fn take(&self, spot: &Spot, name: &str, order: &str) -> Result<(), Fault> {
-        let (dataset, path) = self.dataset(spot)?;
+        let Disk { dataset, medium, .. } = self.disk(spot)?;
         let number = self.snapshot_list(&dataset)?.last().map_or(1, |(number, _)| number + 1);
-        let file = File::open(&path).and_then(|file| {
-            // What the file system holds back in memory is in the snapshot only once it was written.
-            file.sync_all()?;
-            Ok(file.metadata()?.len())
-        });
-        let size = file.map_err(|error| io_fault("read", &path, &error))?;
+        // What the kernel holds back in memory is in the snapshot only once it was written.
+        let size =
+            File::open(medium.path()).and_then(|file| file.sync_all().and_then(|()| medium.size_bytes()));
+        let size = size.map_err(|error| io_fault("read", medium.path(), &error))?;
         let [number, size] = [format!("{NUMBER}={number}"), format!("{SIZE}={size}")];
         let (order, snapshot) = (format!("{ORDER}={order}"), format!("{dataset}@{name}"));
         let words = ["snapshot", "-o", &number, "-o", &size, "-o", &order, &snapshot];
@@ -335,12 +392,12 @@ impl Volumes for Zfs {
     }
 
     fn forget(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
-        let (dataset, _) = self.dataset(spot)?;
+        let dataset = self.disk(spot)?.dataset;
         self.pool.run(&["destroy", &format!("{dataset}@{}", taken.name)]).map(drop)
     }
 
     fn check_roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
-        let (dataset, _) = self.dataset(spot)?;
+        let dataset = self.disk(spot)?.dataset;
         let ours: Vec<String> =
             self.snapshot_list(&dataset)?.into_iter().map(|(_, taken)| taken.name).collect();
         let words = ["get", "-H", "-p", "-r", "-d", "1", "-o", "name,value", "createtxg", &dataset];
@@ -354,16 +411,20 @@ impl Volumes for Zfs {
     }
 
     fn roll_back(&self, spot: &Spot, taken: &Taken) -> Result<(), Fault> {
-        let (dataset, path) = self.dataset(spot)?;
-        // Not held: the dataset is unmounted meanwhile, and who holds a file in it stands in the way.
-        check_off(&path, "roll back")?;
+        let Disk { name, dataset, medium } = self.disk(spot)?;
+        // Not held: the dataset is unmounted meanwhile, and who holds a file in it stands in the way. A volume is
+        // rolled back under whoever writes to it.
+        medium.check_off("roll back")?;
         self.pool.run(&["rollback", &format!("{dataset}@{}", taken.name)])?;
+        if let Medium::Volume(_) = medium {
+            return self.pool.size_volume(&name, taken.size_bytes);
+        }
         let reserved = format!("refreservation={}", reserved_bytes(taken.size_bytes));
         self.pool.run(&["set", &reserved, &dataset]).map(drop)
     }
 
     fn is_held(&self, spot: &Spot) -> Result<bool, Fault> {
-        is_held(&self.path(spot))
+        self.disk(spot)?.medium.is_held()
     }
 
     fn mend(&self, _: &Spot) -> Result<(), Fault> {
@@ -372,46 +433,25 @@ impl Volumes for Zfs {
     }
 
     fn open(&self, spot: &Spot, taken: &Taken, _: &Path) -> Result<Box<dyn Content>, Fault> {
-        let (dataset, path) = self.dataset(spot)?;
-        let name = format!("read-{}", Uuid::new_v4());
-        let mount = self.mounts.join(&name);
-        let snapshot = format!("{dataset}@{}", taken.name);
-        self.pool.make(&name, &mount, &["readonly=on"], Some(&snapshot))?;
-        let mut reading = Reading { file: None, dataset: self.pool.dataset(&name)?, mount };
-        let path = reading.mount.join(path.file_name().unwrap_or(EMPTY.as_ref()));
-        reading.file = Some(File::open(&path).map_err(|error| io_fault("open", &path, &error))?);
-        Ok(Box::new(reading))
+        let Disk { dataset, medium, .. } = self.disk(spot)?;
+        Ok(Box::new(Reading::begin(
+            &self.pool,
+            &format!("{dataset}@{}", taken.name),
+            &medium,
+            taken.size_bytes,
+        )?))
     }
+}
+
+/// Removes the folder that a dataset was mounted on, or that has the link to a volume.
+fn remove_mount(path: &Path) -> io::Result<()> {
+    if path.is_symlink() {
+        fs::remove_file(path)?;
+    }
+    path.parent().map_or(Ok(()), fs::remove_dir)
 }
 
 /// What the pool holds back for a disk: the file system's own tables come on top of the bytes.
 fn reserved_bytes(size_bytes: u64) -> u64 {
     size_bytes.saturating_add(size_bytes / 64).saturating_add(1 << 20)
-}
-
-/// A snapshot being read, through a clone that goes with it. There are file systems without `.zfs/snapshot`.
-struct Reading {
-    file: Option<File>,
-    dataset: String,
-    mount: PathBuf,
-}
-
-impl Content for Reading {
-    fn read(&mut self, offset: u64, most: u64, buffers: &Buffers) -> io::Result<Bytes> {
-        match &self.file {
-            Some(file) => buffers.of_file(file, offset, most),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        // An open file keeps it mounted.
-        self.file = None;
-        match zfs_pool::destroy_blocking(&self.dataset) {
-            Ok(()) => drop(fs::remove_dir(&self.mount)),
-            Err(why) => tracing::warn!(dataset = self.dataset, why, "not destroyed; the next start does it"),
-        }
-    }
 }

@@ -1,8 +1,10 @@
 //! The dataset that the storage's folder lies on, and the program `zfs`, by its arguments and never through a shell.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
@@ -12,6 +14,12 @@ use super::qemu_img::{self, run_program};
 
 /// Before each of our datasets' names.
 const PREFIX: &str = "haar-";
+/// The property of a volume that says where it would be mounted, were it a file system.
+pub(super) const MARK: &str = "haar:mount";
+/// ZFS itself counts what a volume holds no more often than this.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// The value of a property that a dataset does not have.
+const NOTHING: &str = "-";
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -23,13 +31,15 @@ pub(super) struct Pool {
     parent: Option<String>,
     /// Locked by this process. A program that outlives it keeps the lock, and the next start waits for that.
     work: File,
+    /// Bytes that our volumes hold, as last counted.
+    counted: Mutex<Option<(Instant, BTreeMap<String, u64>)>>,
 }
 
 impl Pool {
     /// The pool that this folder lies on.
     pub(super) fn of(root: &Path, work: File) -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Pool { root: root.to_owned(), parent: dataset_of(root, &mounts), work }
+        Pool { root: root.to_owned(), parent: dataset_of(root, &mounts), work, counted: Mutex::default() }
     }
 
     /// Whether the folder lies on a dataset and the program answers for it.
@@ -74,7 +84,11 @@ impl Pool {
     /// Destroys a dataset with its snapshots; an absent one is fine, and one of another storage's folder is refused.
     pub(super) fn destroy(&self, name: &str) -> Result<(), Fault> {
         let dataset = self.dataset(name)?;
-        let Some(mountpoint) = self.property(&dataset, "mountpoint")? else { return Ok(()) };
+        let Some(mut mountpoint) = self.property(&dataset, "mountpoint")? else { return Ok(()) };
+        if mountpoint == NOTHING {
+            // A volume.
+            mountpoint = self.property(&dataset, MARK)?.unwrap_or(mountpoint);
+        }
         if Path::new(&mountpoint) != self.mount(name) {
             let text = format!(
                 "{dataset} belongs to another storage's folder, by its mountpoint {mountpoint}; give each storage a \
@@ -90,6 +104,11 @@ impl Pool {
         Ok(self.property(&self.dataset(name)?, "mounted")?.map(|mounted| mounted == "yes"))
     }
 
+    /// Whether there is such a dataset or volume.
+    pub(super) fn exists(&self, name: &str) -> Result<bool, Fault> {
+        Ok(self.property(&self.dataset(name)?, "type")?.is_some())
+    }
+
     /// Whether a dataset has this snapshot, as far as can be told.
     pub(super) fn has_snapshot(&self, name: &str, snapshot: &str) -> bool {
         let found =
@@ -103,7 +122,7 @@ impl Pool {
     }
 
     /// Where one of our datasets is mounted: what is elsewhere is another storage's.
-    fn mount(&self, name: &str) -> PathBuf {
+    pub(super) fn mount(&self, name: &str) -> PathBuf {
         self.root.join("zfs").join(name)
     }
 
@@ -120,6 +139,38 @@ impl Pool {
             (Path::new(mountpoint) == self.mount(name)).then(|| (name.to_owned(), mounted == "yes"))
         };
         Ok(text.lines().filter_map(ours).collect())
+    }
+
+    /// Our volumes: name without prefix.
+    pub(super) fn list_volumes(&self) -> Result<Vec<String>, Fault> {
+        let columns = format!("name,{MARK}");
+        let parent = self.parent()?;
+        let text = self.run(&["list", "-H", "-r", "-d", "1", "-t", "volume", "-o", &columns, parent])?;
+        let ours = parse_columns(&text, parent);
+        let ours = ours.filter(|(name, mark)| Path::new(mark) == self.mount(name));
+        Ok(ours.map(|(name, _)| name.to_owned()).collect())
+    }
+
+    /// Bytes that one of our volumes holds, as ZFS counted them a few seconds ago; 0 where that cannot be told.
+    pub(super) fn volume_bytes(&self, name: &str) -> u64 {
+        // What is counted is read whole or not at all.
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.as_ref().is_none_or(|(at, _)| at.elapsed() > COUNT_EVERY) {
+            let volumes = self.count_volumes().unwrap_or_else(|fault| {
+                tracing::warn!(%fault, "it cannot be told what volumes hold");
+                BTreeMap::new()
+            });
+            *counted = Some((Instant::now(), volumes));
+        }
+        counted.as_ref().and_then(|(_, volumes)| volumes.get(name).copied()).unwrap_or_default()
+    }
+
+    fn count_volumes(&self) -> Result<BTreeMap<String, u64>, Fault> {
+        let parent = self.parent()?;
+        let columns = "name,referenced";
+        let text = self.run(&["list", "-H", "-p", "-r", "-d", "1", "-t", "volume", "-o", columns, parent])?;
+        let counted = |(name, bytes): (&str, &str)| Some((name.to_owned(), bytes.parse().ok()?));
+        Ok(parse_columns(&text, parent).filter_map(counted).collect())
     }
 
     /// Runs `zfs`; answers what it printed. Must be called on a thread of tokio's that may block.
@@ -159,6 +210,14 @@ pub(super) fn destroy_blocking(dataset: &str) -> Result<(), String> {
 /// Whether to ask again: zfs-fuse answers an unmount a moment before it is done.
 fn is_settling(words: &str, begun: Instant) -> bool {
     words.contains("dataset is busy") && begun.elapsed() < BUSY_LIMIT
+}
+
+/// Lines of two columns, of which the first is the name of one of our datasets: without what all of them begin with.
+fn parse_columns<'a>(text: &'a str, parent: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.lines().filter_map(move |line| {
+        let (name, value) = line.split_once('\t')?;
+        Some((name.strip_prefix(parent)?.strip_prefix('/')?.strip_prefix(PREFIX)?, value))
+    })
 }
 
 /// What `zfs` answered; none when the dataset is not there.
@@ -260,6 +319,12 @@ mod tests {
         ] {
             assert_eq!(dataset_of(Path::new(folder), mounts).as_deref(), dataset, "{folder}");
         }
+    }
+
+    #[test]
+    fn only_what_is_named_like_ours_is_ours() {
+        let text = "p\t1\np/haar-disk-a\t2\np/other\t3\np/haar-x\t/a b\nq/haar-disk-b\t4\n";
+        assert_eq!(parse_columns(text, "p").collect::<Vec<_>>(), [("disk-a", "2"), ("x", "/a b")]);
     }
 
     #[test]

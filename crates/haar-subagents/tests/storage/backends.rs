@@ -179,7 +179,7 @@ async fn zfs_without_a_dataset_is_refused_with_the_way_out() {
 
 #[tokio::test]
 async fn each_zfs_disk_is_a_dataset_and_goes_with_it() {
-    let Some(zfs) = Zfs::mount() else { return };
+    let Some(zfs) = Zfs::mount_for_files() else { return };
     let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
     let bytes = raw_image(64 * MIB);
     agent.fetch(&agent.import(OTHER_IMAGE, "large.raw", "raw", &bytes)).await.unwrap();
@@ -216,7 +216,7 @@ async fn each_zfs_disk_is_a_dataset_and_goes_with_it() {
 
 #[tokio::test]
 async fn half_of_a_zfs_disk_is_gone_after_the_start_and_strangers_stay() {
-    let Some(zfs) = Zfs::mount() else { return };
+    let Some(zfs) = Zfs::mount_for_files() else { return };
     let agent = Agent::start_with(zfs.folder(), Backend::Zfs).await;
     let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 4), ("", 4)])).await.unwrap().disks;
     write(&made[0], 5, 0);

@@ -33,7 +33,7 @@ fn dataset(pool: &Zfs, made: &rpc::Disk) -> String {
 
 #[tokio::test]
 async fn a_dataset_that_is_not_mounted_costs_its_own_guest_and_no_data() {
-    let Some(pool) = Zfs::mount() else { return };
+    let Some(pool) = Zfs::mount_for_files() else { return };
     let agent = Agent::start_with(pool.folder(), Backend::Zfs).await;
     let asked = guest("1.1", &[("", 4)]);
     let made = agent.guest("CreateGuestDisks", &asked).await.unwrap().disks;
@@ -64,7 +64,7 @@ async fn a_dataset_that_is_not_mounted_costs_its_own_guest_and_no_data() {
 
 #[tokio::test]
 async fn another_storages_datasets_are_left_alone() {
-    let Some(pool) = Zfs::mount() else { return };
+    let Some(pool) = Zfs::mount_for_files() else { return };
     let agent = Agent::start_with(pool.folder(), Backend::Zfs).await;
     agent.store_image().await;
     let made = agent.guest("CreateGuestDisks", &guest("1.1", &[(IMAGE, 0)])).await.unwrap().disks;
@@ -87,7 +87,7 @@ async fn another_storages_datasets_are_left_alone() {
 
 #[tokio::test]
 async fn a_dataset_that_cannot_be_destroyed_yet_is_not_forgotten() {
-    let Some(pool) = Zfs::mount() else { return };
+    let Some(pool) = Zfs::mount_for_files() else { return };
     let agent = Agent::start_with(pool.folder(), Backend::Zfs).await;
     let made = agent.guest("CreateGuestDisks", &guest("1.1", &[("", 4)])).await.unwrap().disks;
     ask(&agent, "CreateSnapshot", &new(&disk(0), "s")).await.unwrap();

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use crate::killed::{BACKEND, Process};
+
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const CLOUD: &str = "cloud-a";
 pub(crate) const IMAGE: &str = "11111111-1111-4111-8111-111111111111";
@@ -74,6 +76,24 @@ impl Agent {
             () = until_answers(&socket) => {}
             ended = &mut task => panic!("the sub-agent did not start: {ended:?}"),
         }
+        Agent { root: folder.join("storage"), socket, image_dir, stop: Some(stop), task, folder: None }
+    }
+
+    /// The same as a process, with these programs before all others; stopping kills it.
+    pub(crate) async fn start_before(folder: &Path, backend: Backend, programs: &str) -> Self {
+        let image_dir = folder.join("import");
+        std::fs::create_dir_all(&image_dir).unwrap();
+        let (path, backend) = (std::env::var("PATH").unwrap(), backend.to_string());
+        let path = format!("{programs}:{path}");
+        let process = Process::start(folder, &[(BACKEND, &backend), ("PATH", &path)]);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let _process = process;
+            let _ = stopped.await;
+            Ok(())
+        });
+        let socket = folder.join("run/storage.sock");
+        until_answers(&socket).await;
         Agent { root: folder.join("storage"), socket, image_dir, stop: Some(stop), task, folder: None }
     }
 

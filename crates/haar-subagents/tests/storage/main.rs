@@ -23,3 +23,4 @@ mod volumes;
 mod waiting;
 mod web;
 mod zfs;
+mod zvols;

@@ -1,6 +1,6 @@
 //! Snapshots on every back end: what is written afterwards does not reach them, and a rollback brings it back.
 
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -66,10 +66,19 @@ impl Held {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let held = Held(child);
-        let locks = || std::fs::read_to_string("/proc/locks").unwrap();
-        let inode = std::os::unix::fs::MetadataExt::ino(&Path::new(&made.source).metadata().unwrap());
-        until("QEMU holds the disk", || locks().contains(&format!(":{inode} "))).await;
+        let (files, held) = (format!("/proc/{}/fd", child.id()), Held(child));
+        let source = Path::new(&made.source).canonicalize().unwrap();
+        let metadata = source.metadata().unwrap();
+        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+        // Of a device, to have it open is to hold it; a file it has open some time before.
+        let is_held = || match metadata.file_type().is_block_device() {
+            true => std::fs::read_dir(&files)
+                .unwrap()
+                .flatten()
+                .any(|file| std::fs::read_link(file.path()).is_ok_and(|open| open == source)),
+            false => std::fs::read_to_string("/proc/locks").unwrap().contains(&format!(":{inode} ")),
+        };
+        until("QEMU holds the disk", is_held).await;
         held
     }
 }

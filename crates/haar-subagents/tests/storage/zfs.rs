@@ -41,6 +41,16 @@ impl Zfs {
         }
     }
 
+    /// The same where new disks are files.
+    pub(crate) fn mount_for_files() -> Option<Self> {
+        let zfs = Self::mount()?;
+        if has_volumes() {
+            may_be_left_out("this host's ZFS makes volumes, so no new disk is a file");
+            return None;
+        }
+        Some(zfs)
+    }
+
     fn begin(&mut self) -> Result<(), String> {
         if run("zpool", &["list", "-H"]).is_err() {
             let mut daemon = Command::new("zfs-fuse");
@@ -67,9 +77,14 @@ impl Zfs {
         &self.mounted
     }
 
-    /// The names of the pool's datasets and snapshots.
+    /// The dataset that all others are in.
+    pub(crate) fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// The names of the pool's datasets, volumes and snapshots.
     pub(crate) fn names(&self) -> Vec<String> {
-        let words = ["list", "-H", "-r", "-t", "filesystem,snapshot", "-o", "name", &self.pool];
+        let words = ["list", "-H", "-r", "-t", "filesystem,volume,snapshot", "-o", "name", &self.pool];
         let output = Command::new("zfs").args(words).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect()
@@ -94,6 +109,11 @@ impl Drop for Zfs {
         }
         detach(self.folder.path());
     }
+}
+
+/// Whether this host's ZFS makes volumes: that of FUSE does not.
+pub(crate) fn has_volumes() -> bool {
+    Path::new("/dev/zfs").exists()
 }
 
 /// Mounts whose daemon is gone.
