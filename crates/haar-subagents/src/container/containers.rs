@@ -181,7 +181,8 @@ impl Host {
     pub(super) fn pause(&self, guest: Guest) -> Result<GuestResponse, Fault> {
         let record = self.ours(&guest)?;
         match self.state(&record) {
-            "paused" => {}
+            // Whoever held it before lets it go no more.
+            "paused" => record::unmark_held(&self.folders, &record.id)?,
             "running" => self.runtime()?.pause(&self.folders, &record.id)?,
             _ => {
                 return Err(Fault::new(FaultCode::Conflict, format!("container {} does not run", record.id)));
@@ -200,11 +201,12 @@ impl Host {
         Ok(self.answer(guest, &record))
     }
 
-    fn let_go(&self, record: &Record) -> Result<(), Fault> {
+    /// The same with its record; one that is not held is fine.
+    pub(super) fn let_go(&self, record: &Record) -> Result<(), Fault> {
         if cgroups::is_frozen(&cgroups::of(&self.tag, &record.id)) {
             self.runtime()?.resume(&self.folders, &record.id)?;
         }
-        Ok(())
+        record::unmark_held(&self.folders, &record.id)
     }
 
     /// Removes a container with its files; one that is not there is fine.
@@ -349,7 +351,7 @@ impl Host {
         Err(Fault::new(FaultCode::Conflict, text))
     }
 
-    fn check_cloud(&self, id: &str, cloud: &str) -> Result<(), Fault> {
+    pub(super) fn check_cloud(&self, id: &str, cloud: &str) -> Result<(), Fault> {
         if cloud == self.cloud {
             return Ok(());
         }

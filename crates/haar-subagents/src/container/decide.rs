@@ -8,7 +8,8 @@
 //!   Gone      Remove    Leave        Remove       Remove
 //! ```
 //!
-//! `Watched` is the moment in which a monitor has begun or ends: who looks again sees another thing.
+//! `Watched` is the moment in which a monitor has begun or ends: who looks again sees another thing. At any other one, a
+//! container that was held to be saved is first let go.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub(super) struct Seen {
     pub(super) goal: Goal,
     pub(super) restart: Restart,
     pub(super) run: Run,
+    /// Whether it was held for a moment by who then had no time to let it go.
+    pub(super) is_held: bool,
 }
 
 /// What to do.
@@ -77,11 +80,14 @@ pub(super) enum Step {
     Rest,
     /// Remove it.
     Remove,
+    /// Let it go on.
+    LetGo,
 }
 
 /// The table above.
 pub(super) fn step(seen: Seen) -> Step {
     match (seen.goal, seen.run) {
+        (_, run) if seen.is_held && run != Run::Watched => Step::LetGo,
         (_, Run::Watched) | (Goal::Run, Run::Alive) => Step::Leave,
         (Goal::Gone, _) => Step::Remove,
         (Goal::Restart, _) => Step::Restart,
@@ -117,7 +123,10 @@ mod tests {
             (Gone, [Step::Remove, Step::Leave, Step::Remove, Step::Remove, Step::Remove]),
         ] {
             for (run, wanted) in runs.into_iter().zip(steps) {
-                assert_eq!(step(Seen { goal, restart: Restart::OnFailure, run }), wanted, "{goal:?} {run:?}");
+                let seen = Seen { goal, restart: Restart::OnFailure, run, is_held: false };
+                assert_eq!(step(seen), wanted, "{goal:?} {run:?}");
+                let first = if run == Run::Watched { Step::Leave } else { Step::LetGo };
+                assert_eq!(step(Seen { is_held: true, ..seen }), first, "{goal:?} {run:?}");
             }
         }
     }
@@ -132,7 +141,7 @@ mod tests {
             (Restart::OnFailure, None, true),
             (Restart::Always, Some(0), true),
         ] {
-            let seen = Seen { goal: Goal::Run, restart, run: Run::Ended(code) };
+            let seen = Seen { goal: Goal::Run, restart, run: Run::Ended(code), is_held: false };
             assert_eq!(step(seen) == Step::Again, again, "{restart:?} {code:?}");
         }
     }

@@ -3,16 +3,17 @@
 //! An image appears and goes as a whole, by a rename of its folder. Layers are not shared between images: each has
 //! its own folder, which one overlay needs, however many layers there were.
 
-use std::fs;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra};
 use serde::{Deserialize, Serialize};
 
 use super::folders::{Folders, ids_in, remove};
 use super::oci::{Digest, ImageConfig};
-use crate::storage::folders::{io_fault, sync_folder};
+use crate::storage::folders::{io_fault, sync_folder, write_json};
 use crate::storage::names::check_id;
 
 /// The state of a complete image.
@@ -95,14 +96,52 @@ pub(super) fn list(folders: &Folders) -> Result<Vec<Facts>, Fault> {
     Ok(found)
 }
 
-/// Makes a folder in progress the image's.
-pub(super) fn keep(folders: &Folders, id: &str) -> Result<(), Fault> {
-    let path = folders.image(id);
-    let failed = |error| io_fault("keep", &path, &error);
-    // What stands there is damaged, or it would have been found.
-    remove_away(put_away(folders, id)?)?;
-    fs::rename(folders.image_part(id), &path).map_err(failed)?;
-    sync_folder(&folders.images()).map_err(failed)
+/// The folder of an image in progress; removed when dropped before it was kept.
+pub(super) struct Part(PathBuf);
+
+impl Part {
+    /// Begins anew, whatever an earlier attempt left. That nobody else makes this image is the caller's promise.
+    pub(super) fn begin(folders: &Folders, id: &str) -> Result<Part, Fault> {
+        let part = Part(folders.image_part(id));
+        let failed = |error| io_fault("make", part.path(), &error);
+        remove(part.path()).map_err(failed)?;
+        DirBuilder::new().mode(0o700).create(part.path()).map_err(failed)?;
+        fs::create_dir(part.rootfs()).map_err(failed)?;
+        // A layer may say otherwise; what none says is what a root folder has.
+        fs::set_permissions(part.rootfs(), Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(part)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where its files lie.
+    pub(super) fn rootfs(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    /// Makes it the image.
+    pub(super) fn keep(self, folders: &Folders, facts: &Facts) -> Result<(), Fault> {
+        let path = self.0.join("image.json");
+        write_json(&path, facts).map_err(|error| io_fault("write", &path, &error))?;
+        // Its files count only with what they hold: a power cut must not leave an image of empty ones.
+        let synced = File::open(&self.0).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
+        synced.map_err(|error| io_fault("sync", &self.0, &error))?;
+        // What stands there is damaged, or it would have been found.
+        remove_away(put_away(folders, &facts.id)?)?;
+        let path = folders.image(&facts.id);
+        let failed = |error| io_fault("keep", &path, &error);
+        fs::rename(&self.0, &path).map_err(failed)?;
+        sync_folder(&folders.images()).map_err(failed)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After it was kept there is nothing of this name any more.
+        let _ = remove(&self.0);
+    }
 }
 
 /// Moves an image out of sight, of which no container is: the caller has made sure of that, and removes it, which takes

@@ -199,6 +199,10 @@ fn act_now(host: &Host, id: &str) -> Result<Option<(Step, u64)>, Fault> {
             }
         }
         Step::Remove => host.remove(id)?,
+        Step::LetGo => {
+            tracing::info!(container = id, "it was held to be saved, which was cut off; it goes on");
+            host.let_go(&record)?;
+        }
     }
     Ok(Some((todo, record.run)))
 }

@@ -21,13 +21,11 @@ use tar::{Archive, Entry, EntryType};
 use super::load::Limits;
 use super::oci::{Digest, bad};
 use super::root::{self, Facts, Name, Root};
-use super::space::Space;
+use super::space::{Meter, Room};
 use crate::storage::folders::io_fault;
 
 /// Bytes that the heads of one entry may take, long names and attributes included.
 pub(super) const MAX_HEAD_BYTES: u64 = 1 << 20;
-/// What an entry takes of the file system at least, whatever it holds.
-const ENTRY_BYTES: u64 = 4096;
 const COPY_BYTES: usize = 256 << 10;
 
 /// Whether an image may bring device nodes.
@@ -40,15 +38,6 @@ pub enum Devices {
     Made,
 }
 
-/// What is left of what an image may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
-    /// Bytes of its files.
-    pub bytes: u64,
-    /// Entries of its layers, whiteouts included.
-    pub entries: u64,
-}
-
 /// Lays one layer, compressed or not, into a folder of its own, as a load does for each. What is wrong with it may be
 /// found only when a part of it has been laid.
 ///
@@ -56,8 +45,7 @@ pub(super) struct Room {
 /// `bad_image` for what is unsafe or broken, `no_space` for what does not fit, `failed` when the folder cannot be used.
 pub fn lay_layer(folder: &Path, layer: impl Read, limits: Limits) -> Result<Digest, Fault> {
     let mut root = Root::open(folder).map_err(|error| io_fault("open", folder, &error))?;
-    let mut room = Room { bytes: limits.bytes, entries: limits.entries };
-    lay(&mut root, layer, limits.devices, &mut room)
+    lay(&mut root, layer, limits.devices, &mut limits.room())
 }
 
 /// Lays a layer, compressed or not, into the folder, and answers the digest of what it unpacked to.
@@ -74,7 +62,7 @@ pub(super) fn lay(
     let metered = Metered::new(plain);
     let (hash, left) = (Rc::clone(&metered.hash), metered.left());
     let mut archive = Archive::new(metered);
-    let mut laying = Laying { root, devices, room, space: Space::new() };
+    let mut laying = Laying { root, devices, meter: Meter::new(room) };
     for entry in archive.entries().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         left.set(u64::MAX);
@@ -95,21 +83,16 @@ pub(super) fn lay(
 struct Laying<'a> {
     root: &'a mut Root,
     devices: Devices,
-    room: &'a mut Room,
-    space: Space,
+    meter: Meter<'a>,
 }
 
 impl Laying<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), Fault> {
         let kind = entry.header().entry_type();
-        // Also those that lay nothing: reading them takes time.
-        self.room.entries = self.room.entries.checked_sub(1).ok_or_else(|| {
-            bad("the image has more entries than this host takes; its operator may raise the limit")
-        })?;
+        self.meter.entry(self.root.path())?;
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
-        self.space.take(self.root.path(), ENTRY_BYTES)?;
         let name = Name::read(&entry.path_bytes()).map_err(fault)?;
         if let Some(hidden) = name.last().and_then(|last| last.strip_prefix(b".wh.")) {
             return self.whiteout(&entry.path_bytes(), hidden);
@@ -181,7 +164,7 @@ impl Laying<'_> {
             if read == 0 {
                 break;
             }
-            self.take(read as u64)?;
+            self.meter.bytes(self.root.path(), read as u64)?;
             file.write_all(&buffer[..read]).map_err(|error| io_fault("write", self.root.path(), &error))?;
             written += read as u64;
         }
@@ -196,17 +179,9 @@ impl Laying<'_> {
         loop {
             match entry.read(&mut buffer).map_err(|error| unreadable(&error))? {
                 0 => return Ok(()),
-                read => self.take(read as u64)?,
+                read => self.meter.bytes(self.root.path(), read as u64)?,
             }
         }
-    }
-
-    /// Counts bytes that come, before they are written.
-    fn take(&mut self, bytes: u64) -> Result<(), Fault> {
-        self.room.bytes = self.room.bytes.checked_sub(bytes).ok_or_else(|| {
-            bad("the image unpacks to more bytes than this host takes; its operator may raise the limit")
-        })?;
-        self.space.take(self.root.path(), bytes)
     }
 }
 
@@ -227,6 +202,11 @@ fn facts(entry: &Entry<'_, impl Read>) -> Result<Facts, Fault> {
 }
 
 /// Capabilities and the attributes of users; `trusted.overlay.*` would give the image power over the mount.
+pub(super) fn is_kept(attribute: &str) -> bool {
+    let is_known = attribute == "security.capability" || attribute.starts_with("user.");
+    is_known && attribute.len() <= 255 && !attribute.contains('\0')
+}
+
 fn attributes(entry: &mut Entry<'_, impl Read>) -> Result<Vec<(String, Vec<u8>)>, Fault> {
     let mut attributes = Vec::new();
     let Some(extensions) = entry.pax_extensions().map_err(|error| unreadable(&error))? else {
@@ -237,10 +217,7 @@ fn attributes(entry: &mut Entry<'_, impl Read>) -> Result<Vec<(String, Vec<u8>)>
         let Some(key) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else {
             continue;
         };
-        if (key == "security.capability" || key.starts_with("user."))
-            && key.len() <= 255
-            && !key.contains('\0')
-        {
+        if is_kept(key) {
             attributes.push((key.to_owned(), extension.value_bytes().to_vec()));
         }
     }

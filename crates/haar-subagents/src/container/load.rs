@@ -1,24 +1,23 @@
 //! One image's way in: from where it is, over its digests, into a folder of its own.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use haar_api::rpc::{Fault, FaultCode};
 use sha2::{Digest as _, Sha256};
 
-use super::folders::{Folders, remove};
-use super::images::{self, Facts};
-use super::layer::{self, Devices, Room};
+use super::folders::Folders;
+use super::images::{Facts, Part};
+use super::layer::{self, Devices};
 use super::oci::{self, Descriptor, Digest, Document, ImageConfig, bad};
 use super::progress::Progress;
 use super::registry::{self, Registry};
 use super::root::Root;
 use super::source::{Files, Origin, Reference};
-use super::space::Filling;
+use super::space::{Filling, Room};
 use crate::storage::fetching::Secret;
-use crate::storage::folders::{io_fault, write_json};
+use crate::storage::folders::io_fault;
 use crate::storage::source::open_file;
 
 /// What an image may take, and what it may bring.
@@ -35,6 +34,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits { bytes: 64 << 30, entries: 4_000_000, devices: Devices::Refused }
+    }
+}
+
+impl Limits {
+    /// All of it, for one image.
+    pub(super) fn room(self) -> Room {
+        Room { bytes: self.bytes, entries: self.entries }
     }
 }
 
@@ -58,11 +64,11 @@ pub(super) fn load(
     progress.begin();
     progress.check()?;
     let part = Part::begin(folders, &wanted.id)?;
-    let mut loading = Loading { part: &part.0, limits, progress, room: room(limits), came: 0 };
+    let mut loading = Loading { part: part.path(), limits, progress, room: limits.room(), came: 0 };
     let (sha256, digest, config) = match &wanted.origin {
         Origin::Registry(reference) => loading.load_registry(reference, wanted)?,
         Origin::Web(url) => {
-            let file = part.0.join("archive");
+            let file = part.path().join("archive");
             let most = limits.bytes;
             let found =
                 registry::archive(url, &wanted.authorization, !wanted.pin.is_empty(), &file, most, progress)?;
@@ -83,41 +89,7 @@ pub(super) fn load(
         file_bytes: loading.came,
         unpacked_bytes: limits.bytes - loading.room.bytes,
     };
-    let path = part.0.join("image.json");
-    write_json(&path, &facts).map_err(|error| io_fault("write", &path, &error))?;
-    // Its files count only with what they hold: a power cut must not leave an image of empty ones.
-    let rootfs = part.0.join("rootfs");
-    let synced = fs::File::open(&rootfs).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
-    synced.map_err(|error| io_fault("sync", &rootfs, &error))?;
-    images::keep(folders, &wanted.id)
-}
-
-fn room(limits: Limits) -> Room {
-    Room { bytes: limits.bytes, entries: limits.entries }
-}
-
-/// The folder in progress; removed when dropped before it was kept.
-struct Part(PathBuf);
-
-impl Part {
-    fn begin(folders: &Folders, id: &str) -> Result<Part, Fault> {
-        let path = folders.image_part(id);
-        let failed = |error| io_fault("make", &path, &error);
-        remove(&path).map_err(failed)?;
-        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        let rootfs = path.join("rootfs");
-        fs::create_dir(&rootfs).map_err(failed)?;
-        // A layer may say otherwise; what none says is what a root folder has.
-        fs::set_permissions(&rootfs, Permissions::from_mode(0o755)).map_err(failed)?;
-        Ok(Part(path))
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // After it was kept there is nothing of this name any more.
-        let _ = remove(&self.0);
-    }
+    part.keep(folders, &facts)
 }
 
 struct Loading<'a> {

@@ -1,4 +1,5 @@
-//! Loads in the background: started or asked after by the same call, shared by all who ask.
+//! Loads in the background: started or asked after by the same call, shared by all who ask. An image that a caller
+//! makes itself stands among them for that long.
 //!
 //! ```text
 //! (absent) ──LoadImage──▶ pending ──slot free──▶ downloading ──whole, verified──▶ (stored)
@@ -35,13 +36,15 @@ const MAX_KNOWN: usize = 256;
 const END_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+type Known = HashMap<String, Arc<Load>>;
+
 /// All loads that are not stored images yet.
 #[derive(Debug)]
 pub(super) struct Loads {
     folders: Arc<Folders>,
     image_dirs: Vec<PathBuf>,
     limits: Limits,
-    known: Mutex<HashMap<String, Arc<Load>>>,
+    known: Mutex<Known>,
     slots: Semaphore,
     stopping: Arc<AtomicBool>,
 }
@@ -79,7 +82,7 @@ impl Loads {
         let mut known = lock(&self.known);
         known.retain(|_, load| !load.is_forgotten());
         if let Some(load) = known.get(&request.id) {
-            let failed = matches!(*lock(&load.state), State::Failed(..));
+            let failed = load.has_failed();
             if !failed {
                 check_same(request, &load.pin)?;
             }
@@ -94,20 +97,47 @@ impl Loads {
             return Ok(facts.to_wire());
         }
         let wanted = read(request)?;
+        let load = self.add(&mut known, &wanted.id, &wanted.pin, State::Pending)?;
+        let image = load.to_wire();
+        tokio::spawn(Arc::clone(self).run(load, wanted));
+        Ok(image)
+    }
+
+    fn add(&self, known: &mut Known, id: &str, pin: &str, state: State) -> Result<Arc<Load>, Fault> {
         if known.len() >= MAX_KNOWN {
             let text = format!("{MAX_KNOWN} images are being loaded already; ask again later");
             return Err(Fault::new(FaultCode::Unavailable, text));
         }
         let load = Arc::new(Load {
-            id: wanted.id.clone(),
-            pin: wanted.pin.clone(),
+            id: id.to_owned(),
+            pin: pin.to_owned(),
             progress: Progress::new(Arc::clone(&self.stopping)),
-            state: Mutex::new(State::Pending),
+            state: Mutex::new(state),
         });
-        known.insert(wanted.id.clone(), Arc::clone(&load));
-        let image = load.to_wire();
-        tokio::spawn(Arc::clone(self).run(load, wanted));
-        Ok(image)
+        known.insert(id.to_owned(), Arc::clone(&load));
+        Ok(load)
+    }
+
+    /// Has the caller make an image that is not there. It is told of like a load, and ended like one by whoever deletes
+    /// it; what becomes of it is told to the caller alone.
+    pub(super) fn while_making<R>(
+        &self,
+        id: &str,
+        make: impl FnOnce(Limits, &Progress) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let load = {
+            let mut known = lock(&self.known);
+            // A failure of this image that nobody was told of is a past load's.
+            known.retain(|known, load| !load.is_forgotten() && (known != id || !load.has_failed()));
+            if known.contains_key(id) || images::find(&self.folders, id)?.is_some() {
+                let text =
+                    format!("image {id} is here already, or on its way; delete it first or take another id");
+                return Err(Fault::new(FaultCode::Conflict, text));
+            }
+            self.add(&mut known, id, "", State::Downloading)?
+        };
+        let _making = Making { loads: self, id };
+        make(self.limits, &load.progress)
     }
 
     /// How far a load is, without starting or forgetting anything.
@@ -146,6 +176,14 @@ impl Loads {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Waits until those have ended that were told to: who saves a container lets it go before.
+    pub(super) async fn ended(&self) {
+        let deadline = Instant::now() + END_LIMIT;
+        while lock(&self.known).values().any(|load| load.is_running()) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     async fn run(self: Arc<Self>, load: Arc<Load>, wanted: Wanted) {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         if !load.begin() {
@@ -171,6 +209,18 @@ impl Loads {
     }
 }
 
+/// An image that a caller makes; known no more when dropped.
+struct Making<'a> {
+    loads: &'a Loads,
+    id: &'a str,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        lock(&self.loads.known).remove(self.id);
+    }
+}
+
 impl Load {
     /// Begins, unless it was cancelled before its turn came.
     fn begin(&self) -> bool {
@@ -187,6 +237,14 @@ impl Load {
         let state = lock(&self.state);
         self.progress.cancel();
         !matches!(*state, State::Downloading)
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(*lock(&self.state), State::Downloading)
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(*lock(&self.state), State::Failed(..))
     }
 
     /// Whether it failed and nobody came to be told.

@@ -12,7 +12,7 @@ use super::loads::Loads;
 use super::runtime::Runtimes;
 use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestRequest, GuestResponse};
 use super::{Config, Error, cgroups, images};
-use crate::kit;
+use crate::kit::{self, Turn};
 use crate::storage::names::check_id;
 
 /// Calls that may wait for one container: those of others shall find a place.
@@ -61,6 +61,19 @@ pub(super) fn register(server: &mut kit::Server, host: &Arc<Host>) {
     container_method(server, host, "MDocker.GetContainer", Host::get);
     container_method(server, host, "MDocker.ListContainers", Host::list);
     let shared = Arc::clone(host);
+    server.method("MDocker.SaveContainer", move |request: ContainerRequest| {
+        let host = Arc::clone(&shared);
+        async move {
+            let saving = request.saving()?;
+            let turn = host.turn(&saving.container).await?;
+            off_reactor(move || {
+                let _turn = turn;
+                host.save(&saving)
+            })
+            .await
+        }
+    });
+    let shared = Arc::clone(host);
     server.method("MDocker.GetInfo", move |_: Nothing| {
         let host = Arc::clone(&shared);
         off_reactor(move || host.info())
@@ -68,7 +81,15 @@ pub(super) fn register(server: &mut kit::Server, host: &Arc<Host>) {
 }
 
 impl Host {
-    /// Has running loads end.
+    /// Waits for a container's turn, unless others do already.
+    async fn turn(&self, id: &str) -> Result<Turn, Fault> {
+        self.guests.turn_among(id, MAX_WAITING).await.ok_or_else(|| {
+            let text = format!("{MAX_WAITING} calls wait for container {id} already; ask again");
+            Fault::new(FaultCode::Unavailable, text)
+        })
+    }
+
+    /// Has running loads end, and whoever saves a container.
     pub(super) fn stop_loads(&self) {
         self.loads.stop();
     }
@@ -131,10 +152,7 @@ fn guest_method(server: &mut kit::Server, host: &Arc<Host>, name: &str, act: Gue
         async move {
             let action = std::mem::take(&mut request.action);
             let guest = Guest::read(request)?;
-            let turn = host.guests.turn_among(&guest.id, MAX_WAITING).await.ok_or_else(|| {
-                let text = format!("{MAX_WAITING} calls wait for container {} already; ask again", guest.id);
-                Fault::new(FaultCode::Unavailable, text)
-            })?;
+            let turn = host.turn(&guest.id).await?;
             off_reactor(move || {
                 let _turn = turn;
                 act(&host, guest, &action)

@@ -8,6 +8,7 @@
 mod bundle;
 mod cgroups;
 mod containers;
+mod copy;
 mod decide;
 mod folders;
 mod host;
@@ -32,6 +33,7 @@ mod registry;
 mod removal;
 mod root;
 mod runtime;
+mod save;
 mod signal;
 mod source;
 mod space;
@@ -130,9 +132,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let mut keeping = JoinSet::new();
     keeping.spawn(keep::keep(Arc::clone(&host)));
     keeping.spawn(keep::end_strays(Arc::clone(&host)));
+    let stopping = Arc::clone(&host);
+    // At once, not after the calls: one of them may wait for a container's files to be copied.
+    let shutdown = async move {
+        shutdown.await;
+        stopping.stop_loads();
+    };
     let served = bound.serve(shutdown).await;
     keeping.shutdown().await;
     host.stop_loads();
+    host.loads.ended().await;
     cgroups::leave(&host.tag);
     Ok(served?)
 }

@@ -58,7 +58,7 @@ impl Progress {
             return unavailable("the container sub-agent is stopping; ask again");
         }
         if self.cancelled.load(Ordering::Relaxed) {
-            return unavailable("the image was deleted while it was loaded");
+            return unavailable("the image was deleted before it was whole");
         }
         match self.begun.get() {
             Some(begun) if is_too_slow(begun.elapsed(), self.bytes().0) => {

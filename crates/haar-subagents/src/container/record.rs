@@ -9,6 +9,7 @@
 //! <id>/begun.json        which process it began with                   the monitor
 //! <id>/exit.json         how it ended                                  the monitor
 //! <id>/log, log.1        what the container printed
+//! <id>/held              while it is held to be saved, and to be let go then
 //! <id>/upper, work, rootfs    its own files, and where they are mounted over the image's
 //! ```
 //!
@@ -28,6 +29,8 @@ use super::decide::{Goal, Restart, Run, Seen};
 use super::folders::Folders;
 use super::process;
 use crate::storage::folders::{io_fault, write_json};
+
+const HELD: &str = "held";
 
 /// What stands in `container.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,7 +188,23 @@ pub(super) fn look(folders: &Folders, record: &Record) -> Seen {
         (None, Some(_)) => Run::Ended(None),
         (None, None) => Run::Never,
     };
-    Seen { goal: record.goal, restart: record.wish.restart, run }
+    let is_held = folder.join(HELD).exists();
+    Seen { goal: record.goal, restart: record.wish.restart, run, is_held }
+}
+
+/// Notes that a container is going to be held, and for how long: until whoever has its turn lets it go, or has it no more.
+pub(super) fn mark_held(folders: &Folders, id: &str) -> Result<(), Fault> {
+    let path = folders.container(id).join(HELD);
+    fs::write(&path, "").map_err(|error| io_fault("write", &path, &error))
+}
+
+/// Notes that it is not, or that somebody else holds it.
+pub(super) fn unmark_held(folders: &Folders, id: &str) -> Result<(), Fault> {
+    let path = folders.container(id).join(HELD);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_fault("remove", &path, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a monitor is there.

@@ -13,9 +13,49 @@ use crate::storage::folders::io_fault;
 
 /// How often free space is looked at where there is much.
 const LOOK_EVERY_BYTES: u64 = 16 << 20;
+/// What an entry takes of the file system at least, whatever it holds.
+const ENTRY_BYTES: u64 = 4096;
 /// The share of the file system that images leave free: one part in so many.
 const KEPT_FREE: u64 = 20;
 const COPY_BYTES: usize = 256 << 10;
+
+/// What is left of what an image may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Entries of its layers, whiteouts included.
+    pub entries: u64,
+}
+
+/// Counts what is laid, before it is, against what the image may take and what the file system has.
+#[derive(Debug)]
+pub(super) struct Meter<'a> {
+    room: &'a mut Room,
+    space: Space,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(room: &'a mut Room) -> Meter<'a> {
+        Meter { room, space: Space::new() }
+    }
+
+    /// Counts an entry, also one that lays nothing: reading it takes time.
+    pub(super) fn entry(&mut self, path: &Path) -> Result<(), Fault> {
+        self.room.entries = self.room.entries.checked_sub(1).ok_or_else(|| {
+            bad("the image has more entries than this host takes; its operator may raise the limit")
+        })?;
+        self.space.take(path, ENTRY_BYTES)
+    }
+
+    /// Counts bytes of a file.
+    pub(super) fn bytes(&mut self, path: &Path, bytes: u64) -> Result<(), Fault> {
+        self.room.bytes = self.room.bytes.checked_sub(bytes).ok_or_else(|| {
+            bad("the image unpacks to more bytes than this host takes; its operator may raise the limit")
+        })?;
+        self.space.take(path, bytes)
+    }
+}
 
 /// Looks at free space before the first byte, and the more often the less there is.
 #[derive(Debug)]

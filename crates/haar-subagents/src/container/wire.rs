@@ -6,20 +6,23 @@
 use haar_api::rpc::{self, Fault, FaultCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::decide::Restart;
 use super::network;
+use super::oci::RunConfig;
 use super::record::Wish;
 use crate::storage::names::check_id;
 
 /// Bytes that the words and the environment of a container may have in all.
 const MAX_WORDS_BYTES: usize = 128 << 10;
 const MAX_NAME_BYTES: usize = 128;
+const MAX_PATH_BYTES: usize = 4096;
 const MIN_MEMORY_MIB: u64 = 6;
 const MAX_MEMORY_MIB: u64 = 1 << 24;
 const MAX_CPUS: u32 = 4096;
 
-/// Parameters of `ListContainers` and `GetContainer`.
+/// Parameters of `ListContainers`, `GetContainer` and `SaveContainer`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ContainerRequest {
@@ -32,9 +35,57 @@ pub(super) struct ContainerRequest {
 impl ContainerRequest {
     /// Whether containers that do not run are meant too.
     pub(super) fn all(&self) -> bool {
-        let options = self.opts.as_object().into_iter().flatten();
-        options.filter(|(key, _)| key.eq_ignore_ascii_case("all")).any(|(_, value)| value == true)
+        self.option("All").is_some_and(|value| value == true)
     }
+
+    /// What shall be saved, by the options of Docker's commit.
+    pub(super) fn saving(&self) -> Result<Saving, Fault> {
+        if !self.opts.is_null() && !self.opts.is_object() {
+            return Err(invalid("opts must be an object"));
+        }
+        let container = if self.id.is_empty() { self.text("Container")? } else { &self.id };
+        check_id("container", container)?;
+        let image = match self.text("Repository")? {
+            "" => Uuid::new_v4().to_string(),
+            named => named.to_owned(),
+        };
+        check_id("image", &image)?;
+        if !matches!(self.text("Tag")?, "" | "latest") {
+            return Err(invalid("opts.Tag must be latest; an image has its id and no other names"));
+        }
+        let run = match self.option("Run") {
+            None | Some(Value::Null) => RunConfig::default(),
+            Some(run) => RunConfig::deserialize(run).map_err(|error| unreadable("opts.Run", &error))?,
+        };
+        let names = [&run.user, &run.working_dir, &run.stop_signal];
+        if names.iter().any(|name| name.contains('\0') || name.len() > MAX_PATH_BYTES) {
+            return Err(invalid("opts.Run holds a zero byte, or a name that is too long"));
+        }
+        check_words(&run.entrypoint, &run.cmd, &run.env)?;
+        Ok(Saving { container: container.to_owned(), image, run })
+    }
+
+    fn text(&self, name: &str) -> Result<&str, Fault> {
+        match self.option(name) {
+            None | Some(Value::Null) => Ok(""),
+            Some(value) => value.as_str().ok_or_else(|| invalid(format!("opts.{name} must be text"))),
+        }
+    }
+
+    fn option(&self, name: &str) -> Option<&Value> {
+        let mut options = self.opts.as_object()?.iter();
+        options.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// What `SaveContainer` is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Saving {
+    pub(super) container: String,
+    /// The new image.
+    pub(super) image: String,
+    /// How it shall be run, where that is not as the container is.
+    pub(super) run: RunConfig,
 }
 
 /// Result of both: what `docker inspect` says.
@@ -176,7 +227,7 @@ fn check_words(entrypoint: &[String], command: &[String], env: &[String]) -> Res
         return Err(invalid("entrypoint, command and env hold no zero bytes"));
     }
     if env.iter().any(|one| one.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
-        return Err(invalid("each of haar.env is NAME=value"));
+        return Err(invalid("each variable of the environment is NAME=value"));
     }
     Ok(())
 }

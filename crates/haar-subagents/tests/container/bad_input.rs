@@ -156,6 +156,15 @@ async fn hostile_parameters_of_every_method_are_refused() {
             let _ = is_taken(&agent, "LoadImage", &request).await;
         }
         is_taken(&agent, "ListContainers", &json!({"opts": value})).await;
+        assert!(!is_taken(&agent, "SaveContainer", &json!({"id": value})).await, "{value}");
+        for opts in [
+            value.clone(),
+            json!({"Repository": value}),
+            json!({"Run": value}),
+            json!({"Run": {"Cmd": value}}),
+        ] {
+            assert!(!is_taken(&agent, "SaveContainer", &json!({"id": GUEST, "opts": opts})).await, "{opts}");
+        }
     }
     let images: haar_api::rpc::ImageResponse = agent.call("ListImages", &json!({})).await.unwrap();
     assert!(images.images.unwrap().iter().all(|image| image.status != "complete"));

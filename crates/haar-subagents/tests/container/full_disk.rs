@@ -1,7 +1,7 @@
 //! A disk that is full: images leave room, and containers can be ended all the same.
 
 use haar_api::rpc::{FaultCode, ImageRequest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
 use crate::make_image::{self, E, gzip, layer, script};
@@ -71,5 +71,29 @@ async fn a_container_that_filled_the_disk_is_stopped_stays_so_and_is_removed() {
     assert!(agent.guest("StartContainer", &guest).await.is_err(), "nothing can be written for it");
     agent.guest("DeleteContainer", &guest).await.unwrap();
     assert!(!world.container(GUEST).exists() && free_blocks(&world).0 > 0);
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_too_large_to_be_saved_goes_on_and_nothing_is_left() {
+    let Some(world) = World::live() else { return };
+    small(&world, 24);
+    let agent = Agent::start(&world).await;
+    let words = "busybox dd if=/dev/zero of=/large bs=1M count=12 2>/dev/null; while :; do echo tick; sleep 0.05; done";
+    agent.load(&world.request(&script(words))).await.unwrap();
+    let guest = world.guest(GUEST);
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("tick")).await;
+    let (before, blocks) = free_blocks(&world);
+    fails(
+        agent.call::<Value>("SaveContainer", &json!({"id": GUEST})).await,
+        FaultCode::NoSpace,
+        "a twentieth",
+    );
+    let said = world.log(GUEST);
+    until("it speaks again", || world.log(GUEST).len() > said.len()).await;
+    assert_eq!(agent.inspect(GUEST).await.unwrap()["State"]["Status"], "running");
+    assert!(before - free_blocks(&world).0 < blocks / 20, "what was copied is removed");
+    agent.guest("DeleteContainer", &guest).await.unwrap();
     agent.end().await;
 }

@@ -13,3 +13,4 @@ mod make_image;
 mod network;
 mod registry;
 mod restart;
+mod save;
