@@ -8,7 +8,6 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use haar_api::image_check;
 use haar_api::rpc::{Fault, FaultCode};
@@ -21,12 +20,12 @@ use super::qemu_img;
 use super::space::{Grant, MIB, held_bytes, mib_rounded_up};
 
 /// Makes the raw file of the image whose bytes stand in `from`, where the back end of new disks needs one; gives
-/// up when `stopping`.
+/// up when `check` refuses to go on.
 pub(super) fn expand(
     folders: &Folders,
     facts: &Facts,
     from: &Path,
-    stopping: &AtomicBool,
+    check: &dyn Fn() -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let Some(path) = facts.raw_base(folders) else { return Ok(()) };
     let data_bytes = data_bytes(from, &facts.format)?;
@@ -43,14 +42,16 @@ pub(super) fn expand(
             if let Ok(written) = written {
                 grant.borrow_mut().wrote(written);
             }
-            !stopping.load(Ordering::Relaxed)
+            check().is_ok()
         };
         // A new device stands there already, with nothing but zeros.
         let into: &[&str] = if is_device { &["-n", "--target-is-zero"] } else { &[] };
         let words = [&["convert", "-q"], into, &["-f", &facts.format, "-O", "raw"]].concat();
         let mut words: Vec<&OsStr> = words.into_iter().map(AsRef::as_ref).collect();
         words.extend([from.as_os_str(), to.as_os_str()]);
-        qemu_img::run_while(&words, folders.conversions()?.into(), qemu_img::LONG_LIMIT, is_wanted)?;
+        let converted =
+            qemu_img::run_while(&words, folders.conversions()?.into(), qemu_img::LONG_LIMIT, is_wanted);
+        converted.map_err(|fault| check().err().unwrap_or(fault))?;
         if is_device {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::fetch::lock;
@@ -28,6 +29,8 @@ pub(super) struct Fetch {
     /// 0 while unknown.
     pub(super) total_bytes: AtomicU64,
     pub(super) state: Mutex<State>,
+    /// Whether it shall end.
+    deleted: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +91,7 @@ impl Fetch {
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(want.file_bytes),
             state: Mutex::new(State::Pending),
+            deleted: watch::Sender::new(false),
         })
     }
 
@@ -103,7 +107,29 @@ impl Fetch {
             done_bytes: AtomicU64::new(facts.file_bytes),
             total_bytes: AtomicU64::new(facts.file_bytes),
             state: Mutex::new(State::Pending),
+            deleted: watch::Sender::new(false),
         }
+    }
+
+    /// Has it end soon, wherever it is.
+    pub(super) fn cancel(&self) {
+        self.deleted.send_replace(true);
+    }
+
+    /// Refuses to go on when it was told to end.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if *self.deleted.borrow() { Err(deleted()) } else { Ok(()) }
+    }
+
+    /// Waits until it is told to end, and answers why.
+    pub(super) async fn cancelled(&self) -> Fault {
+        // Its other end is here: it is not dropped meanwhile.
+        let _ = self.deleted.subscribe().wait_for(|deleted| *deleted).await;
+        deleted()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(*lock(&self.state), State::Failed(..))
     }
 
     /// Whether it failed and nobody came to be told.
@@ -132,6 +158,10 @@ impl Fetch {
             ..Image::default()
         }
     }
+}
+
+fn deleted() -> Fault {
+    Fault::new(FaultCode::Unavailable, "the image was deleted before it was whole")
 }
 
 /// An image's id stands for one content; a request without wishes takes what is there.

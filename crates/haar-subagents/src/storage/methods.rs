@@ -158,7 +158,7 @@ impl Store {
 
     fn delete_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
         names::check_id("image", &request.id)?;
-        self.fetches.check_idle(&request.id)?;
+        self.fetches.end(&request.id)?;
         let deleted = self.with_books(|| images::delete(&self.folders, &request.id))?;
         Ok(ImageResponse { images: Some(deleted.iter().map(images::Facts::to_wire).collect()) })
     }

@@ -8,6 +8,7 @@ mod conversions;
 mod datasets;
 mod disks;
 mod download;
+mod ended;
 mod full_disk;
 mod harness;
 mod http;

@@ -13,6 +13,8 @@ pub(crate) enum Manner {
     Whole,
     /// Half of it, the rest when the gate opens.
     Gated,
+    /// Nothing, not even a head, before the gate opens.
+    Silent,
     /// Half of it, then the connection breaks.
     Broken,
     /// Without saying how long it is.
@@ -109,10 +111,13 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
             body.len()
         ),
     };
+    if manner == Manner::Silent {
+        let _opened = shared.gate.acquire().await;
+    }
     stream.write_all(head.as_bytes()).await?;
     match manner {
         Manner::Status(_) | Manner::Leads(_) => {}
-        Manner::Whole | Manner::Unmeasured => stream.write_all(body).await?,
+        Manner::Whole | Manner::Unmeasured | Manner::Silent => stream.write_all(body).await?,
         Manner::Broken => stream.write_all(&body[..half]).await?,
         Manner::Gated => {
             stream.write_all(&body[..half]).await?;
