@@ -3,7 +3,7 @@
 //! On Debian and Ubuntu what is missing is installed by apt-get; elsewhere a missing
 //! package is named with its reason and nothing is changed. Nothing is ever removed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -179,6 +179,32 @@ pub(crate) fn newest_record(package: &str) -> Result<String> {
             ask().with_context(|| format!("the package lists of this machine have no `{package}`"))
         }
     }
+}
+
+/// Fetches the newest of these packages into a folder, as files; nothing is installed.
+pub(crate) fn download(packages: &[&str], folder: &Path) -> Result<()> {
+    let fetch = || {
+        let mut apt_get = run::command("apt-get");
+        if run::is_root() {
+            // apt's own user may not write in our folder.
+            apt_get.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        run::quietly(apt_get.args(["-q", "download"]).args(packages).current_dir(folder))
+    };
+    if fetch().is_err() {
+        // A list that names a version the mirror has dropped gives 404; a fresh one does not.
+        update()?;
+        fetch()?;
+    }
+    Ok(())
+}
+
+/// The package files in a folder, by name.
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = folder.read_dir()?.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
+    files.sort();
+    Ok(files)
 }
 
 enum Lists {

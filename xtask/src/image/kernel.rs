@@ -46,19 +46,14 @@ impl Package {
     pub(crate) fn pinned(cache: &Path) -> Result<Self> {
         let folder = cache.join("kernel");
         std::fs::create_dir_all(&folder)?;
-        if let Some(file) = debian_packages(&folder)?.pop() {
+        if let Some(file) = packages::files(&folder)?.pop() {
             return Ok(Self { file });
         }
         let package = concrete_package(&packages::newest_record(META_PACKAGE)?)?;
         eprintln!("fetching {package}");
         let scratch = run::Scratch::inside(&folder)?;
-        let mut download = run::command("apt-get");
-        if run::is_root() {
-            // apt's own user may not write in our folder.
-            download.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        run::quietly(download.args(["-q", "download", &package]).current_dir(scratch.path()))?;
-        let fetched = debian_packages(scratch.path())?.pop().context("apt-get download left no package")?;
+        packages::download(&[&package], scratch.path())?;
+        let fetched = packages::files(scratch.path())?.pop().context("apt-get download left no package")?;
         let file = folder.join(fetched.file_name().context("a package has a name")?);
         std::fs::rename(&fetched, &file)?;
         Ok(Self { file })
@@ -93,13 +88,6 @@ fn concrete_package(record: &str) -> Result<String> {
     let words = depends.context("the kernel's meta package depends on nothing")?;
     let package = words.split([' ', ',']).find(|word| word.starts_with("linux-image-"));
     package.map(str::to_owned).with_context(|| format!("no kernel among `{words}`"))
-}
-
-fn debian_packages(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = folder.read_dir()?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
-    files.sort();
-    Ok(files)
 }
 
 /// The wanted modules and those they depend on, each after its dependencies. Compressed ones are unpacked.

@@ -3,10 +3,12 @@
 //! One qcow2 file of some 20 MiB: a boot record and syslinux, Debian's cloud kernel, and an ext4
 //! root with busybox and dropbear that reads a cloud-init seed disk. It is made without mounting
 //! anything and, once the packages are there, without root. Finished images lie in the cache under
-//! a key of everything that goes into them; an unfinished one is never seen there.
+//! a key of everything that goes into them; an unfinished one is never seen there. For tests there is
+//! a second one, with Debian's QEMU guest agent inside.
 
 mod check;
 mod disk;
+mod guest_agent;
 mod kernel;
 mod root;
 
@@ -25,10 +27,18 @@ pub(crate) struct Image {
     pub(crate) bytes: u64,
 }
 
+/// What came of making the image with a guest agent.
+pub(crate) enum WithAgent {
+    Made(Image),
+    /// Debian's packages cannot be had here, and why.
+    Missing(String),
+}
+
 pub(crate) const HELP: &str = "\
-cargo xtask image [--out FILE] [--check]
+cargo xtask image [--with-agent] [--out FILE] [--check]
 
 Makes the tiny guest image (or finds it in the cache) and prints its path, SHA-256 and size in bytes.
+  --with-agent makes the tests' other one, with Debian's QEMU guest agent inside
   --out FILE   also writes it there
   --check      boots it under QEMU with a seed disk: name, address, ssh, power button, second boot
 The cache is $HAAR_CACHE, or ~/.cache/haar.";
@@ -37,15 +47,21 @@ The cache is $HAAR_CACHE, or ~/.cache/haar.";
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let mut out = None;
     let mut wants_check = false;
+    let mut wants_agent = false;
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--out" => out = Some(PathBuf::from(words.next().context("--out needs a file's name")?)),
             "--check" => wants_check = true,
+            "--with-agent" => wants_agent = true,
             other => bail!("`image` has no option `{other}`\n\n{HELP}"),
         }
     }
-    let mut image = build()?;
+    let made = if wants_agent { build_with_agent()? } else { WithAgent::Made(build()?) };
+    let mut image = match made {
+        WithAgent::Made(image) => image,
+        WithAgent::Missing(why) => bail!("the guest agent's packages cannot be had: {why}"),
+    };
     if let Some(file) = out {
         copy(&image.path, &file)?;
         image.path = file;
@@ -59,22 +75,71 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
 
 /// The image of today's recipe, made if the cache has none. Installs what making it needs.
 pub(crate) fn build() -> Result<Image> {
-    packages::install(packages::IMAGE)?;
-    let cache = cache()?;
-    // Two makers at once would do the work twice and mix their files; the lock ends with the function.
-    let turn = File::create(cache.join("lock")).context("cannot write in the image cache")?;
-    turn.lock().context("cannot lock the image cache")?;
-    let kernel = kernel::Package::pinned(&cache)?;
-    let path = cache.join(format!("haar-guest-{}.qcow2", key(&kernel)?));
-    if !path.exists() {
-        let began = Instant::now();
-        make(&kernel, &cache, &path)?;
-        eprintln!("made the guest image in {:.1} s", began.elapsed().as_secs_f32());
+    Workshop::enter()?.image(None)
+}
+
+/// The same for tests that freeze a guest. What it has more is taken out of packages that are not installed.
+pub(crate) fn build_with_agent() -> Result<WithAgent> {
+    let workshop = Workshop::enter()?;
+    match guest_agent::Packages::pinned(&workshop.cache) {
+        Ok(agent) => Ok(WithAgent::Made(workshop.image(Some(&agent))?)),
+        Err(error) => Ok(WithAgent::Missing(format!("{error:#}"))),
     }
-    let sum = path.with_extension("sha256");
-    let sha256 = std::fs::read_to_string(&sum).with_context(|| format!("cannot read {}", sum.display()))?;
-    let bytes = std::fs::metadata(&path)?.len();
-    Ok(Image { path, sha256: sha256.trim().to_owned(), bytes })
+}
+
+/// The cache, for one maker at a time, with its kernel.
+struct Workshop {
+    cache: PathBuf,
+    kernel: kernel::Package,
+    /// Two makers at once would do the work twice and mix their files; the lock ends with this value.
+    _turn: File,
+}
+
+impl Workshop {
+    fn enter() -> Result<Self> {
+        packages::install(packages::IMAGE)?;
+        let cache = cache()?;
+        let turn = File::create(cache.join("lock")).context("cannot write in the image cache")?;
+        turn.lock().context("cannot lock the image cache")?;
+        let kernel = kernel::Package::pinned(&cache)?;
+        Ok(Self { cache, kernel, _turn: turn })
+    }
+
+    fn image(&self, agent: Option<&guest_agent::Packages>) -> Result<Image> {
+        let name = if agent.is_some() { "haar-guest-with-agent" } else { "haar-guest" };
+        let path = self.cache.join(format!("{name}-{}.qcow2", key(&self.kernel, agent)?));
+        if !path.exists() {
+            let began = Instant::now();
+            self.make(agent, &path)?;
+            eprintln!("made the guest image in {:.1} s", began.elapsed().as_secs_f32());
+        }
+        let sum = path.with_extension("sha256");
+        let sha256 =
+            std::fs::read_to_string(&sum).with_context(|| format!("cannot read {}", sum.display()))?;
+        let bytes = std::fs::metadata(&path)?.len();
+        Ok(Image { path, sha256: sha256.trim().to_owned(), bytes })
+    }
+
+    /// Makes everything in a scratch folder and moves the two finished files into the cache; the
+    /// image comes last, for it is the one whose presence says that all is there.
+    fn make(&self, agent: Option<&guest_agent::Packages>, path: &Path) -> Result<()> {
+        let scratch = run::Scratch::inside(&self.cache)?;
+        let folder = scratch.path();
+        let more = if agent.is_some() { ", with a guest agent" } else { "" };
+        eprintln!("making the guest image (Linux {}{more})", self.kernel.version());
+        let tree = self.kernel.unpack(&folder.join("kernel"))?;
+        let root_folder = root::make(&folder.join("root"))?;
+        if let Some(agent) = agent {
+            agent.add(&folder.join("agent"), &root_folder)?;
+        }
+        let initramfs = root::initramfs(&tree, &folder.join("initramfs"), &folder.join("initrd.img"))?;
+        let image = disk::make(folder, &tree.vmlinuz, &initramfs, &root_folder)?;
+        let line = run::quiet("sha256sum", [&image])?;
+        let sum = folder.join("sum");
+        std::fs::write(&sum, line.split_whitespace().next().context("sha256sum printed nothing")?)?;
+        std::fs::rename(&sum, path.with_extension("sha256"))?;
+        std::fs::rename(&image, path).with_context(|| format!("cannot put the image at {}", path.display()))
+    }
 }
 
 /// `$HAAR_CACHE`, or the user's cache folder.
@@ -90,31 +155,15 @@ fn cache() -> Result<PathBuf> {
 }
 
 /// What the image depends on, in sixteen hexadecimal digits.
-fn key(kernel: &kernel::Package) -> Result<String> {
+fn key(kernel: &kernel::Package, agent: Option<&guest_agent::Packages>) -> Result<String> {
     let mut recipe = format!("layout 1\nkernel {}\n{}{}", kernel.version(), root::recipe(), disk::recipe());
     for package in ["busybox-static", "dropbear-bin", "libc6", "e2fsprogs", "openssh-client", "syslinux"] {
         let version = packages::version(package).with_context(|| format!("{package} is not installed"))?;
         recipe.push_str(&format!("{package} {version}\n"));
     }
+    recipe.extend(agent.map(guest_agent::Packages::recipe));
     let sum = run::filter("sha256sum", &[], recipe.as_bytes())?;
     Ok(String::from_utf8_lossy(&sum[..16]).into_owned())
-}
-
-/// Makes everything in a scratch folder and moves the two finished files into the cache; the
-/// image comes last, for it is the one whose presence says that all is there.
-fn make(kernel: &kernel::Package, cache: &Path, path: &Path) -> Result<()> {
-    let scratch = run::Scratch::inside(cache)?;
-    let folder = scratch.path();
-    eprintln!("making the guest image (Linux {})", kernel.version());
-    let tree = kernel.unpack(&folder.join("kernel"))?;
-    let root_folder = root::make(&folder.join("root"))?;
-    let initramfs = root::initramfs(&tree, &folder.join("initramfs"), &folder.join("initrd.img"))?;
-    let image = disk::make(folder, &tree.vmlinuz, &initramfs, &root_folder)?;
-    let line = run::quiet("sha256sum", [&image])?;
-    let sum = folder.join("sum");
-    std::fs::write(&sum, line.split_whitespace().next().context("sha256sum printed nothing")?)?;
-    std::fs::rename(&sum, path.with_extension("sha256"))?;
-    std::fs::rename(&image, path).with_context(|| format!("cannot put the image at {}", path.display()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::kernel::Tree;
 use crate::run;
@@ -59,6 +59,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("resize2fs", "sbin/resize2fs"),
 ];
 
+/// Debian's folder of libraries below `/lib` and `/usr/lib`.
+const LIBRARIES: &str = "x86_64-linux-gnu";
+
 /// The applets init uses before it hands over.
 const INIT_APPLETS: &[&str] =
     &["sh", "mount", "insmod", "findfs", "usleep", "cat", "dd", "blockdev", "mkdir", "uname", "switch_root"];
@@ -76,7 +79,8 @@ pub(crate) fn make(folder: &Path) -> Result<PathBuf> {
     }
     add_busybox(folder)?;
     for (program, to) in PROGRAMS {
-        add_program(folder, program, to)?;
+        let file = run::find(program).with_context(|| format!("{program} is not installed"))?;
+        add_program(folder, &file, to, None)?;
     }
     for (path, mode, text) in FILES {
         write(&folder.join(path), text, *mode)?;
@@ -134,14 +138,24 @@ fn busybox() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Copies a program with its libraries and loader to the paths at which the loader will look.
-fn add_program(folder: &Path, program: &str, to: &str) -> Result<()> {
-    let file = run::find(program).with_context(|| format!("{program} is not installed"))?;
-    copy(&file, &folder.join(to))?;
-    for library in libraries(&run::quiet("ldd", [&file])?) {
-        let target = folder.join(library.trim_start_matches('/'));
+/// Copies a program with its libraries and loader to the paths at which the loader will look. Libraries of the
+/// packages that were unpacked into a folder come before the host's.
+pub(super) fn add_program(folder: &Path, file: &Path, to: &str, unpacked: Option<&Path>) -> Result<()> {
+    copy(file, &folder.join(to))?;
+    let mut ldd = run::command("ldd");
+    if let Some(unpacked) = unpacked {
+        let places =
+            ["usr/lib", "lib"].map(|place| unpacked.join(place).join(LIBRARIES).display().to_string());
+        ldd.env("LD_LIBRARY_PATH", places.join(":"));
+    }
+    let printed = run::quietly(ldd.arg(file))?;
+    ensure!(!printed.contains("not found"), "{} lacks a library:\n{printed}", file.display());
+    for library in libraries(&printed) {
+        let library = Path::new(&library);
+        let inside = unpacked.and_then(|unpacked| library.strip_prefix(unpacked).ok());
+        let target = folder.join(inside.map_or_else(|| library.strip_prefix("/"), Ok)?);
         if !target.exists() {
-            copy(Path::new(&library), &target)?;
+            copy(library, &target)?;
         }
     }
     Ok(())
@@ -164,7 +178,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(file: &Path, text: &str, mode: u32) -> Result<()> {
+pub(super) fn write(file: &Path, text: &str, mode: u32) -> Result<()> {
     if let Some(parent) = file.parent() {
         std::fs::create_dir_all(parent)?;
     }
