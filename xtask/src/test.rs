@@ -3,13 +3,14 @@
 //! Stages run in order and the first that fails ends the run. Plain `cargo test` is used, never another
 //! runner: one way to run the tests, and nothing to install. A test that cannot run on this machine
 //! writes a line to the file `$HAAR_LEFT_OUT` and passes; these lines are printed at the end. Under `HAAR_LIVE`
-//! nothing may be left out.
+//! nothing may be left out but what needs a package that not every mirror has.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::image::WithAgent;
 use crate::{image, libvirt, packages, run, tidy};
 
 pub(crate) const HELP: &str = "\
@@ -18,6 +19,7 @@ cargo xtask test [STAGE...]
 Installs what the tests need, then runs the stages (all, or those named):
   packages  tidy  format  clippy  build  test
 As root, `test` includes the live tests: they get HAAR_LIVE=1, HAAR_TEST_IMAGE (the tiny guest image),
+HAAR_TEST_AGENT_IMAGE (the same with a QEMU guest agent, or HAAR_TEST_AGENT_IMAGE_MISSING: why there is none),
 HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are left out, and named at the end.";
 
 /// A stage: its name and what it does.
@@ -89,6 +91,10 @@ fn tests() -> Result<()> {
     let is_live = run::is_root();
     let daemons = if is_live {
         command.env("HAAR_LIVE", "1").env("HAAR_TEST_IMAGE", image::build()?.path);
+        match image::build_with_agent()? {
+            WithAgent::Made(image) => command.env("HAAR_TEST_AGENT_IMAGE", image.path),
+            WithAgent::Missing(why) => command.env("HAAR_TEST_AGENT_IMAGE_MISSING", why),
+        };
         Some(libvirt::ensure()?)
     } else {
         command.env_remove("HAAR_LIVE");

@@ -1,15 +1,18 @@
 //! The REST with Haar's own libvirt sub-agent as a service: on libvirt's test driver metrics, suspend and resume; on
-//! QEMU, where `HAAR_LIVE` promises one, snapshots of a guest that runs.
+//! QEMU, where `HAAR_LIVE` promises one, snapshots of a guest that runs, also of one with a guest agent of Debian's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::storage::Storage;
 use crate::world::{G, H, World};
+
+#[path = "../../../haar-libvirt/tests/harness/agent_image.rs"]
+mod agent_image;
 
 /// The program in a folder of its own; it ends with the test.
 struct Libvirt {
@@ -230,5 +233,121 @@ async fn a_guest_that_runs_on_qcow2_is_snapshot_by_its_qemu_and_rolled_back_by_t
     well("POST", "/snapshots/on/rollback", json!({"destroyMoreRecent": true})).await;
     well("DELETE", "/snapshots/off", json!(null)).await;
     well("POST", "/delete", json!(null)).await;
+    assert!(!storage.holds(&domain.0));
+}
+
+impl Domain {
+    /// What the agent inside answers to a command, past all that is under test.
+    fn ask_inside(&self, execute: &str, arguments: &Value) -> Value {
+        let command = json!({"execute": execute, "arguments": arguments}).to_string();
+        let mut virsh = Command::new("virsh");
+        let output =
+            virsh.args(["--quiet", "-c", SYSTEM, "qemu-agent-command", &self.0, &command]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["return"].take()
+    }
+
+    /// Runs a script inside, to its end.
+    async fn run_inside(&self, script: &str) {
+        let arguments = json!({"path": "/bin/sh", "arg": ["-ec", script]});
+        let started = self.ask_inside("guest-exec", &arguments);
+        let deadline = Instant::now() + BOOT;
+        loop {
+            let status = self.ask_inside("guest-exec-status", &started);
+            if status["exited"] == true {
+                assert_eq!(status["exitcode"], 0, "{script}: {status}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "{script} does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What a guest may take to start on a loaded machine.
+const BOOT: Duration = Duration::from_secs(100);
+
+/// What a program of e2fsprogs printed, and whether it succeeded.
+fn e2fs(program: &str, arguments: &[&str], file: &Path) -> (bool, String) {
+    let output = Command::new(program).args(arguments).arg(file).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_a_guest_with_an_agent_holds_what_was_written_on_a_file_system_at_rest() {
+    const TEST: &str = "snapshots of a guest with an agent of Debian's";
+    let named = format!("haar-agent {TEST}");
+    if std::env::var_os("HAAR_LIVE").is_none() {
+        return crate::left_out::left_out(&named, "HAAR_LIVE is not set");
+    }
+    let Some(image) = agent_image::agent_image(&named) else { return };
+    let Some(libvirt) = Libvirt::start(TEST, SYSTEM).await else { return };
+    let storage = Storage::start().await;
+    let world = World::with(|config| {
+        config["services"]["libvirt"] = json!({"socket": libvirt.socket()});
+        config["services"]["storage"] = json!({"socket": storage.socket()});
+        config["services"]["storageDownload"] =
+            json!({"socket": storage.socket(), "path": "/snapshots/download"});
+        config["actions"]["createSnapshot"]["stages"][0]["quiesce"] = json!("libvirt");
+        for (action, method) in [("suspend", "Libvirt.Suspend"), ("resume", "Libvirt.Resume")] {
+            config["actions"][action] = json!({"stages": [{"service": "libvirt", "method": method}]});
+        }
+    })
+    .await;
+    let domain = Domain(uuid::Uuid::new_v4().to_string());
+    let path = format!("/guests/{}", domain.0);
+    world.guest(json!({"id": domain.0, "memory": 128, "disks": [{"size": 128}]})).await;
+    let guest = world.get(&path).await.json();
+    // The disk is the storage's; what is on it comes from the image.
+    let mut filled = Command::new("qemu-img");
+    filled.args(["convert", "-n", "-f", "qcow2", "-O", "qcow2"]).arg(&image);
+    assert!(filled.arg(guest["disks"][0]["source"].as_str().unwrap()).status().unwrap().success());
+    let well = async |rest: &str, body: Value| {
+        let job = world.ask("POST", &format!("{path}{rest}"), body.to_string()).await.job();
+        let job = world.ended(&job).await;
+        assert_eq!(job["Status"], "Complete", "{rest}: {job}");
+    };
+    well("/start", json!(null)).await;
+    let deadline = Instant::now() + BOOT;
+    while libvirt.call("Libvirt.Ping", &json!({"guest": guest})).await["agent"] != "answers" {
+        assert!(Instant::now() < deadline, "the guest's agent does not answer");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // From here on the guest's kernel writes nothing unless it is told to.
+    let held_back = "echo 0 >/proc/sys/vm/dirty_writeback_centisecs
+        mount -t ext4 -o remount,commit=600 $(cat /etc/haar/root-device) /
+        sync; echo kept >/root/unsynced";
+    domain.run_inside(held_back).await;
+    // A guest that stands still cannot be frozen: that one is what a power cut would leave.
+    well("/suspend", json!(null)).await;
+    well("/snapshots", json!({"dest": "cut"})).await;
+    well("/resume", json!(null)).await;
+    well("/snapshots", json!({"dest": "rest"})).await;
+    assert_eq!(domain.ask_inside("guest-fsfreeze-status", &json!({})), "thawed");
+    domain.run_inside("echo goes on >/root/more; sync").await;
+    well("/poweroff", json!(null)).await;
+
+    let scratch = tempfile::tempdir().unwrap();
+    let root_file_system = async |snapshot: &str| {
+        let disk = world.get(&format!("{path}/disks/0/snapshots/{snapshot}/download")).await.is(200).body;
+        // Of the boot record's second partition, the first sector.
+        let start = u32::from_le_bytes(disk[470..474].try_into().unwrap());
+        let file = scratch.path().join(snapshot);
+        std::fs::write(&file, &disk[512 * usize::try_from(start).unwrap()..]).unwrap();
+        file
+    };
+    for (snapshot, written, is_at_rest) in [("cut", "", false), ("rest", "kept\n", true)] {
+        let file = root_file_system(snapshot).await;
+        let (_, features) = e2fs("dumpe2fs", &["-h"], &file);
+        assert!(features.contains("has_journal"), "{features}");
+        assert_eq!(!features.contains("needs_recovery"), is_at_rest, "{snapshot}: {features}");
+        assert_eq!(e2fs("debugfs", &["-R", "cat /root/unsynced"], &file).1, written, "{snapshot}");
+        if is_at_rest {
+            let (is_clean, found) = e2fs("e2fsck", &["-f", "-n"], &file);
+            assert!(is_clean, "{found}");
+        }
+    }
+    well("/delete", json!(null)).await;
     assert!(!storage.holds(&domain.0));
 }

@@ -1,6 +1,6 @@
-//! With a real operating system inside: the power button, frames under a false name, and the guest's agent.
+//! With a real operating system inside: the power button, frames under a false name, and an agent that is slow at will.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use haar_api::rpc::{FaultCode, Guest, GuestRequest, Nic};
@@ -12,7 +12,7 @@ use crate::harness::{Agent, LIMIT, spawn, until};
 use crate::libvirtd::{OwnLibvirtd, left_out, system};
 
 /// The guest's shell, on its serial console.
-struct Shell {
+pub(crate) struct Shell {
     console: UnixStream,
     heard: String,
     commands: u32,
@@ -20,7 +20,7 @@ struct Shell {
 
 impl Shell {
     /// Waits until the guest has booted as far as its shell.
-    async fn of(running: &Guest) -> Shell {
+    pub(crate) async fn of(running: &Guest) -> Shell {
         let socket = &running.haar.as_ref().unwrap().console_socket;
         let console = UnixStream::connect(socket).await.unwrap();
         let mut shell = Shell { console, heard: String::new(), commands: 0 };
@@ -55,7 +55,7 @@ impl Shell {
         }
     }
 
-    async fn succeeds(&mut self, command: &str) {
+    pub(crate) async fn succeeds(&mut self, command: &str) {
         let (well, printed) = self.run(command).await;
         assert!(well, "{command}: {printed}");
     }
@@ -71,6 +71,11 @@ async fn guest(test: &str) -> Option<(OwnLibvirtd, Agent, Guest)> {
     let Some(image) = std::env::var_os("HAAR_TEST_IMAGE").map(PathBuf::from) else {
         return left_out(test, "HAAR_TEST_IMAGE names no image");
     };
+    guest_of(test, &image).await
+}
+
+/// A guest with a copy of this image.
+pub(crate) async fn guest_of(test: &str, image: &Path) -> Option<(OwnLibvirtd, Agent, Guest)> {
     let (libvirtd, agent) = system(test).await?;
     let mut guest = agent.guest("1.5");
     let disk = agent.folder.path().join(format!("{}.qcow2", guest.id));
@@ -168,7 +173,12 @@ const AGENT: &str = r#"while read -r line; do case $line in
 *) echo '{"return": {}}' ;; esac; done"#;
 
 /// What the agent of a guest says, and of how many file systems.
-async fn ask(agent: &Agent, guest: &Guest, method: &str, args: serde_json::Value) -> (String, u64) {
+pub(crate) async fn ask(
+    agent: &Agent,
+    guest: &Guest,
+    method: &str,
+    args: serde_json::Value,
+) -> (String, u64) {
     let answer = agent.raw(method, &json!({"guest": guest, "args": args})).await.unwrap();
     (answer["agent"].as_str().unwrap().into(), answer["file_systems"].as_u64().unwrap())
 }
@@ -185,7 +195,7 @@ async fn with_agent(agent: &Agent, guest: &Guest, running: &Guest) -> Shell {
     shell
 }
 
-fn told(agent: &str, file_systems: u64) -> (String, u64) {
+pub(crate) fn told(agent: &str, file_systems: u64) -> (String, u64) {
     (agent.to_owned(), file_systems)
 }
 

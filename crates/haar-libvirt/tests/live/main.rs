@@ -6,9 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the failure")]
 
+#[path = "../harness/agent_image.rs"]
+mod agent_image;
 mod booted;
 mod defects;
 mod events;
+mod guest_agent;
 #[path = "../harness/mod.rs"]
 mod harness;
 #[path = "../../../haar/tests/left_out/mod.rs"]
