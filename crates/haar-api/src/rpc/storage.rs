@@ -17,7 +17,8 @@ pub enum Backend {
     Qcow2,
     /// Raw files that share extents with their image and their snapshots; btrfs, or xfs made with `reflink=1`.
     Reflink,
-    /// A ZFS dataset for each disk, beneath the one that the storage's folder lies on.
+    /// A ZFS volume for each disk, or a dataset where the host's ZFS makes no volumes, beneath the one whose mountpoint the
+    /// storage's folder is.
     Zfs,
 }
 

@@ -24,8 +24,8 @@ struct Words {
     /// The folder that holds images/ and disks/
     #[arg(long, value_name = "DIR", default_value = "/var/lib/haar/storage")]
     root: PathBuf,
-    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), zfs (datasets, the
-    /// root folder must lie on one), or auto (qcow2)
+    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), zfs (volumes or
+    /// datasets, the root folder must be one's mountpoint), or auto (qcow2)
     #[arg(long, value_name = "NAME", default_value_t)]
     backend: storage::Backend,
     /// The cloud's id: disks of another cloud are not touched

@@ -57,8 +57,8 @@ struct Words {
     /// The program haar-libvirt; looked for beside this one unless said
     #[arg(long, value_name = "FILE", env = "HAAR_LIBVIRT", hide_env_values = true)]
     libvirt_program: Option<PathBuf>,
-    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), zfs (datasets; the
-    /// folder `storage` must lie on one), or auto (qcow2); as it was unless said
+    /// What new disks are made of: qcow2 (any file system), reflink (raw files on btrfs or xfs), zfs (volumes or
+    /// datasets; the folder `storage` must be one's mountpoint), or auto (qcow2); as it was unless said
     #[arg(long, value_name = "NAME")]
     storage_backend: Option<Backend>,
     /// Stay in the foreground, for systemd and the like
