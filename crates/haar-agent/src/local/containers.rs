@@ -35,9 +35,8 @@ struct Container {
     state: State,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-#[derive(Default)]
 struct State {
     running: bool,
     paused: bool,

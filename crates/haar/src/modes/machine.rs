@@ -165,8 +165,7 @@ pub(super) fn sub_agents(data: &Path, is_up: bool) -> Vec<Check> {
 
 fn sub_agent_program(configured: Option<&Path>) -> Check {
     let program = configured.map_or_else(|| haar_agent::config::beside("haar-libvirt"), PathBuf::from);
-    let is_there = program.is_file() || (program.components().count() == 1 && on_path(&program));
-    if is_there {
+    if is_there(&program) {
         return Check::new(Mark::Good, "haar-libvirt is there", "");
     }
     let note = "put it beside `haar`, or name it: --libvirt-program FILE";
@@ -307,6 +306,11 @@ fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", PATH).stdin(Stdio::null());
     command
+}
+
+/// Whether a program can be run: by its file, or by a bare name on the path.
+fn is_there(program: &Path) -> bool {
+    program.is_file() || (program.components().count() == 1 && on_path(program))
 }
 
 fn on_path(program: &Path) -> bool {

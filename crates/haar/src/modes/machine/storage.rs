@@ -23,7 +23,9 @@ pub(super) fn check(data: &Path, backend: Backend) -> Check {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let real = std::fs::canonicalize(there).unwrap_or_else(|_| there.to_owned());
     let kind = file_system(&table, &real);
-    if let Some(advice) = unfit(word, &kind, version("zfs").is_some() || super::on_path(Path::new("zfs"))) {
+    // A program is run for it, which is for those who asked for zfs.
+    let has_zfs = || version("zfs").is_some() || super::on_path(Path::new("zfs"));
+    if let Some(advice) = unfit(word, &kind, has_zfs) {
         return Check::new(Mark::Bad, found, advice);
     }
     let free = space.blocks_available().saturating_mul(space.fragment_size());
@@ -37,14 +39,16 @@ pub(super) fn check(data: &Path, backend: Backend) -> Check {
 }
 
 /// Why the back end cannot work on such a file system, and what to do.
-fn unfit(backend: Backend, kind: &str, has_zfs: bool) -> Option<String> {
+fn unfit(backend: Backend, kind: &str, has_zfs: impl FnOnce() -> bool) -> Option<String> {
     match backend {
         Backend::Auto | Backend::Qcow2 => None,
         Backend::Reflink if offers(kind) == Some(Backend::Reflink) => None,
         Backend::Reflink => Some(format!(
             "{kind} shares no extents: put the folder on btrfs, or on xfs made with reflink=1, or take qcow2"
         )),
-        Backend::Zfs if !has_zfs => Some("the program zfs is missing: apt install zfsutils-linux".to_owned()),
+        Backend::Zfs if !has_zfs() => {
+            Some("the program zfs is missing: apt install zfsutils-linux".to_owned())
+        }
         // What zfs-fuse mounts says no more than that.
         Backend::Zfs if matches!(kind, "zfs" | "fuse" | "fuse.zfs") => None,
         Backend::Zfs => Some(format!(
@@ -93,12 +97,12 @@ mod tests {
 
     #[test]
     fn a_back_end_that_cannot_work_is_said_with_what_to_do() {
-        let advice = |backend, kind, has_zfs| unfit(backend, kind, has_zfs).unwrap_or_default();
+        let advice = |backend, kind, has_zfs| unfit(backend, kind, || has_zfs).unwrap_or_default();
         assert!(advice(Backend::Reflink, "ext4", true).contains("btrfs"));
         assert!(advice(Backend::Zfs, "zfs", false).contains("apt install"));
         assert!(advice(Backend::Zfs, "ext4", true).contains("zfs create"));
         for (backend, kind) in [(Backend::Reflink, "xfs"), (Backend::Zfs, "fuse"), (Backend::Qcow2, "ext4")] {
-            assert_eq!(unfit(backend, kind, true), None);
+            assert_eq!(unfit(backend, kind, || true), None);
         }
     }
 

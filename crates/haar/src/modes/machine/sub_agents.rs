@@ -8,7 +8,7 @@ use haar_agent::Config;
 use haar_agent::hand::{Configured, Hand};
 use haar_agent::local::Plan;
 
-use super::{Check, Mark, on_path};
+use super::{Check, Mark, is_there};
 
 /// What is to be said of them. `is_up` is whether the cloud runs, and with it what it starts.
 pub(super) fn checks(config: &Config, is_up: bool) -> Vec<Check> {
@@ -37,7 +37,7 @@ pub(super) fn checks(config: &Config, is_up: bool) -> Vec<Check> {
 /// A program of a sub-agent that is not there.
 fn program(hand: &Hand) -> Option<Check> {
     let file = &hand.program.as_ref()?.file;
-    if file.is_file() || (file.components().count() == 1 && on_path(file)) {
+    if is_there(file) {
         return None;
     }
     let found = format!("the sub-agent {}'s program {} is missing", hand.name, file.display());
