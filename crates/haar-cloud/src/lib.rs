@@ -1,9 +1,10 @@
-//! Servers in other clouds: the pure part and the record.
+//! Servers in other clouds: the rules, the record, and what a cloud must be able to do.
 //!
-//! This crate is of use to people who never run the rest of Haar. Here is what needs no network: names and
+//! This crate is of use to people who never run the rest of Haar. Most of it needs no network: names and
 //! whose something is, logins, flavors, images, quotas, what a cloud's "no" means, the pace of spawning, a
-//! server's room and life, and the record of what was made. Deliberately absent so far: the providers, ssh,
-//! and every await. Clocks and lots come in as arguments, so that each rule can be tried in a test.
+//! server's room and life, and the record of what was made. Clocks and lots come in as arguments there, so
+//! that each rule can be tried in a test. [`Provider`] is what a cloud must be able to do, and [`Journal`]
+//! how what it makes comes on record. Deliberately absent so far: the providers themselves, and ssh.
 //!
 //! ```
 //! use haar_cloud::flavor::{Flavor, Need, PriceList, Wanted};
@@ -41,14 +42,18 @@ pub mod env;
 pub mod fault;
 pub mod flavor;
 pub mod image;
+pub mod journal;
 pub mod life;
 pub mod name;
 pub mod pace;
+pub mod provider;
 pub mod quota;
 pub mod space;
 pub mod state;
 
 pub use error::{Class, Error};
+pub use journal::Journal;
+pub use provider::Provider;
 
 /// What a function of this crate gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
