@@ -17,7 +17,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("haar-agent", &["haar-core", "haar-api", "haar-store"]),
     ("haar-subagents", &["haar-api"]),
     ("haar-libvirt", &["haar-api", "haar-subagents"]),
-    ("haar-cloud", &["haar-api"]),
+    ("haar-ssh", &[]),
+    ("haar-cloud", &["haar-api", "haar-ssh"]),
     ("haar-world", &["haar-core", "haar-store"]),
     (
         "haar",
@@ -30,6 +31,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "haar-subagents",
             "haar-zdb",
             "haar-cloud",
+            "haar-ssh",
         ],
     ),
     ("xtask", &[]),

@@ -1,0 +1,147 @@
+//! What to run on a server, and what became of it.
+//!
+//! Deliberately absent: arguments as a list. A command is a text for the user's login shell there, as with the
+//! `ssh` program; [`quote`] makes any text one word of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::Sig;
+
+/// A command for the user's login shell on the server: one of the family of `sh`, or `csh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub(crate) text: String,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) stdin: Option<Bytes>,
+}
+
+impl Command {
+    /// A command without a time limit, whose standard input is empty.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), limit: None, stdin: None }
+    }
+
+    /// Ends the command on the server when it takes longer than this.
+    #[must_use]
+    pub fn limit(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// What the command reads from its standard input.
+    #[must_use]
+    pub fn stdin(self, bytes: impl Into<Bytes>) -> Self {
+        Self { stdin: Some(bytes.into()), ..self }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit status; 128 and the signal's number when a signal ended it.
+    pub status: u32,
+    /// The signal that ended it, without `SIG`; `None` when it ended by itself.
+    pub signal: Option<String>,
+}
+
+impl Exit {
+    /// Whether the status is 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.status == 0
+    }
+
+    pub(crate) fn by_signal(signal: &Sig) -> Self {
+        let (name, number) = match signal {
+            Sig::HUP => ("HUP", 1),
+            Sig::INT => ("INT", 2),
+            Sig::QUIT => ("QUIT", 3),
+            Sig::ILL => ("ILL", 4),
+            Sig::ABRT => ("ABRT", 6),
+            Sig::FPE => ("FPE", 8),
+            Sig::KILL => ("KILL", 9),
+            Sig::USR1 => ("USR1", 10),
+            Sig::SEGV => ("SEGV", 11),
+            Sig::PIPE => ("PIPE", 13),
+            Sig::ALRM => ("ALRM", 14),
+            Sig::TERM => ("TERM", 15),
+            Sig::Custom(name) if name == "USR2" => ("USR2", 12),
+            // The wire has names only, and what is not in its list has no agreed number.
+            Sig::Custom(name) => (name.as_str(), 0),
+        };
+        Self { status: 128 + number, signal: Some(name.to_owned()) }
+    }
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status; 128 and the signal's number when a signal ended it.
+    pub status: u32,
+    /// The signal that ended it, without `SIG`; `None` when it ended by itself.
+    pub signal: Option<String>,
+    /// What it wrote to its standard output, from the beginning.
+    pub stdout: Vec<u8>,
+    /// What it wrote to its standard error, from the beginning.
+    pub stderr: Vec<u8>,
+    /// Whether it wrote more than was kept, to one of the two.
+    pub truncated: bool,
+}
+
+impl Output {
+    /// Whether the status is 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.status == 0
+    }
+
+    /// Adds what was written, as far as there is room.
+    pub(crate) fn keep(&mut self, stream: Stream, bytes: &[u8], cap: usize) {
+        let kept = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let room = cap.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(&bytes[..room]);
+        self.truncated |= room < bytes.len();
+    }
+}
+
+/// The two that a command writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Makes a text one word for a shell, whatever is in it.
+///
+/// ```
+/// assert_eq!(haar_ssh::quote("it's here"), r"'it'\''s here'");
+/// ```
+#[must_use]
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_beyond_the_cap_is_dropped_and_said() {
+        let mut output = Output::default();
+        output.keep(Stream::Stdout, b"abc", 4);
+        output.keep(Stream::Stderr, b"e", 4);
+        assert!(!output.truncated);
+        output.keep(Stream::Stdout, b"de", 4);
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"abcd"[..], &b"e"[..]));
+        assert!(output.truncated);
+    }
+
+    #[test]
+    fn a_signal_counts_as_a_shell_counts_it() {
+        assert_eq!(Exit::by_signal(&Sig::KILL), Exit { status: 137, signal: Some("KILL".into()) });
+        assert_eq!(Exit::by_signal(&Sig::Custom("USR2".into())).status, 140);
+    }
+}

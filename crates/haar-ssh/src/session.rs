@@ -1,0 +1,209 @@
+//! One open channel with its place on a connection.
+//!
+//! Promises: the place goes back only when the server has closed the channel, for until then it counts; a
+//! session that is dropped is closed in the background. Deliberately absent: what is said on it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use crate::pool::Place;
+
+/// How long the server may take to close a channel that has nothing more to say.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// An open channel.
+pub(crate) struct Session {
+    parts: Option<Parts>,
+}
+
+struct Parts {
+    read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    place: Place,
+    is_closed: bool,
+    /// Whether there is anything in it that ends by itself.
+    is_used: bool,
+}
+
+impl Session {
+    pub(crate) fn new(channel: Channel<Msg>, place: Place) -> Self {
+        let (read, write) = channel.split();
+        Self { parts: Some(Parts { read, write, place, is_closed: false, is_used: false }) }
+    }
+
+    fn parts(&mut self) -> &mut Parts {
+        self.parts.as_mut().expect("the parts leave only when the session is dropped")
+    }
+
+    /// What the server says next; `None` when the connection is lost. After
+    /// [`ChannelMsg::Close`] nothing follows. Can be dropped at any time without losing a message.
+    pub(crate) async fn next(&mut self) -> Option<ChannelMsg> {
+        let parts = self.parts();
+        let message = parts.read.wait().await;
+        parts.is_closed |= matches!(message, None | Some(ChannelMsg::Close));
+        message
+    }
+
+    /// Whether the server has closed it, or the connection is lost.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.parts.as_ref().is_none_or(|parts| parts.is_closed)
+    }
+
+    /// The half to write to.
+    pub(crate) fn write(&mut self) -> &ChannelWriteHalf<Msg> {
+        let parts = self.parts();
+        parts.is_used = true;
+        &parts.write
+    }
+
+    /// The server has refused to put anything in it.
+    pub(crate) fn stayed_empty(&mut self) {
+        self.parts().is_used = false;
+    }
+
+    /// Why the connection was lost, if it was.
+    pub(crate) fn why_lost(&mut self) -> String {
+        self.parts().place.connection().why_lost()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(parts) = self.parts.take() else { return };
+        if parts.is_closed {
+            return;
+        }
+        // Without a runtime there is no connection any more either.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(parts.close());
+        }
+    }
+}
+
+impl Parts {
+    /// Ends a channel, the gentle way if there is something in it: the library forgets one that we close first
+    /// before the server has closed it too, and the server keeps counting it while its process runs.
+    async fn close(mut self) {
+        if self.is_used {
+            let _ = self.write.eof().await;
+            let ended = async { while !matches!(self.read.wait().await, None | Some(ChannelMsg::Close)) {} };
+            if timeout(CLOSING, ended).await.is_ok() {
+                return;
+            }
+        }
+        let _ = self.write.close().await;
+        // Once this is answered the server has closed it too, or had done so before.
+        let _ = self.place.connection().barrier().await;
+        if !self.was_closed_by_the_server().await {
+            self.place.connection().closed_by_us();
+        }
+    }
+
+    async fn was_closed_by_the_server(&mut self) -> bool {
+        loop {
+            match timeout(Duration::ZERO, self.read.wait()).await {
+                Ok(None | Some(ChannelMsg::Close)) => return true,
+                Ok(Some(_)) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// A session as a stream of bytes, for sftp and for tunnels.
+pub(crate) struct Tunnel {
+    has_ended: Arc<AtomicBool>,
+    writer: Pin<Box<dyn AsyncWrite + Send>>,
+    reading: Reading,
+    rest: Bytes,
+}
+
+type NextMessage = Pin<Box<dyn Future<Output = (Session, Option<ChannelMsg>)> + Send>>;
+
+enum Reading {
+    Waiting(NextMessage),
+    Ended,
+}
+
+impl Tunnel {
+    pub(crate) fn new(mut session: Session) -> Self {
+        let writer = Box::pin(session.write().make_writer());
+        let has_ended = Arc::new(AtomicBool::new(false));
+        Self { has_ended, writer, reading: Reading::Waiting(next_message(session)), rest: Bytes::new() }
+    }
+
+    /// Tells, for as long as anybody asks, whether the server has ended it.
+    pub(crate) fn has_ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_ended)
+    }
+}
+
+fn next_message(mut session: Session) -> NextMessage {
+    Box::pin(async move {
+        let message = session.next().await;
+        (session, message)
+    })
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.rest.is_empty() {
+                let length = self.rest.len().min(buffer.remaining());
+                buffer.put_slice(&self.rest[..length]);
+                self.rest.advance(length);
+                return Poll::Ready(Ok(()));
+            }
+            let Reading::Waiting(next) = &mut self.reading else { return Poll::Ready(Ok(())) };
+            let (session, message) = std::task::ready!(next.as_mut().poll(context));
+            match message {
+                Some(ChannelMsg::Data { data }) => self.rest = data,
+                Some(ChannelMsg::Eof | ChannelMsg::Close) | None => {
+                    // Dropping the session here waits for its close in the background.
+                    self.reading = Reading::Ended;
+                    self.has_ended.store(true, Ordering::SeqCst);
+                    drop(session);
+                    continue;
+                }
+                Some(_) => {}
+            }
+            self.reading = Reading::Waiting(next_message(session));
+        }
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if matches!(self.reading, Reading::Ended) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.writer.as_mut().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.as_mut().poll_shutdown(context)
+    }
+}
