@@ -26,11 +26,14 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
         "creates" => creates(figure),
         "create_to_running" => create_to_running(figure),
         "agent_stages" => least(figure, "2,000 stages/s", 2000.0),
-        "snapshot_download" => figure
-            .number("ratio")
-            .map(|found| at_least("0.7 × a plain static server", 0.7, found))
-            .into_iter()
-            .collect(),
+        "snapshot_download" => {
+            let ratio = figure.number("ratio");
+            ratio.map(|found| at_least("0.7 × a plain static server", 0.7, found)).into_iter().collect()
+        }
+        "disk_clone_of_20_gib" | "disk_snapshot_of_20_gib" | "disk_rollback_of_20_gib" => {
+            let ratio = figure.number("ratio");
+            ratio.map(|found| at_most("2 × the time of a 1 GiB disk", 2.0, found)).into_iter().collect()
+        }
         "agent_idle_memory" => most(figure, "25 MiB resident", 25.0),
         "agent_idle_cpu" => most(figure, "0.2 % of a core", 0.2),
         "agent_list" => most(figure, "5 ms at the median", 5.0),

@@ -29,7 +29,7 @@ those named:
   creates     durable guest creates per second through HTTP, beside bare one-record commits
   memory      the controller's resident memory with 100,000 guests, beside the bytes of its records
   clone       a guest disk's clone at 1 and 20 GiB, beside qemu-img create -b
-  snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink)
+  snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink and zfs)
   rest        the agent's REST: 1,000 actions over 100 guests, the list of 1,000 guests, a snapshot's download
   idle        memory and processor time of an agent that has nothing to do, with 100 domains (libvirt's test driver)
   start       a guest from create to running, beside virsh define and start (root, libvirtd)

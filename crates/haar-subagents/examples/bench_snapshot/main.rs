@@ -3,7 +3,10 @@
 //!
 //! The yardstick is the small disk: what costs the same on both is constant in the disk's size. Every rollback is
 //! checked by what it brings back. One JSON line per back end and act; times are medians, flushes included. Needs
-//! `qemu-img`, `qemu-io`, 30 GiB of room; for reflink root and `btrfs-progs`, and is left out without.
+//! `qemu-img`, `qemu-io`, 30 GiB of room; for reflink root and `btrfs-progs`, for zfs root and `zfs-fuse` or the
+//! kernel's ZFS; a back end whose parts are missing is left out, and said.
+
+mod mounts;
 
 use std::error::Error;
 use std::fs::File;
@@ -19,6 +22,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use self::mounts::{Btrfs, Zfs};
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -27,20 +32,31 @@ const GIB: u64 = 1 << 30;
 const CLOUD: &str = "bench";
 const ROUNDS: usize = 15;
 
-/// What was measured on one disk.
+/// What was measured on one disk, in milliseconds.
+#[derive(Default)]
 struct Times {
-    clone: f64,
-    snapshot: f64,
-    rollback: f64,
+    clones: Vec<f64>,
+    snapshots: Vec<f64>,
+    rollbacks: Vec<f64>,
+}
+
+impl Times {
+    fn medians(self) -> [f64; 3] {
+        [median(self.clones), median(self.snapshots), median(self.rollbacks)]
+    }
 }
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     measure("qcow2", Backend::Qcow2, folder.path()).await?;
-    match Mount::btrfs() {
-        Ok(mount) => measure("reflink", Backend::Reflink, &mount.path).await?,
+    match Btrfs::mount() {
+        Ok(btrfs) => measure("reflink", Backend::Reflink, btrfs.path()).await?,
         Err(error) => eprintln!("reflink is left out: {error}"),
+    }
+    match Zfs::mount() {
+        Ok(zfs) => measure("zfs", Backend::Zfs, &zfs.path()).await?,
+        Err(error) => eprintln!("zfs is left out: {error}"),
     }
     Ok(())
 }
@@ -63,12 +79,23 @@ async fn measure(name: &str, backend: Backend, folder: &Path) -> Outcome<()> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (small, large) = (one(&socket, &import, 1).await?, one(&socket, &import, 20).await?);
-    for (act, value, yardstick) in [
-        ("clone", large.clone, small.clone),
-        ("snapshot", large.snapshot, small.snapshot),
-        ("rollback", large.rollback, small.rollback),
-    ] {
+    let (mut small, mut large) =
+        (Disk::of(&socket, &import, 1).await?, Disk::of(&socket, &import, 20).await?);
+    // In turns, so that what else the machine does falls on both.
+    for _ in 0..ROUNDS {
+        small.made_anew(&socket).await?;
+        large.made_anew(&socket).await?;
+    }
+    small.filled()?;
+    large.filled()?;
+    for round in 0..ROUNDS {
+        small.kept_and_brought_back(&socket, round).await?;
+        large.kept_and_brought_back(&socket, round).await?;
+    }
+    let (small, large) = (small.removed(&socket).await?.medians(), large.removed(&socket).await?.medians());
+    for (act, value, yardstick) in
+        [("clone", large[0], small[0]), ("snapshot", large[1], small[1]), ("rollback", large[2], small[2])]
+    {
         let line = json!({
             "name": format!("disk_{act}_of_20_gib"), "value": rounded(value), "unit": "ms", "backend": name,
             "yardstick": "the same of a 1 GiB disk with as much data", "yardstick_value": rounded(yardstick),
@@ -81,47 +108,66 @@ async fn measure(name: &str, backend: Backend, folder: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Everything on a disk of so many GiB.
-async fn one(socket: &Path, import: &Path, gib: u64) -> Outcome<Times> {
-    let image = Uuid::new_v4().to_string();
-    let file = base(import, gib)?;
-    fetch(socket, &image, &file).await?;
-    std::fs::remove_file(&file)?;
-    let request = guest(&image, gib);
-    let mut clones = Vec::new();
-    let mut source = PathBuf::new();
-    let mut format = String::new();
-    for round in 0..ROUNDS {
-        if round > 0 {
+/// A guest's disk of one size, and what its acts took.
+struct Disk {
+    guest: rpc::GuestRequest,
+    id: String,
+    path: PathBuf,
+    format: String,
+    times: Times,
+}
+
+impl Disk {
+    /// The image is there; the disk is not yet.
+    async fn of(socket: &Path, import: &Path, gib: u64) -> Outcome<Self> {
+        let image = Uuid::new_v4().to_string();
+        let file = base(import, gib)?;
+        fetch(socket, &image, &file).await?;
+        std::fs::remove_file(&file)?;
+        let guest = guest(&image, gib);
+        let id = guest.guest.as_ref().map(|guest| guest.id.clone()).ok_or("the guest has an id")?;
+        Ok(Self { guest, id, path: PathBuf::new(), format: String::new(), times: Times::default() })
+    }
+
+    async fn made_anew(&mut self, socket: &Path) -> Outcome<()> {
+        if !self.format.is_empty() {
             let _: rpc::GuestResponse =
-                kit::call(socket, "ImageStore.DeleteGuestsDisks", &request, LIMIT).await?;
+                kit::call(socket, "ImageStore.DeleteGuestsDisks", &self.guest, LIMIT).await?;
         }
         let began = Instant::now();
         let made: rpc::GuestResponse =
-            kit::call(socket, "ImageStore.CreateGuestDisks", &request, LIMIT).await?;
-        clones.push(milliseconds(began.elapsed()));
+            kit::call(socket, "ImageStore.CreateGuestDisks", &self.guest, LIMIT).await?;
+        self.times.clones.push(milliseconds(began.elapsed()));
         let disk =
             made.guest.and_then(|guest| guest.disks.into_iter().next()).ok_or("no disk is answered")?;
-        format = disk.haar.unwrap_or_default().format;
-        source = disk.source.into();
+        self.format = disk.haar.unwrap_or_default().format;
+        self.path = disk.source.into();
+        Ok(())
     }
-    write(&source, &format, 1, GIB)?;
-    let id = request.guest.map(|guest| guest.id).ok_or("the guest has an id")?;
-    let (mut snapshots, mut rollbacks) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let name = format!("s{round}");
-        let dataset = format!("guests/{id}/disk-0");
+
+    /// 1 GiB of its own in it.
+    fn filled(&self) -> Outcome<()> {
+        write(&self.path, &self.format, 1, GIB)
+    }
+
+    /// A snapshot, a change, and back.
+    async fn kept_and_brought_back(&mut self, socket: &Path, round: usize) -> Outcome<()> {
+        let (name, dataset) = (format!("s{round}"), format!("guests/{}/disk-0", self.id));
         let new = rpc::SnapshotRequest { id: dataset.clone(), dest: name.clone(), ..Default::default() };
-        snapshots.push(act(socket, "CreateSnapshot", &new).await?);
-        write(&source, &format, 2, 16 * MIB)?;
+        self.times.snapshots.push(act(socket, "CreateSnapshot", &new).await?);
+        write(&self.path, &self.format, 2, 16 * MIB)?;
         let taken = rpc::SnapshotRequest { id: format!("{dataset}@{name}"), ..Default::default() };
-        rollbacks.push(act(socket, "RollbackSnapshot", &taken).await?);
-        check(&source, &format)?;
-        act(socket, "DeleteSnapshot", &taken).await?;
+        self.times.rollbacks.push(act(socket, "RollbackSnapshot", &taken).await?);
+        check(&self.path, &self.format)?;
+        act(socket, "DeleteSnapshot", &taken).await.map(drop)
     }
-    let delete = rpc::GuestRequest { guest: Some(rpc::Guest { id, ..unnamed() }), ..Default::default() };
-    let _: rpc::GuestResponse = kit::call(socket, "ImageStore.DeleteGuestsDisks", &delete, LIMIT).await?;
-    Ok(Times { clone: median(clones), snapshot: median(snapshots), rollback: median(rollbacks) })
+
+    async fn removed(self, socket: &Path) -> Outcome<Times> {
+        let delete =
+            rpc::GuestRequest { guest: Some(rpc::Guest { id: self.id, ..unnamed() }), ..Default::default() };
+        let _: rpc::GuestResponse = kit::call(socket, "ImageStore.DeleteGuestsDisks", &delete, LIMIT).await?;
+        Ok(self.times)
+    }
 }
 
 /// Milliseconds of a call.
@@ -211,30 +257,6 @@ fn run(program: &str, words: &[&str]) -> Outcome<()> {
         return Err(format!("{program} {words:?}: {said}{errors}").into());
     }
     Ok(())
-}
-
-/// A btrfs in a file, for as long as this runs.
-struct Mount {
-    path: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Mount {
-    fn btrfs() -> Outcome<Self> {
-        let folder = tempfile::tempdir()?;
-        let (image, path) = (folder.path().join("image"), folder.path().join("mounted"));
-        std::fs::create_dir(&path)?;
-        File::create(&image)?.set_len(96 * GIB)?;
-        run("mkfs.btrfs", &["-q", text(&image)?])?;
-        run("mount", &["-o", "loop", text(&image)?, text(&path)?])?;
-        Ok(Mount { path, _folder: folder })
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-    }
 }
 
 fn text(path: &Path) -> Outcome<&str> {
