@@ -76,10 +76,15 @@ pub(crate) const CHECK: &[Need] = &[
     need("busybox-static", "/bin/busybox", "what the container tests run"),
     need("iproute2", "ip", "the container tests' networks"),
     need("runc", "runc", "the container tests run containers"),
+    need("openssh-server", "sshd", "the ssh tests start servers of their own on loopback"),
+    need("openssh-client", "ssh-agent", "the ssh tests log in by an agent"),
 ];
 
 /// Packages that not every distribution has; the tests that need one are left out by name without it.
 const OPTIONAL: &[&str] = &["zfs-fuse"];
+
+/// Packages of whose services only the programs are wanted: installing one of them turns nothing on.
+const KEPT_OFF: &[(&str, &[&str])] = &[("openssh-server", &["ssh.service", "ssh.socket"])];
 
 /// The sets that have a name on the command line.
 pub(crate) const SETS: &[(&str, &[&[Need]])] = &[
@@ -151,12 +156,33 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
     eprintln!("installing {} package(s): {}", packages.len(), packages.join(" "));
+    let units = units_kept_off(&packages);
+    if units.is_empty() || !run::systemd_runs() {
+        return fetch_and_install(&packages);
+    }
+    // A masked unit is not started by its package; afterwards it is there, off, and free to be turned on.
+    run::quietly(as_root("systemctl")?.arg("mask").args(&units))?;
+    let installed = fetch_and_install(&packages);
+    run::quietly(as_root("systemctl")?.arg("unmask").args(&units))?;
+    if installed.is_ok() {
+        run::quietly(as_root("systemctl")?.arg("disable").args(&units))?;
+    }
+    installed
+}
+
+/// The services that come with these packages and stay off.
+fn units_kept_off(packages: &[&str]) -> Vec<&'static str> {
+    let rows = KEPT_OFF.iter().filter(|(package, _)| packages.contains(package));
+    rows.flat_map(|(_, units)| units.iter().copied()).collect()
+}
+
+fn fetch_and_install(packages: &[&str]) -> Result<()> {
     let updated = if lists_are_old() { update()? } else { Lists::Kept };
-    let first = apt_get(&install_words(&packages));
+    let first = apt_get(&install_words(packages));
     // A list that names a version the mirror has dropped gives 404; a fresh one does not.
     if let (Err(_), Lists::Kept) = (&first, &updated) {
         update()?;
-        return apt_get(&install_words(&packages)).context(WHAT_NOW);
+        return apt_get(&install_words(packages)).context(WHAT_NOW);
     }
     first.context(WHAT_NOW)
 }
@@ -336,6 +362,12 @@ mod tests {
             assert!(packages.contains(&package), "{package}");
         }
         assert!(!packages.contains(&"libvirt-daemon-system"));
+    }
+
+    #[test]
+    fn a_service_that_only_tests_need_is_not_turned_on() {
+        assert_eq!(units_kept_off(&["curl", "openssh-server"]), ["ssh.service", "ssh.socket"]);
+        assert!(units_kept_off(&["curl", "libvirt-daemon-system"]).is_empty());
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<PrivateKey> {
         Ok(key) if key.is_encrypted() => Err(Error::KeyEncrypted { name: name.to_owned() }),
         Ok(key) if key.algorithm().is_rsa() => Err(unusable(RSA.to_owned())),
         Ok(key) => Ok(key),
+        Err(_) if ENCRYPTED.iter().any(|words| text.contains(words)) => {
+            Err(Error::KeyEncrypted { name: name.to_owned() })
+        }
         Err(KeyError::KeyIsEncrypted) => Err(Error::KeyEncrypted { name: name.to_owned() }),
         Err(KeyError::UnsupportedKeyType { key_type_string, .. }) if key_type_string == "RSA" => {
             Err(unusable(RSA.to_owned()))
@@ -99,6 +102,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<PrivateKey> {
         Err(error) => Err(unusable(error.to_string())),
     }
 }
+
+/// What protected keys say in other forms than OpenSSH's.
+const ENCRYPTED: &[&str] = &["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
 
 const RSA: &str = "it is an RSA key: add it to an ssh agent and log in by that, or use an ed25519 key";
 
