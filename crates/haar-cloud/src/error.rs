@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cloud::Left;
 use crate::quota::Lack;
 use crate::state;
 
@@ -202,6 +203,17 @@ pub enum Error {
         /// The resource name.
         name: String,
     },
+    /// A tear-down that could not destroy everything. What is left is on record.
+    #[error(
+        "not all of `{name}` is torn down, and may cost money: {}; see to these, then tear down again",
+        left.iter().map(Left::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    LeftOver {
+        /// The resource name.
+        name: String,
+        /// What is left, and why.
+        left: Vec<Left>,
+    },
     /// The record of what was made cannot be used.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -254,7 +266,7 @@ impl Error {
             Self::NotFound { .. } | Self::NothingToTearDown { .. } => Class::NotFound,
             Self::NoHardware { .. } => Class::NoHardware,
             Self::OverQuota { .. } => Class::OverQuota,
-            Self::Conflict { .. } => Class::Conflict,
+            Self::Conflict { .. } | Self::LeftOver { .. } => Class::Conflict,
             Self::Transient { .. } => Class::Transient,
             Self::Timeout { .. } => Class::Timeout,
             Self::Cancelled { .. } => Class::Cancelled,

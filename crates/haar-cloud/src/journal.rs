@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::Mutex;
 
 use crate::state::{Entry, EntryId, Kind, Record, Store};
 use crate::{Class, Error, Result};
@@ -17,13 +18,15 @@ use crate::{Class, Error, Result};
 #[derive(Debug, Clone)]
 pub struct Journal {
     store: Arc<Store>,
+    /// One at a time: a hundred spawns would otherwise be a hundred threads that try for the lock.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Journal {
     /// The notes in `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store: Arc::new(store) }
+        Self { store: Arc::new(store), turn: Arc::default() }
     }
 
     /// Where they are kept.
@@ -101,7 +104,8 @@ impl Journal {
     /// [`Error::State`].
     pub async fn find(&self, kind: Kind, name: &str) -> Result<Option<Entry>> {
         let name = name.to_owned();
-        self.on_disk(move |store| Ok(store.load()?.and_then(|record| record.find(kind, &name).cloned()))).await
+        self.on_disk(move |store| Ok(store.load()?.and_then(|record| record.find(kind, &name).cloned())))
+            .await
     }
 
     /// Changes the record as it is on disk at that moment.
@@ -126,7 +130,14 @@ impl Journal {
         F: FnOnce(&Store) -> Result<T> + Send + 'static,
     {
         let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or_else(|cut_off| {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        // The turn ends with the work, also when the caller has gone.
+        let work = move || {
+            let answer = work(&store);
+            drop(turn);
+            answer
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|cut_off| {
             std::panic::resume_unwind(cut_off.try_into_panic().unwrap_or_else(|cut_off| Box::new(cut_off)))
         })
     }

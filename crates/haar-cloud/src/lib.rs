@@ -1,10 +1,12 @@
-//! Servers in other clouds: the rules, the record, and what a cloud must be able to do.
+//! Servers in other clouds: deploy, spawn, work with them by ssh, tear down.
 //!
-//! This crate is of use to people who never run the rest of Haar. Most of it needs no network: names and
-//! whose something is, logins, flavors, images, quotas, what a cloud's "no" means, the pace of spawning, a
-//! server's room and life, and the record of what was made. Clocks and lots come in as arguments there, so
-//! that each rule can be tried in a test. [`Provider`] is what a cloud must be able to do, and [`Journal`]
-//! how what it makes comes on record. Deliberately absent so far: the providers themselves, and ssh.
+//! This crate is of use to people who never run the rest of Haar. [`Cloud`] is a deployment in one cloud and
+//! [`Server`] a server of it: those two are what most callers need. [`Provider`] is what a cloud must be able
+//! to do, and [`Journal`] how what it makes comes on record; [`local`] is this machine as a provider. The
+//! rules need no network: names and whose something is, logins, flavors, images, quotas, what a cloud's "no"
+//! means, the pace of spawning, a server's room and life, and the record of what was made. Clocks and lots
+//! come in as arguments there, so that each rule can be tried in a test. Deliberately absent: providers that
+//! bring much with them, which are crates of their own.
 //!
 //! ```
 //! use haar_cloud::flavor::{Flavor, Need, PriceList, Wanted};
@@ -36,24 +38,35 @@
 //! ```
 
 mod error;
+mod key;
 
+pub mod cloud;
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
 pub mod copy_list;
 pub mod env;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod fault;
 pub mod flavor;
 pub mod image;
 pub mod journal;
 pub mod life;
+pub mod local;
 pub mod name;
 pub mod pace;
 pub mod provider;
 pub mod quota;
+pub mod server;
 pub mod space;
 pub mod state;
+pub mod user_data;
 
+pub use cloud::{Cloud, SpawnOrder};
 pub use error::{Class, Error};
 pub use journal::Journal;
 pub use provider::Provider;
+pub use server::Server;
 
 /// What a function of this crate gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -216,6 +216,12 @@ impl Life {
         self.phase == Phase::Gone
     }
 
+    /// When its idle time will be over, if it idles.
+    #[must_use]
+    pub fn idles_until(&self) -> Option<Duration> {
+        self.leaves_at()
+    }
+
     fn still_up(&self) -> Result<(), NoRoom> {
         if self.is_destroyed() { Err(NoRoom::Destroyed) } else { Ok(()) }
     }

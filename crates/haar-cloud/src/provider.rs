@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
 use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 
 use crate::flavor::Flavor;
 use crate::image::Image;
@@ -22,8 +23,8 @@ use crate::quota::Quota;
 use crate::state::Kind;
 use crate::{Error, Result};
 
-/// What servers stand on: made once for each deployment, before its first server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What servers stand on: made once for each deployment, before its first server. It is kept in the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ground {
     /// Incoming TCP ports that are open. With none, no security group is made, and the cloud's own applies.
     pub ports: Vec<u16>,
@@ -208,7 +209,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
     fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)>;
 
     /// Asks for a server. It is there when [`Self::server`] says that it is active. Notes on its own only
-    /// what goes beyond the server itself, such as further ports.
+    /// what goes beyond the server itself, such as further ports, under names in which the server's name or
+    /// id is: they are deleted after it. An [`Error::Transient`] with a time to wait says that nothing was
+    /// made; one without it leaves that open, and the server is looked for by its name.
     async fn create_server(
         &self,
         deployment: &Deployment,
@@ -225,7 +228,8 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// What a server has written to its console so far, or the end of it.
     async fn console(&self, id: &str) -> Result<String>;
 
-    /// Gives a server an address that others can reach: a new one, never one that was there.
+    /// Gives a server an address that others can reach: a new one, never one that was there. Its entry has
+    /// the server's name, so that it goes with the server.
     async fn add_external_address(
         &self,
         deployment: &Deployment,

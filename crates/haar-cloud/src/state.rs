@@ -88,11 +88,19 @@ impl Store {
     /// # Errors
     /// [`Error`].
     pub fn begin(&self, now: Timestamp) -> Result<Record> {
+        self.begin_as(DeploymentId::random(), now)
+    }
+
+    /// As [`Self::begin`]; a new record is of the deployment with this id, for one whose record was lost.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn begin_as(&self, deployment: DeploymentId, now: Timestamp) -> Result<Record> {
         let _lock = self.lock()?;
         if let Some(record) = self.load()? {
             return Ok(record);
         }
-        let record = Record::new(&self.provider, &self.name, DeploymentId::random(), now);
+        let record = Record::new(&self.provider, &self.name, deployment, now);
         file::write(&self.path(), &record)?;
         Ok(record)
     }

@@ -163,6 +163,12 @@ impl Record {
         Ok(())
     }
 
+    /// Notes something of ours that was found, and is not on record under this id: also beside an entry of
+    /// the same name, which may be another thing.
+    pub fn adopt(&mut self, kind: Kind, name: &str, cloud_id: &str, now: Timestamp) -> EntryId {
+        self.push(kind, name, Phase::Made { cloud_id: cloud_id.to_owned() }, now)
+    }
+
     /// Notes what is known of a server.
     ///
     /// # Errors

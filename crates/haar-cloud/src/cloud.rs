@@ -1,0 +1,277 @@
+//! The user's handle on one deployment in one cloud.
+//!
+//! A [`Cloud`] adds to a [`Provider`] all that is the same everywhere: the record, waiting, asking again, the
+//! pace of spawning, and that nothing is forgotten. It is cheap to clone and may be used from many tasks;
+//! several processes may use one folder at once. Every method may be dropped at any await. What was begun
+//! for a dropped [`Cloud::spawn`] is undone by a task of its own, which [`Cloud::settled`] waits for; when
+//! the whole process ends, the record has what is needed to undo it.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use haar_cloud::cloud::{Cloud, SpawnOrder};
+//! # use haar_cloud::flavor::{Need, Wanted};
+//! # use haar_cloud::provider::Ground;
+//! # use haar_cloud::{Provider, Result};
+//! # use haar_cloud::space::Cores;
+//! async fn one_server(provider: Arc<dyn Provider>) -> Result<()> {
+//!     let cloud = Cloud::new(provider, &"render farm".parse()?, "/var/lib/farm")?;
+//!     cloud.deploy(Ground::default()).await?;
+//!     let need = Need { cores: Cores::whole(1), ram_mb: 2048 };
+//!     let flavor = cloud.cheapest_flavor(&Wanted { need, pattern: None, prices: None }).await?;
+//!     let server = cloud.spawn(SpawnOrder::new("debian-12", "debian", &flavor.id), || {}).await?;
+//!     println!("{} at {:?}", server.name(), server.address());
+//!     cloud.tear_down().await?;
+//!     Ok(())
+//! }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use haar_ssh::{Limits, Pool};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::journal::Journal;
+use crate::name::ResourceName;
+use crate::pace::Pace;
+use crate::provider::{Deployment, Ground};
+use crate::server::WeakServer;
+use crate::state::{self, Record, Store};
+use crate::user_data::SENTINEL;
+use crate::{Provider, Result};
+
+mod arrive;
+mod catalog;
+mod create;
+mod deploy;
+mod servers;
+mod spawn;
+mod teardown;
+mod wait;
+
+pub use catalog::ChosenImage;
+pub use deploy::PlannedThing;
+pub use spawn::SpawnOrder;
+pub use teardown::{Left, TornDown};
+
+/// The fact of the record that holds the ground.
+const GROUND: &str = "ground";
+
+/// What is being done and waited for, for a person to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is about: `server farm-1b2c…`, `network farm`.
+    pub about: String,
+    /// What is done with it or waited for: `being built (BUILD)`.
+    pub doing: String,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.about, self.doing)
+    }
+}
+
+/// Who is told what is being done. Called often, so it should be quick.
+pub type Observer = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// How servers are reached by ssh, and how long things on them may take.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The port that their sshd listens on.
+    pub port: u16,
+    /// A server to go through.
+    pub jump: Option<Pool>,
+    /// How long ssh waits for what.
+    pub limits: Limits,
+    /// The file on a server that is there when its first boot is done.
+    pub sentinel: String,
+    /// The folder on a server for scripts; from the home on, unless it begins with `/`.
+    pub folder: String,
+    /// How long a server's first boot may take, from its first ssh session on.
+    pub boot_limit: Duration,
+    /// How long a start-up or destroy script may run.
+    pub script_limit: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            port: 22,
+            jump: None,
+            limits: Limits::default(),
+            sentinel: SENTINEL.to_owned(),
+            folder: ".haar".to_owned(),
+            boot_limit: Duration::from_secs(10 * 60),
+            script_limit: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// One deployment in one cloud.
+#[derive(Debug, Clone)]
+pub struct Cloud {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    provider: Arc<dyn Provider>,
+    name: ResourceName,
+    journal: Journal,
+    began: Instant,
+    access: Access,
+    observer: Option<Observer>,
+    pace: Mutex<Pace>,
+    catalog: catalog::Catalog,
+    /// Servers that somebody holds, by the cloud's id: all hold the same life.
+    held: Mutex<BTreeMap<String, WeakServer>>,
+    background: TaskTracker,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = self.journal.store();
+        formatter
+            .debug_struct("Inner")
+            .field("provider", &self.provider)
+            .field("store", store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cloud {
+    /// The deployment `name` in a cloud, with its record beneath `folder`. Nothing is asked or touched yet.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`](crate::Error::BadInput) for a provider whose name could lead out of the folder.
+    pub fn new(provider: Arc<dyn Provider>, name: &ResourceName, folder: impl Into<PathBuf>) -> Result<Self> {
+        Self::with(provider, name, folder, Access::default(), None)
+    }
+
+    /// As [`Self::new`], with another way to servers, and somebody who is told what is being done.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with(
+        provider: Arc<dyn Provider>,
+        name: &ResourceName,
+        folder: impl Into<PathBuf>,
+        access: Access,
+        observer: Option<Observer>,
+    ) -> Result<Self> {
+        let store = Store::new(folder, provider.kind(), name)?;
+        let background = TaskTracker::new();
+        // So that waiting for it ends when nothing is under way; it still takes new tasks.
+        background.close();
+        let inner = Inner {
+            provider,
+            name: name.clone(),
+            journal: Journal::new(store),
+            began: Instant::now(),
+            access,
+            observer,
+            pace: Mutex::default(),
+            catalog: catalog::Catalog::default(),
+            held: Mutex::default(),
+            background,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The provider.
+    #[must_use]
+    pub fn provider(&self) -> &dyn Provider {
+        self.inner.provider.as_ref()
+    }
+
+    /// The name of the deployment.
+    #[must_use]
+    pub fn name(&self) -> &ResourceName {
+        &self.inner.name
+    }
+
+    /// The notes of the deployment.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// Waits until nothing is done any more for what was dropped or failed: servers of a dropped spawn are
+    /// gone, or on record. To be called before a process ends.
+    pub async fn settled(&self) {
+        self.inner.background.wait().await;
+    }
+
+    /// The record, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State).
+    pub async fn record(&self) -> Result<Option<Record>> {
+        self.journal().on_disk(Store::load).await
+    }
+
+    /// The private key that opens the servers, in OpenSSH's form; `None` before the first deploy.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State).
+    pub async fn private_key(&self) -> Result<Option<String>> {
+        self.journal().on_disk(|store| Ok(store.secrets()?.private_key().map(str::to_owned))).await
+    }
+
+    /// The deployment as it was last deployed, from any process.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State); without a deployment the message says to deploy.
+    pub async fn deployment(&self) -> Result<Deployment> {
+        let name = self.name().clone();
+        let read = self.journal().on_disk(move |store| {
+            let absent = || state::Error::Absent { path: store.path(), name: name.to_string() };
+            let record = store.load()?.ok_or_else(absent)?;
+            let ground = ground_of(&record).ok_or_else(absent)?;
+            let secrets = store.secrets()?;
+            let public_key = crate::key::public_of(secrets.private_key().ok_or_else(absent)?)?;
+            Ok(Deployment { name: name.clone(), id: record.deployment(), ground, public_key })
+        });
+        read.await
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
+    /// Time since this handle was made: the clock of lists, lives and paces.
+    pub(crate) fn now(&self) -> Duration {
+        self.inner.began.elapsed()
+    }
+
+    pub(crate) fn background(&self) -> &TaskTracker {
+        &self.inner.background
+    }
+
+    pub(crate) fn tell(&self, about: impl fmt::Display, doing: impl Into<String>) {
+        if let Some(observer) = &self.inner.observer {
+            observer(&Progress { about: about.to_string(), doing: doing.into() });
+        }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        locked(&self.inner.pace)
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, WeakServer>> {
+        locked(&self.inner.held)
+    }
+}
+
+/// A lock whose holder panicked is still good here: each change beneath it is made in one step.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ground_of(record: &Record) -> Option<Ground> {
+    record.fact(GROUND).and_then(|json| serde_json::from_str(json).ok())
+}

@@ -1,0 +1,134 @@
+//! Waiting and asking again: how long, and how often.
+//!
+//! Only what may succeed in a moment is asked again, with growing pauses or the pause that the cloud asks
+//! for, up to a limit. No single question may hang. The clock is tokio's, so tests need no time.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Error, Result};
+
+/// How long one question may take.
+pub(super) const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// How long a list is asked for again and again.
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Pauses that grow.
+#[derive(Debug)]
+pub(super) struct Patience {
+    began: Instant,
+    limit: Duration,
+    pause: Duration,
+}
+
+impl Patience {
+    /// Patience for as long as `limit`.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { began: Instant::now(), limit, pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next try; whether there is one.
+    pub(super) async fn pause_after(&mut self, error: &Error) -> bool {
+        let wait = retry_after(error).unwrap_or(self.pause).max(self.pause);
+        if self.began.elapsed() + wait > self.limit {
+            return false;
+        }
+        sleep(wait).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        true
+    }
+}
+
+/// How long the cloud asks us to wait.
+pub(super) fn retry_after(error: &Error) -> Option<Duration> {
+    match error {
+        Error::Transient { retry_after, .. } => *retry_after,
+        _ => None,
+    }
+}
+
+/// Asks once, and takes silence for a failure that may pass.
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    what: &str,
+    ask: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, ask).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", limit.as_secs());
+        Err(Error::Transient { what: what.to_owned(), message, retry_after: None })
+    })
+}
+
+/// Asks until there is an answer that asking again would not change.
+pub(super) async fn patiently<T, F, A>(limit: Duration, what: &str, ask: F) -> Result<T>
+where
+    F: Fn() -> A,
+    A: Future<Output = Result<T>>,
+{
+    let mut patience = Patience::new(limit);
+    loop {
+        match bounded(ASK_LIMIT, what, ask()).await {
+            Err(error) if error.is_transient() && patience.pause_after(&error).await => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// The pause between two looks at something that takes its time: short at first, and never more than a
+/// tenth of what has passed.
+pub(super) fn poll_pause(passed: Duration) -> Duration {
+    (passed / 10).clamp(FIRST_PAUSE, Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn transient(retry_after: Option<Duration>) -> Error {
+        Error::Transient { what: "x".to_owned(), message: "503".to_owned(), retry_after }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_asked_again_until_the_limit_and_a_clear_no_is_not() {
+        let asked = Cell::new(0);
+        let failing = || {
+            asked.set(asked.get() + 1);
+            async { Err::<(), _>(transient(None)) }
+        };
+        let began = Instant::now();
+        assert!(patiently(READ_LIMIT, "x", failing).await.unwrap_err().is_transient());
+        assert!(asked.get() > 4 && began.elapsed() <= READ_LIMIT, "{}", asked.get());
+        asked.set(0);
+        let refused = || {
+            asked.set(asked.get() + 1);
+            async { Err::<(), _>(Error::Auth { message: "no".to_owned() }) }
+        };
+        patiently(READ_LIMIT, "x", refused).await.unwrap_err();
+        assert_eq!(asked.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_asks_for_a_pause_gets_it() {
+        let asked = Cell::new(0);
+        let busy = || {
+            asked.set(asked.get() + 1);
+            let first = asked.get() == 1;
+            async move { if first { Err(transient(Some(Duration::from_secs(7)))) } else { Ok(()) } }
+        };
+        let began = Instant::now();
+        patiently(READ_LIMIT, "x", busy).await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_without_an_answer_does_not_hang() {
+        let error = bounded(ASK_LIMIT, "x", std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("60 s"), "{error}");
+    }
+}

@@ -1,0 +1,71 @@
+//! The countdown of a server that nobody uses.
+//!
+//! A task looks at the life when the time may be over; what it sees there is decided in the life alone. There
+//! is at most one task for a server, and none while it is in use for long. A server that should go and does
+//! not is told so again, less and less often; it is on record all the while.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::Server;
+use crate::life::Tick;
+
+/// How often an idle server that does not go is told so again.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Sees to it that somebody looks when the idle time is over.
+    pub(super) fn watch_idle(&self) {
+        // Without a runtime the process ends, and a countdown with it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let wait = {
+            let now = self.cloud().now();
+            let mut guarded = self.guarded();
+            let Some(until) = guarded.life.idles_until().filter(|_| !guarded.watched) else { return };
+            guarded.watched = true;
+            until.saturating_sub(now)
+        };
+        let server = self.clone();
+        runtime.spawn(async move { server.count_down(wait).await });
+    }
+
+    async fn count_down(&self, mut wait: Duration) {
+        loop {
+            sleep(wait).await;
+            let now = self.cloud().now();
+            let tick = {
+                let mut guarded = self.guarded();
+                let tick = guarded.life.tick(now);
+                // Beneath the same lock: whoever begins to idle from now on starts a task of its own.
+                guarded.watched = matches!(tick, Tick::LookAt(_));
+                tick
+            };
+            match tick {
+                Tick::LookAt(at) => wait = at.saturating_sub(now),
+                Tick::Nothing => return,
+                Tick::Destroy => {
+                    let server = self.clone();
+                    self.cloud().background().spawn(async move { server.end_idle().await });
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn end_idle(&self) {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..TRIES {
+            match self.destroy().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(%error, server = self.name(), "an idle server could not be destroyed");
+                }
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
+    }
+}

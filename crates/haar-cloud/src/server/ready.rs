@@ -1,0 +1,120 @@
+//! Waiting until a server can be worked with.
+//!
+//! ```text
+//!   ssh answers, with a key we expect ─▶ first boot done ─▶ files copied ─▶ script run ─▶ ssh anew
+//! ```
+//!
+//! A server that shows another key than the one it was given is asked for its keys through its console: some
+//! images make their own. The script runs once for each server and content, from whatever process; asking
+//! again costs a look. Afterwards connections are made anew, since the script may have changed what a login
+//! sets. The server is never destroyed here.
+
+use std::time::Duration;
+
+use haar_ssh::{Command, quote};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use super::{Prepared, Server};
+use crate::copy_list::CopyList;
+use crate::{Error, Result};
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Server {
+    /// Waits until the first boot is done, copies the files, and runs the script (with its `#!` line; empty
+    /// for none). Called again with the same, it returns at once. May be dropped at any await.
+    ///
+    /// # Errors
+    /// [`Error::Ssh`] when it cannot be reached or shows a key that nobody vouches for, [`Error::Timeout`],
+    /// [`Error::RemoteExit`] with what the script complained of, [`Error::Cancelled`] when the server is
+    /// destroyed meanwhile.
+    pub async fn wait_until_ready(&self, files: &CopyList, script: &[u8]) -> Result<()> {
+        let wanted = Prepared { script: script.to_vec(), files: files.clone() };
+        if self.guarded().prepared.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let _in_use = self.in_use()?;
+        let what = format!("server {}", self.name());
+        self.cloud().tell(&what, "waiting for ssh");
+        self.until_ssh_answers().await?;
+        self.cloud().tell(&what, "waiting for its first boot to end");
+        self.until_booted().await?;
+        self.cloud().tell(&what, "copying files");
+        self.copy_over(files).await?;
+        if !script.is_empty() {
+            self.cloud().tell(&what, "running the start-up script");
+            self.run_once(script).await?;
+            self.close_ssh();
+        }
+        self.guarded().prepared = Some(wanted);
+        Ok(())
+    }
+
+    async fn until_ssh_answers(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let pool = match self.ssh().await {
+                Ok(pool) => Some(pool),
+                // No key to expect yet: the console has not told any.
+                Err(Error::Ssh { .. }) if began.elapsed() < self.cloud().access().limits.patience => None,
+                Err(error) => return Err(error),
+            };
+            if let Some(pool) = pool {
+                match pool.wait_until_ready(&self.until_destroyed()).await {
+                    Ok(()) => return Ok(()),
+                    Err(error @ haar_ssh::Error::HostKey { .. }) => {
+                        // It may be about to exchange its keys for ours, or tell its own.
+                        if began.elapsed() >= self.cloud().access().limits.patience {
+                            return Err(self.ssh_error(&error));
+                        }
+                        match self.learn_keys().await {
+                            Err(error) if !error.is_transient() => return Err(error),
+                            Ok(_) | Err(_) => {}
+                        }
+                    }
+                    Err(error) => return Err(self.ssh_error(&error)),
+                }
+            }
+            self.pause().await?;
+        }
+    }
+
+    async fn until_booted(&self) -> Result<()> {
+        let (began, limit) = (Instant::now(), self.cloud().access().boot_limit);
+        let look = Command::new(format!("test -e {}", quote(&self.cloud().access().sentinel)))
+            .limit(Duration::from_secs(60));
+        loop {
+            // A first boot may well restart sshd: a connection that breaks is no reason to give up.
+            let last = match self.run(&look).await {
+                Ok(output) if output.is_success() => return Ok(()),
+                Ok(_) => "booting: cloud-init has not ended".to_owned(),
+                Err(error @ (Error::Ssh { .. } | Error::Timeout { .. })) => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            if began.elapsed() >= limit {
+                let what = format!("the first boot of {}", self.name());
+                return Err(Error::Timeout { what, after: began.elapsed(), last, typical: None });
+            }
+            self.pause().await?;
+        }
+    }
+
+    /// Runs a script unless it ran on this server before.
+    async fn run_once(&self, script: &[u8]) -> Result<()> {
+        let mark = format!("{}/done-{}", self.cloud().access().folder, hex::encode(Sha256::digest(script)));
+        let files = self.files().await?;
+        if self.unless_destroyed(files.exists(&mark)).await? {
+            return Ok(());
+        }
+        let pool = self.ssh().await?;
+        self.run_script(&pool, "the start-up script", script, &self.until_destroyed()).await?;
+        self.unless_destroyed(files.write(&mark, b"", 0o600)).await
+    }
+
+    async fn pause(&self) -> Result<()> {
+        let cancelled = || Error::Cancelled { what: format!("{}, which is destroyed", self.name()) };
+        self.inner.end.run_until_cancelled(sleep(PAUSE)).await.ok_or_else(cancelled)
+    }
+}

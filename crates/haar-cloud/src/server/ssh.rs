@@ -1,0 +1,241 @@
+//! Commands on a server, and how it is known to be the right one.
+//!
+//! The key that a server must show was given to it with its user data, or is read from its console through
+//! the cloud; nothing is ever believed at first sight. While a command runs the server does not idle, and
+//! when the server is destroyed its commands are ended. Dropping a method ends its command on the server.
+
+use haar_ssh::{Chunk, Command, Exit, HostKeys, Login, Options, Output, Pool, Running, Target};
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use crate::state::Kind;
+use crate::user_data::host_keys_from_console;
+use crate::{Error, Result};
+
+/// A command whose output comes as it is written. Dropping it ends the command on the server.
+#[derive(Debug)]
+pub struct Streaming {
+    running: Running,
+    in_use: InUse,
+}
+
+impl Streaming {
+    /// What the command writes next; `None` when it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Ssh`], [`Error::Timeout`] beyond the command's limit, [`Error::Cancelled`] when the server is
+    /// destroyed.
+    pub async fn next(&mut self) -> Result<Option<Chunk>> {
+        self.running.next().await.map_err(|error| self.in_use.0.ssh_error(&error))
+    }
+
+    /// Waits for the command's end; what it still writes is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn wait(self) -> Result<Exit> {
+        let Self { running, in_use } = self;
+        running.wait().await.map_err(|error| in_use.0.ssh_error(&error))
+    }
+}
+
+/// Something goes on at a server, which therefore does not idle.
+#[derive(Debug)]
+pub(super) struct InUse(Server);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let server = &self.0;
+        server.guarded().life.command_ended(server.cloud().now());
+        server.watch_idle();
+    }
+}
+
+impl Server {
+    /// Runs a command to its end. Its status is part of the answer, and no error.
+    ///
+    /// # Errors
+    /// [`Error::Ssh`], [`Error::Timeout`] beyond the command's limit, [`Error::Cancelled`] when the server is
+    /// destroyed meanwhile.
+    pub async fn run(&self, command: &Command) -> Result<Output> {
+        let _in_use = self.in_use()?;
+        let pool = self.ssh().await?;
+        let answer = pool.run(command, &self.until_destroyed()).await;
+        answer.map_err(|error| self.ssh_error(&error))
+    }
+
+    /// Runs a command that is to succeed.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`Error::RemoteExit`] with the status and the end of what it complained of.
+    pub async fn run_to_success(&self, command: &str) -> Result<Output> {
+        let output = self.run(&Command::new(command)).await?;
+        self.succeeded(command, output)
+    }
+
+    /// Starts a command whose output is wanted as it comes.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_streaming(&self, command: &Command) -> Result<Streaming> {
+        let in_use = self.in_use()?;
+        let pool = self.ssh().await?;
+        let running = pool.spawn(command, &self.until_destroyed()).await;
+        Ok(Streaming { running: running.map_err(|error| self.ssh_error(&error))?, in_use })
+    }
+
+    /// Starts a command that goes on by itself, without input and output. Gives its process id. It does not
+    /// keep the server from idling.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_in_background(&self, command: &str) -> Result<u32> {
+        let _in_use = self.in_use()?;
+        let pool = self.ssh().await?;
+        pool.background(command, &self.until_destroyed()).await.map_err(|error| self.ssh_error(&error))
+    }
+
+    /// Whether it runs, and a session of ssh can be had of it now.
+    ///
+    /// # Errors
+    /// What the cloud says, if it says neither yes nor no.
+    pub async fn is_alive(&self) -> Result<bool> {
+        Ok(self.is_running().await? && self.run(&Command::new("true")).await.is_ok())
+    }
+
+    /// Its connections of ssh, shared by all who hold it. Nothing is dialled before it is needed.
+    ///
+    /// # Errors
+    /// [`Error::Ssh`] without an address or a host key to expect, and [`Error::State`].
+    pub async fn ssh(&self) -> Result<Pool> {
+        if let Some(pool) = self.guarded().ssh.clone() {
+            return Ok(pool);
+        }
+        let keys = self.expected_keys();
+        if keys.is_empty() {
+            self.learn_keys().await?;
+        }
+        let options = self.ssh_options().await?;
+        let mut guarded = self.guarded();
+        Ok(guarded.ssh.get_or_insert_with(|| Pool::new(options)).clone())
+    }
+
+    async fn ssh_options(&self) -> Result<Options> {
+        let unusable =
+            |message: &str| Error::Ssh { server: self.name().to_owned(), message: message.to_owned() };
+        let address = self.address().ok_or_else(|| unusable("it has no address on record"))?;
+        let private_key = self.cloud().private_key().await?;
+        let key = private_key.ok_or_else(|| unusable("the key of the deployment is not on record"))?;
+        let access = self.cloud().access();
+        let target = Target::new(address.to_string(), self.user()).port(access.port);
+        let keys = self.expected_keys();
+        let host_keys =
+            HostKeys::pinned(keys.iter().map(String::as_str)).map_err(|error| self.ssh_error(&error))?;
+        let options = Options::new(target, vec![Login::Key(key)], host_keys);
+        Ok(Options { jump: access.jump.clone(), limits: access.limits.clone(), ..options })
+    }
+
+    /// The host keys that it may show: the one it was given, and those it told on its console.
+    fn expected_keys(&self) -> Vec<String> {
+        let mut keys = self.details().host_keys.clone();
+        keys.extend(self.guarded().learned_keys.iter().cloned());
+        keys
+    }
+
+    /// Reads the host keys from the console, where the server told them. Whether there are new ones, which
+    /// then are on record for every process.
+    pub(super) async fn learn_keys(&self) -> Result<bool> {
+        let console = self.cloud().provider().console(self.id()).await?;
+        let known = self.expected_keys();
+        let new: Vec<String> =
+            host_keys_from_console(&console).into_iter().filter(|key| !known.contains(key)).collect();
+        if new.is_empty() {
+            return Ok(false);
+        }
+        let (id, keys) = (self.id().to_owned(), new.clone());
+        let note = self.cloud().journal().change(move |record| {
+            let is_it =
+                |entry: &&crate::state::Entry| entry.kind == Kind::Server && entry.cloud_id() == Some(&id);
+            let found = record.entries().find(is_it).map(|entry| (entry.id, entry.server.clone()));
+            if let Some((entry, Some(mut details))) = found {
+                let known = details.host_keys.clone();
+                details.host_keys.extend(keys.into_iter().filter(|key| !known.contains(key)));
+                record.describe_server(entry, details)?;
+            }
+            Ok(())
+        });
+        note.await?;
+        let mut guarded = self.guarded();
+        guarded.learned_keys.extend(new);
+        guarded.ssh = None;
+        Ok(true)
+    }
+
+    /// Ends what goes on over ssh; the next use dials anew.
+    pub(super) fn close_ssh(&self) {
+        if let Some(pool) = self.guarded().ssh.take() {
+            pool.close();
+        }
+    }
+
+    /// The connections that are there already.
+    pub(super) fn open_ssh(&self) -> Option<Pool> {
+        self.guarded().ssh.clone()
+    }
+
+    pub(super) fn in_use(&self) -> Result<InUse> {
+        let begun = self.guarded().life.command_began();
+        let refused = |error: crate::space::NoRoom| Error::Ssh {
+            server: self.name().to_owned(),
+            message: error.to_string(),
+        };
+        begun.map(|()| InUse(self.clone())).map_err(refused)
+    }
+
+    /// Cancelled when the server is destroyed.
+    pub(super) fn until_destroyed(&self) -> CancellationToken {
+        self.inner.end.child_token()
+    }
+
+    pub(super) fn succeeded(&self, command: &str, output: Output) -> Result<Output> {
+        if output.is_success() {
+            return Ok(output);
+        }
+        Err(Error::RemoteExit {
+            server: self.name().to_owned(),
+            command: command.to_owned(),
+            status: output.status,
+            stderr: end_of(&output.stderr),
+        })
+    }
+
+    pub(super) fn ssh_error(&self, error: &haar_ssh::Error) -> Error {
+        match error {
+            haar_ssh::Error::Cancelled { what } => Error::Cancelled { what: what.clone() },
+            haar_ssh::Error::OverTime { command, limit, .. } => Error::Timeout {
+                what: format!("`{command}` on {}", self.name()),
+                after: *limit,
+                last: "running, and was ended".to_owned(),
+                typical: None,
+            },
+            other => Error::Ssh { server: self.name().to_owned(), message: with_sources(other) },
+        }
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(deeper) = source {
+        text.push_str(": ");
+        text.push_str(&deeper.to_string());
+        source = deeper.source();
+    }
+    text
+}
+
+/// The end of what a command wrote: the cause stands at the end.
+fn end_of(bytes: &[u8]) -> String {
+    const KEPT: usize = 4000;
+    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEPT)..]).into_owned()
+}

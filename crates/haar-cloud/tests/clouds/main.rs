@@ -1,0 +1,10 @@
+//! Clouds and their servers: the contract of providers, the numbered cases, servers by ssh, and the leak check.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod bench;
+mod contract;
+mod leaks;
+mod numbered;
+mod servers;
+mod ssh;
+mod sshd;

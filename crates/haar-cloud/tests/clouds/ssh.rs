@@ -1,0 +1,192 @@
+//! Servers by ssh, against a real sshd: readiness, commands, files, scripts, and the end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::sshd::Reachable;
+use haar_cloud::copy_list::CopyList;
+use haar_cloud::server::{Chunk, Command};
+use haar_cloud::{Error, SpawnOrder};
+use tokio::time::{sleep, timeout};
+
+const NOTHING: &[u8] = b"";
+
+#[tokio::test]
+async fn case_32_a_server_is_ready_when_its_first_boot_is_done_and_the_second_wait_is_none() {
+    let Some(bench) = Reachable::start("case_32_ready").await else { return };
+    let server = bench.spawn().await;
+    let no_files = CopyList::default();
+    let wait = server.wait_until_ready(&no_files, NOTHING);
+    assert!(timeout(Duration::from_secs(3), wait).await.is_err(), "it cannot be ready before its boot");
+    bench.booted();
+    server.wait_until_ready(&no_files, NOTHING).await.unwrap();
+    let began = Instant::now();
+    server.wait_until_ready(&no_files, NOTHING).await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn case_32_a_start_up_script_runs_once_and_its_failure_is_told() {
+    let Some(bench) = Reachable::start("case_32_script").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let no_files = CopyList::default();
+    let bad = b"#!/bin/sh\necho foo >&2\nexit 1\n";
+    let error = server.wait_until_ready(&no_files, bad).await.unwrap_err();
+    let Error::RemoteExit { status, stderr, .. } = &error else { panic!("{error}") };
+    assert_eq!((*status, stderr.as_str()), (1, "foo\n"));
+    assert!(server.is_alive().await.unwrap());
+    let good = format!("#!/bin/sh\necho once >>{}\n", bench.text("ran"));
+    server.wait_until_ready(&no_files, good.as_bytes()).await.unwrap();
+    server.wait_until_ready(&no_files, NOTHING).await.unwrap();
+    server.wait_until_ready(&no_files, good.as_bytes()).await.unwrap();
+    assert_eq!(fs::read_to_string(bench.path("ran")).unwrap(), "once\n");
+    let left: Vec<String> = fs::read_dir(bench.path("scripts"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(left.iter().all(|name| name.starts_with("done-")), "{left:?}");
+}
+
+#[tokio::test]
+async fn case_32_a_script_that_takes_too_long_is_ended() {
+    let Some(bench) = Reachable::start("case_32_limit").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let slow = format!("#!/bin/sh\nsleep 4\ntouch {}\nsleep 60\n", bench.text("late"));
+    let error = server.wait_until_ready(&CopyList::default(), slow.as_bytes()).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    sleep(Duration::from_secs(3)).await;
+    assert!(!bench.path("late").exists(), "it went on");
+}
+
+#[tokio::test]
+async fn the_host_key_is_learned_from_the_console_and_kept_for_other_processes() {
+    let Some(bench) = Reachable::start("host_key").await else { return };
+    bench.booted();
+    // The image has ignored the key it was given; what it told on its console counts.
+    let server = bench.spawn().await;
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    let record = bench.cloud.record().await.unwrap().unwrap();
+    let details = record.entries().find_map(|entry| entry.server.clone()).unwrap();
+    assert_eq!(details.host_keys.len(), 2);
+    // A server that tells nothing, and shows a key that nobody vouches for, is not believed.
+    bench.fake.with(|world| world.console.clear());
+    let other = bench.spawn().await;
+    let error = other.run(&Command::new("true")).await.unwrap_err();
+    assert!(matches!(&error, Error::Ssh { message, .. } if message.contains("host key")), "{error}");
+}
+
+#[tokio::test]
+async fn case_26_the_end_of_a_command_begins_the_countdown_and_a_running_one_holds_it() {
+    let Some(bench) = Reachable::start("case_26_command").await else { return };
+    bench.booted();
+    let order =
+        SpawnOrder { ttd: Duration::from_millis(1200), ..SpawnOrder::new("debian-12", &bench.user, "small") };
+    let server = bench.cloud.spawn(order, || {}).await.unwrap();
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    let output = server.run(&Command::new("sleep 2; echo out; echo err >&2; exit 3")).await.unwrap();
+    assert_eq!(
+        (output.status, output.stdout.as_slice(), output.stderr.as_slice()),
+        (3, &b"out\n"[..], &b"err\n"[..])
+    );
+    assert!(!server.is_destroyed());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.is_destroyed() {
+        assert!(Instant::now() < deadline, "it idles and does not go");
+        sleep(Duration::from_millis(50)).await;
+    }
+    bench.cloud.settled().await;
+    assert_eq!(bench.fake.servers_there(), 0);
+}
+
+#[tokio::test]
+async fn case_29_a_command_ends_with_its_server_and_streams_as_it_goes() {
+    let Some(bench) = Reachable::start("case_29_end").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    let mut stream = server.run_streaming(&Command::new("echo one; sleep 1000")).await.unwrap();
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!(first, Chunk::Stdout("one\n".into()));
+    let file = bench.text("it's a file");
+    server.run_in_background(&format!("echo \"a  b\" >\"{file}\"")).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fs::read_to_string(bench.path("it's a file")).unwrap_or_default() != "a  b\n" {
+        assert!(Instant::now() < deadline, "the background command wrote nothing");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let began = Instant::now();
+    let (ended, destroyed) = tokio::join!(stream.next(), server.destroy_at_once());
+    destroyed.unwrap();
+    assert!(matches!(ended, Err(Error::Cancelled { .. })), "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(matches!(server.run(&Command::new("true")).await, Err(Error::Ssh { .. })));
+}
+
+#[tokio::test]
+async fn case_31_a_list_is_copied_with_times_and_without_what_is_missing() {
+    let Some(bench) = Reachable::start("case_31_copy").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let (here, there) = (bench.path("it's here"), bench.text("new folder/it's there"));
+    fs::write(&here, "content").unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    fs::File::options().write(true).open(&here).unwrap().set_modified(then).unwrap();
+    let list = format!("{}:{there},{}", here.display(), bench.text("missing"));
+    server.wait_until_ready(&CopyList::parse(&list).unwrap(), NOTHING).await.unwrap();
+    let metadata = fs::metadata(&there).unwrap();
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.modified().unwrap()), (0o600, then));
+    fs::create_dir(bench.path("folder")).unwrap();
+    let folder = CopyList::parse(&format!("{}:/tmp/x", bench.text("folder"))).unwrap();
+    let error = server.copy_over(&folder).await.unwrap_err().to_string();
+    assert!(error.contains("directory"), "{error}");
+}
+
+#[tokio::test]
+async fn files_go_there_and_back_and_directories_are_made() {
+    let Some(bench) = Reachable::start("files").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    server.make_dir(&bench.text("a b/c")).await.unwrap();
+    server.make_dir(&bench.text("a b/c")).await.unwrap();
+    server.create_file(&bench.text("a b/c/f"), b"one").await.unwrap();
+    server.download(&bench.text("a b/c/f"), &bench.path("back")).await.unwrap();
+    assert_eq!(fs::read(bench.path("back")).unwrap(), b"one");
+    server.upload(&bench.path("back"), &bench.text("up/to here")).await.unwrap();
+    assert_eq!(fs::read(bench.path("up/to here")).unwrap(), b"one");
+    assert!(server.home_dir().await.unwrap().is_absolute());
+    assert!(server.time_zone().await.unwrap().seconds().abs() <= 14 * 3600);
+}
+
+#[tokio::test]
+async fn case_33_a_destroy_script_has_run_before_the_server_goes_and_holds_up_nothing_for_ever() {
+    let Some(bench) = Reachable::start("case_33_destroy").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let script = format!("#!/bin/sh\necho bye >{}\n", bench.text("bye"));
+    server.set_destroy_script(Some(script.into_bytes()));
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    server.destroy().await.unwrap();
+    assert_eq!(fs::read_to_string(bench.path("bye")).unwrap(), "bye\n");
+    assert_eq!(bench.fake.servers_there(), 0);
+    let hanging = bench.spawn().await;
+    hanging.set_destroy_script(Some(b"#!/bin/sh\nsleep 1000\n".to_vec()));
+    // Its own way there, since nobody has waited for it.
+    let began = Instant::now();
+    hanging.destroy().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60) && bench.fake.servers_there() == 0);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_destroyed_all_the_same() {
+    let Some(bench) = Reachable::start("unreachable").await else { return };
+    let server = bench.spawn().await;
+    // Nobody vouches for the key that it shows, so its script cannot run.
+    bench.fake.with(|world| world.console.clear());
+    server.set_destroy_script(Some(b"#!/bin/sh\ntrue\n".to_vec()));
+    server.destroy().await.unwrap();
+    assert_eq!(bench.fake.servers_there(), 0);
+}
