@@ -6,7 +6,7 @@
 //! policy (the node's brain has it), migration.
 //!
 //! How it hangs together, top to bottom: `service` names the methods; `define`, `power`, `metrics`, `screen`,
-//! `guest_agent`, `snapshot` and `events` carry them out, `thaw` and `shutdown` what goes on after an answer;
+//! `guest_agent`, `snapshot` and `events` carry them out, `hold` and `shutdown` what goes on after an answer;
 //! `request` and `owner` refuse; `domain` reads; `xml` and `describe` turn guests into XML and back;
 //! `connection` holds libvirtd.
 
@@ -20,6 +20,7 @@ mod events;
 mod ffi;
 mod filter;
 mod guest_agent;
+mod hold;
 mod metrics;
 mod network;
 mod owner;
@@ -30,7 +31,6 @@ mod service;
 mod shutdown;
 mod snapshot;
 mod state;
-mod thaw;
 mod tree;
 mod xml;
 
@@ -59,7 +59,8 @@ struct Args {
     /// libvirt's URI.
     #[arg(long, default_value = "qemu:///system")]
     uri: String,
-    /// Folder for the guests' sockets, in its subfolders `console` and `vnc`; in `frozen`, which of them may be frozen.
+    /// Folder for the guests' sockets, in its subfolders `console` and `vnc`; in `frozen`, which of them may be frozen or
+    /// suspended for a while.
     #[arg(long, default_value = "/run/haar")]
     run_dir: PathBuf,
     /// Folder for the guests' console logs, in its subfolder `console`.

@@ -116,20 +116,39 @@ pub(crate) fn restart(connection: &Connect, _host: &Host, asked: &GuestRequest) 
     answer(connection, guest)
 }
 
+/// What came of a suspension.
+pub(crate) struct Suspended {
+    pub(crate) guest: Guest,
+    /// The guest stood still already.
+    pub(crate) was_before: bool,
+}
+
 /// Stops the guest's processors where they are; its memory stays, and nothing of it is written to disk.
 ///
 /// # Errors
 /// `not_found` without a domain, `invalid` when it does not run or is about to end, libvirt's.
-pub(crate) fn suspend(connection: &Connect, _host: &Host, asked: &GuestRequest) -> Result<Guest, Fault> {
+pub(crate) fn suspend(connection: &Connect, asked: &GuestRequest) -> Result<Suspended, Fault> {
     let (guest, found) = active(connection, asked)?;
-    match found.state {
-        State::Paused | State::Suspended => {}
+    let was_before = match found.state {
+        State::Paused | State::Suspended => true,
         State::Running | State::Blocked => {
             found.domain.suspend().map_err(|e| fault("suspend the domain", &e))?;
+            false
         }
         State::Shutdown | State::Crashed | State::Shutoff | State::Unknown => return Err(not_so(&found)),
+    };
+    Ok(Suspended { guest: answer(connection, guest)?, was_before })
+}
+
+/// Lets the domain of that name go on if its processors stand still, whoever's it is; it does not stand still then.
+///
+/// # Errors
+/// libvirt's.
+pub(crate) fn release(connection: &Connect, name: &str) -> Result<bool, Fault> {
+    if let Some(found) = domain::find(connection, name)?.filter(|found| found.state == State::Paused) {
+        wake(&found)?;
     }
-    answer(connection, guest)
+    Ok(true)
 }
 
 /// Lets a suspended guest go on; starts none.

@@ -18,9 +18,8 @@ use crate::connection::{Pool, fault};
 use crate::console::Folders;
 use crate::events::Journal;
 use crate::guest_agent::INSIDE;
+use crate::hold::{self, Due, Holds};
 use crate::shutdown::{Act, Shutdowns};
-use crate::snapshot::Taken;
-use crate::thaw::Thaws;
 use crate::xml::Switch;
 use crate::{define, domain, filter, guest_agent, metrics, power, request, screen, shutdown, snapshot};
 
@@ -37,7 +36,7 @@ pub(crate) struct Host {
     pub(crate) folders: Folders,
     /// Folder for links to the guests' screens.
     pub(crate) screens: PathBuf,
-    /// Folder for the names of guests that may be frozen.
+    /// Folder for the names of guests that may be frozen, or suspended for a while.
     pub(crate) frozen: PathBuf,
     /// QEMU's version once known: asking makes libvirtd start a QEMU on some hosts, which takes seconds.
     /// A QEMU that is replaced while this program runs is seen after its next start.
@@ -59,7 +58,7 @@ impl Host {
 type Action = fn(&Connect, &Host, &GuestRequest) -> Result<Guest, Fault>;
 
 /// The methods on one guest.
-const METHODS: [(&str, Duration, Action); 10] = [
+const METHODS: [(&str, Duration, Action); 8] = [
     ("Libvirt.CreateGuest", CHANGE, define::create_guest),
     ("Libvirt.Create", CHANGE, define::create),
     ("Libvirt.Delete", CHANGE, define::delete),
@@ -67,15 +66,8 @@ const METHODS: [(&str, Duration, Action); 10] = [
     ("Libvirt.Reboot", CHANGE, power::reboot),
     ("Libvirt.Restart", CHANGE, power::restart),
     ("Libvirt.Poweroff", CHANGE, power::poweroff),
-    ("Libvirt.Suspend", CHANGE, power::suspend),
-    ("Libvirt.Resume", CHANGE, power::resume),
     ("Libvirt.Status", LOOK, power::status),
 ];
-
-/// When a guest is thawed of which this process does not hear any more what became of its freeze.
-const MOST_HELD: Duration = Duration::from_secs(300);
-
-type Ask = fn(&Connect, &GuestRequest) -> Result<GuestAgentResponse, Fault>;
 
 type Measure = fn(&Connect, &metrics::Request) -> Result<metrics::Response, Fault>;
 
@@ -90,14 +82,16 @@ const METRICS: [(&str, Measure); 3] = [
 pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
     let mut server = kit::Server::new();
     let turns = kit::per_guest();
-    let thaws = Thaws::new(host.frozen.clone(), turns.clone(), pool.clone());
-    thaws.recover();
+    let holds = |kind| Holds::new(kind, host.frozen.clone(), turns.clone(), pool.clone());
+    let (frozen, suspended) = (holds(hold::Kind::Frozen), holds(hold::Kind::Suspended));
+    suspended.recover();
+    frozen.recover();
     let host = Arc::new(host);
     tokio::task::spawn_blocking({
         let host = Arc::clone(&host);
         move || say_what_is_not_filtered(&host)
     });
-    let hands = Hands { pool, host, turns, thaws, shutdowns: Shutdowns::default() };
+    let hands = Hands { pool, host, turns, frozen, suspended, shutdowns: Shutdowns::default() };
     for (name, limit, action) in METHODS {
         let hands = hands.clone();
         server.method(name, move |request: GuestRequest| {
@@ -118,6 +112,7 @@ pub(crate) fn server(pool: Pool, host: Host, journal: &Journal) -> kit::Server {
         let hands = shutting.clone();
         async move { hands.shut_down(request).await }
     });
+    standstill(&mut server, &hands);
     inside(&mut server, &hands);
     let (pool, host) = (hands.pool.clone(), hands.host);
     let pruning = pool.clone();
@@ -152,20 +147,37 @@ fn say_what_is_not_filtered(host: &Host) {
     tracing::warn!(reason, "guests are not held to their MAC and addresses: they can pose as others");
 }
 
+/// The methods that have a guest's processors stand still, and go on.
+fn standstill(server: &mut kit::Server, hands: &Hands) {
+    let suspending = hands.clone();
+    server.method("Libvirt.Suspend", move |request: GuestRequest| {
+        let hands = suspending.clone();
+        async move { hands.suspend(request).await.map(answer) }
+    });
+    let hands = hands.clone();
+    server.method("Libvirt.Resume", move |request: GuestRequest| {
+        let hands = hands.clone();
+        async move { hands.resume(request).await.map(answer) }
+    });
+}
+
 /// The methods that reach into a running guest: its agent, its disks and its screen.
 fn inside(server: &mut kit::Server, hands: &Hands) {
-    let asks: [(&str, Ask); 3] = [
-        ("Libvirt.Ping", guest_agent::ping),
-        ("Libvirt.Freeze", guest_agent::freeze),
-        ("Libvirt.Thaw", guest_agent::thaw),
-    ];
-    for (name, ask) in asks {
-        let hands = hands.clone();
-        server.method(name, move |request: GuestRequest| {
-            let hands = hands.clone();
-            async move { hands.ask_inside(name, ask, request).await }
-        });
-    }
+    let pinging = hands.clone();
+    server.method("Libvirt.Ping", move |request: GuestRequest| {
+        let hands = pinging.clone();
+        async move { hands.ping(request).await }
+    });
+    let freezing = hands.clone();
+    server.method("Libvirt.Freeze", move |request: GuestRequest| {
+        let hands = freezing.clone();
+        async move { hands.freeze(request).await }
+    });
+    let thawing = hands.clone();
+    server.method("Libvirt.Thaw", move |request: GuestRequest| {
+        let hands = thawing.clone();
+        async move { hands.thaw(request).await }
+    });
     let taking = hands.clone();
     server.method("Libvirt.Snapshot", move |request: RunningSnapshotRequest| {
         let hands = taking.clone();
@@ -205,7 +217,10 @@ struct Hands {
     pool: Pool,
     host: Arc<Host>,
     turns: kit::PerGuest,
-    thaws: Thaws,
+    /// Guests whose file systems are to be thawed.
+    frozen: Holds,
+    /// Guests whose processors are to go on.
+    suspended: Holds,
     shutdowns: Shutdowns,
 }
 
@@ -247,30 +262,68 @@ impl Hands {
         }
     }
 
-    /// Asks the agent inside; what is frozen is thawed in time.
-    async fn ask_inside(
-        &self,
-        method: &str,
-        ask: Ask,
-        request: GuestRequest,
-    ) -> Result<GuestAgentResponse, Fault> {
-        let thaw_after = guest_agent::frozen_for(&request)?;
+    /// Has the guest's processors stand still; with `resume_after_s` among the arguments for no longer than that.
+    async fn suspend(&self, request: GuestRequest) -> Result<Guest, Fault> {
+        let limit = hold::limit("resume_after_s", request.args.get("resume_after_s"))?;
+        let id = request::named(&request)?.id;
+        let turn = Arc::new(in_turn(&self.turns, &id, CHANGE).await?);
+        let held = Arc::clone(&turn);
+        let run = |_| self.pool.run(CHANGE, held, move |connection| power::suspend(connection, &request));
+        let suspended = match limit {
+            Some(limit) => {
+                let due = |suspended: &Result<power::Suspended, Fault>| match suspended {
+                    // Whoever has it stand still without a limit wants it so.
+                    Ok(suspended) if suspended.was_before => Due::AsBefore,
+                    Ok(_) => Due::In(limit, 0),
+                    Err(fault) => Due::after(fault),
+                };
+                self.suspended.meanwhile(&id, run, due).await?
+            }
+            None => run(0).await.inspect(|_| self.suspended.disarm(&id))?,
+        };
+        Ok(suspended.guest)
+    }
+
+    /// Has the guest's processors go on.
+    async fn resume(&self, request: GuestRequest) -> Result<Guest, Fault> {
+        let id = request::named(&request)?.id;
+        let turn = Arc::new(in_turn(&self.turns, &id, CHANGE).await?);
+        let (host, held) = (Arc::clone(&self.host), Arc::clone(&turn));
+        let run = self.pool.run(CHANGE, held, move |connection| power::resume(connection, &host, &request));
+        run.await.inspect(|_| self.suspended.disarm(&id))
+    }
+
+    /// Freezes the guest's file systems, which are thawed in time.
+    async fn freeze(&self, request: GuestRequest) -> Result<GuestAgentResponse, Fault> {
+        let limit = hold::limit("thaw_after_s", request.args.get("thaw_after_s"))?;
+        let thaw_after = limit.unwrap_or(hold::MOST_HELD);
         let id = request::named(&request)?.id;
         let turn = Arc::new(in_turn(&self.turns, &id, LOOK).await?);
-        let run = self.pool.run(INSIDE, Arc::clone(&turn), move |connection| ask(connection, &request));
-        match method {
-            "Libvirt.Freeze" => {
-                self.frozen_meanwhile(&id, run, |frozen| guest_agent::due(frozen, thaw_after)).await
-            }
-            "Libvirt.Thaw" => {
-                let thawed = run.await;
-                if thawed.as_ref().is_ok_and(|answer| answer.agent == GuestAgent::Answers) {
-                    self.thaws.disarm(&id);
-                }
-                thawed
-            }
-            _ => run.await,
+        let held = Arc::clone(&turn);
+        let run = |known| {
+            self.pool.run(INSIDE, held, move |connection| guest_agent::freeze(connection, &request, known))
+        };
+        let due = |frozen: &Result<guest_agent::Frozen, Fault>| guest_agent::due(frozen, thaw_after);
+        self.frozen.meanwhile(&id, run, due).await.map(|frozen| frozen.answer)
+    }
+
+    /// Thaws the guest's file systems.
+    async fn thaw(&self, request: GuestRequest) -> Result<GuestAgentResponse, Fault> {
+        let id = request::named(&request)?.id;
+        let turn = Arc::new(in_turn(&self.turns, &id, LOOK).await?);
+        let held = Arc::clone(&turn);
+        let run = self.pool.run(INSIDE, held, move |connection| guest_agent::thaw(connection, &request));
+        let thawed = run.await?;
+        if thawed.agent == GuestAgent::Answers {
+            self.frozen.disarm(&id);
         }
+        Ok(thawed)
+    }
+
+    /// Whether there is an agent inside.
+    async fn ping(&self, request: GuestRequest) -> Result<GuestAgentResponse, Fault> {
+        let turn = in_turn(&self.turns, id_of(request.guest.as_ref()), LOOK).await?;
+        self.pool.run(INSIDE, turn, move |connection| guest_agent::ping(connection, &request)).await
     }
 
     /// Takes a snapshot of a guest that is frozen meanwhile.
@@ -278,30 +331,15 @@ impl Hands {
         let named = GuestRequest { guest: request.guest.clone(), ..GuestRequest::default() };
         let id = request::named(&named)?.id;
         let turn = Arc::new(in_turn(&self.turns, &id, CHANGE).await?);
-        let run =
-            self.pool.run(CHANGE, Arc::clone(&turn), move |connection| snapshot::take(connection, &request));
-        let due = |taken: &Result<Taken, Fault>| match taken {
-            Ok(taken) => taken.may_be_frozen.then_some(Duration::ZERO),
-            Err(fault) => guest_agent::due_after(fault),
+        let held = Arc::clone(&turn);
+        let run = |known| {
+            self.pool.run(CHANGE, held, move |connection| snapshot::take(connection, &request, known))
         };
-        self.frozen_meanwhile(&id, run, due).await.map(|taken| taken.answer)
-    }
-
-    /// Does what may freeze a guest, in its turn; when it is to be thawed then, the outcome says.
-    async fn frozen_meanwhile<T>(
-        &self,
-        id: &str,
-        run: impl Future<Output = Result<T, Fault>>,
-        due: impl FnOnce(&Result<T, Fault>) -> Option<Duration>,
-    ) -> Result<T, Fault> {
-        let was_frozen = self.thaws.arm(id, MOST_HELD)?;
-        let outcome = run.await;
-        // What was frozen before is to be thawed all the same.
-        match due(&outcome).or(was_frozen.then_some(Duration::ZERO)) {
-            Some(after) => drop(self.thaws.arm(id, after)?),
-            None => self.thaws.disarm(id),
-        }
-        outcome
+        let due = |taken: &Result<snapshot::Taken, Fault>| match taken {
+            Ok(taken) => taken.due,
+            Err(fault) => Due::after(fault),
+        };
+        self.frozen.meanwhile(&id, run, due).await.map(|taken| taken.answer)
     }
 }
 

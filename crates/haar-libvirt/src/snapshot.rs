@@ -5,15 +5,15 @@
 //! else a snapshot is what a power cut would leave.
 //! Deliberately absent: guests that are off, whose files are the storage sub-agent's; the guest's memory; rolling back.
 
-use haar_api::rpc::libvirt::{
-    GuestAgent, GuestAgentResponse, RunningSnapshotRequest, RunningSnapshotResponse, SnapshotDisk,
-};
+use haar_api::rpc::libvirt::{GuestAgent, RunningSnapshotRequest, RunningSnapshotResponse, SnapshotDisk};
 use haar_api::rpc::{Fault, FaultCode, Guest, GuestRequest};
 use serde_json::{Value, json};
 use virt::connect::Connect;
 
 use crate::connection::fault;
 use crate::domain::Found;
+use crate::guest_agent::Frozen;
+use crate::hold::Due;
 use crate::state::State;
 use crate::{ffi, guest_agent, power};
 
@@ -35,16 +35,16 @@ const ANY_ORDER: &str = "@*";
 /// What came of taking it.
 pub(crate) struct Taken {
     pub(crate) answer: RunningSnapshotResponse,
-    /// The guest's agent was told to freeze and did not say whether it has.
-    pub(crate) may_be_frozen: bool,
+    /// When the guest is to be thawed.
+    pub(crate) due: Due,
 }
 
-/// Takes a snapshot of a running guest's disks.
+/// Takes a snapshot of a running guest's disks. One that is frozen stays so; `known` is how many file systems that were.
 ///
 /// # Errors
 /// `not_found` without a domain or disk, `invalid` when it does not run or a disk is no qcow2 file, `conflict` when
 /// only some of the disks have a snapshot of that name, libvirt's and QEMU's.
-pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<Taken, Fault> {
+pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest, known: u32) -> Result<Taken, Fault> {
     let (guest, found, nodes) = nodes(connection, asked)?;
     if asked.name.ends_with(ANY_ORDER) {
         return Err(Fault::new(FaultCode::Invalid, format!("{:?} names no one snapshot", asked.name)));
@@ -58,17 +58,25 @@ pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest) -> Resu
         );
         return Err(Fault::new(FaultCode::Conflict, message));
     }
-    let (mut file_systems, mut may_be_frozen) = (0, false);
+    let (mut file_systems, mut due) = (0, Due::AsBefore);
     if standing == 0 {
         // One that stands still writes nothing, and hears nothing either.
         let runs = matches!(found.state, State::Running | State::Blocked);
-        let frozen = if runs { Some(freeze(connection, asked)?) } else { None };
+        let frozen = if runs { Some(freeze(connection, asked, known)?) } else { None };
         let taken = take_all(&found, &nodes, &asked.name);
         if let Some(frozen) = frozen {
-            (file_systems, may_be_frozen) = (frozen.file_systems, frozen.agent == GuestAgent::Silent);
-            let thawed = match frozen.agent {
-                GuestAgent::Answers => ffi::thaw(&found.domain).map(drop),
-                GuestAgent::Absent | GuestAgent::Silent => Ok(()),
+            file_systems = frozen.answer.file_systems;
+            let thawed = match frozen.answer.agent {
+                GuestAgent::Answers if !frozen.was_before => {
+                    due = Due::Never;
+                    ffi::thaw(&found.domain).map(drop)
+                }
+                GuestAgent::Answers | GuestAgent::Absent => Ok(()),
+                // It was told to freeze and did not say whether it has.
+                GuestAgent::Silent => {
+                    due = Due::NOW;
+                    Ok(())
+                }
             };
             taken?;
             thawed.map_err(|e| fault("thaw the guest's file systems", &e))?;
@@ -76,12 +84,12 @@ pub(crate) fn take(connection: &Connect, asked: &RunningSnapshotRequest) -> Resu
             taken?;
         }
     }
-    Ok(Taken { answer: answer(guest, &found, nodes, file_systems), may_be_frozen })
+    Ok(Taken { answer: answer(guest, &found, nodes, file_systems), due })
 }
 
-fn freeze(connection: &Connect, asked: &RunningSnapshotRequest) -> Result<GuestAgentResponse, Fault> {
+fn freeze(connection: &Connect, asked: &RunningSnapshotRequest, known: u32) -> Result<Frozen, Fault> {
     let request = GuestRequest { guest: asked.guest.clone(), ..GuestRequest::default() };
-    guest_agent::freeze(connection, &request)
+    guest_agent::freeze(connection, &request, known)
 }
 
 /// Removes a snapshot from a running guest's disks; where there is none is fine. A name that ends with `@*` means those

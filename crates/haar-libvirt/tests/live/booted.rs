@@ -164,13 +164,18 @@ async fn v4_a_guest_hears_its_power_button_and_the_plug_is_pulled_on_one_that_do
     assert!(began.elapsed() >= Duration::from_secs(2));
 }
 
-/// An agent in a few lines of shell; a freeze takes it as long as the file says.
-const AGENT: &str = r#"while read -r line; do case $line in
+/// An agent in a few lines of shell; a freeze takes it as long as the file says. As QEMU's own it takes only a few
+/// commands while it is frozen, of which a second freeze is none.
+const AGENT: &str = r#"refused='{"error": {"class": "GenericError", "desc": "the agent is in frozen state"}}'
+while read -r line; do case $line in
 *guest-sync*) id=${line##*\"id\"}; id=${id#*:}; echo "{\"return\": ${id%%\}*}}" ;;
-*guest-get-time*) echo '{"return": 1600000000000000000}' ;;
-*fsfreeze-freeze*) sleep $(cat /tmp/slow); echo frozen >>/tmp/done; echo '{"return": 2}' ;;
-*fsfreeze-thaw*) echo thawed >>/tmp/done; echo '{"return": 2}' ;;
-*) echo '{"return": {}}' ;; esac; done"#;
+*guest-ping*) echo '{"return": {}}' ;;
+*fsfreeze-status*) [ -e /tmp/frozen ] && now=frozen || now=thawed; echo "{\"return\": \"$now\"}" ;;
+*fsfreeze-thaw*) if [ -e /tmp/frozen ]; then rm /tmp/frozen; echo thawed >>/tmp/done; echo '{"return": 2}'
+else echo '{"return": 0}'; fi ;;
+*) if [ -e /tmp/frozen ]; then echo "$refused"; else case $line in
+*fsfreeze-freeze*) sleep $(cat /tmp/slow); echo frozen >>/tmp/done; touch /tmp/frozen; echo '{"return": 2}' ;;
+*) echo '{"return": {}}' ;; esac; fi ;; esac; done"#;
 
 /// What the agent of a guest says, and of how many file systems.
 pub(crate) async fn ask(
@@ -217,7 +222,17 @@ async fn a_guests_agent_is_asked_in_time_and_what_is_frozen_is_thawed() {
     let frozen = ask(&agent, &guest, "Libvirt.Freeze", json!({"thaw_after_s": "1"})).await;
     assert_eq!(frozen, told("answers", 2));
     shell.succeeds("until grep -q thawed /tmp/done; do sleep 1; done; grep -q frozen /tmp/done").await;
-    assert_eq!(ask(&agent, &guest, "Libvirt.Thaw", json!({})).await, told("answers", 2));
+    assert_eq!(ask(&agent, &guest, "Libvirt.Thaw", json!({})).await, told("answers", 0), "it is thawed");
+
+    // Frozen again it stays as it is, and its time begins anew.
+    shell.succeeds("rm /tmp/done").await;
+    for limit in ["60", "60", "1"] {
+        let frozen = ask(&agent, &guest, "Libvirt.Freeze", json!({"thaw_after_s": limit})).await;
+        assert_eq!(frozen, told("answers", 2), "{limit}");
+        assert_eq!(ask(&agent, &guest, "Libvirt.Ping", json!({})).await, told("answers", 0), "{limit}");
+    }
+    shell.succeeds("until grep -q thawed /tmp/done; do sleep 1; done").await;
+    shell.succeeds("[ $(grep -c frozen /tmp/done) = 1 ] && [ $(grep -c thawed /tmp/done) = 1 ]").await;
 
     // One whose processors stand still is not waited for, and is thawed when they go on.
     shell.succeeds("rm /tmp/done").await;

@@ -39,6 +39,13 @@ async fn a_real_agent_freezes_the_guests_file_system_and_it_is_thawed_also_when_
     assert_eq!(status(), "frozen");
     shell.succeeds(WRITE).await;
     shell.succeeds(IS_HELD).await;
+    // A frozen one answers, can be frozen again and snapshot, and stays frozen.
+    assert_eq!(ask(&agent, &guest, "Libvirt.Ping", none()).await, told("answers", 0));
+    assert_eq!(ask(&agent, &guest, "Libvirt.Freeze", none()).await, told("answers", 1));
+    let asked = json!({"guest": guest, "name": "frozen", "devices": ["vda"]});
+    assert_eq!(agent.raw("Libvirt.Snapshot", &asked).await.unwrap()["file_systems"], 1);
+    assert_eq!(status(), "frozen");
+    shell.succeeds("[ ! -e /tmp/written ]").await;
     assert_eq!(ask(&agent, &guest, "Libvirt.Thaw", none()).await, told("answers", 1));
     shell.succeeds(WENT_ON).await;
     assert_eq!(status(), "thawed");

@@ -3,7 +3,7 @@
 use haar_api::rpc::{FaultCode, GuestRequest, Nic};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Agent, code, in_life, until};
+use crate::harness::{Agent, code, in_life, spawn, until};
 use crate::libvirtd::{OwnLibvirtd, guest_on_qcow2, system};
 
 #[tokio::test]
@@ -88,6 +88,47 @@ async fn a_lost_disk_is_never_started_over() {
         assert_eq!(code(agent.call(method, &guest).await), FaultCode::Lost, "{method}");
     }
     assert!(!std::fs::exists(&guest.disks[0].source).unwrap());
+}
+
+#[tokio::test]
+async fn a_guest_suspended_for_a_while_goes_on_by_itself_also_when_the_sub_agent_falls() {
+    let Some((libvirtd, mut agent)) = system("suspended for a while").await else { return };
+    let guest = guest_on_qcow2(&agent, "1.5");
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    agent.call("Libvirt.Run", &guest).await.unwrap();
+    let named = agent.folder.path().join(format!("run/frozen/{}.suspended", guest.id));
+    let suspend = async |agent: &Agent, limit: Option<&str>| {
+        let args = limit.map(|limit| ("resume_after_s".to_owned(), limit.to_owned())).into_iter().collect();
+        let asked = GuestRequest { guest: Some(guest.clone()), args, ..GuestRequest::default() };
+        agent.request("Libvirt.Suspend", &asked).await.map(|suspended| suspended.state)
+    };
+    for wrong in ["0", "61", "soon"] {
+        assert_eq!(suspend(&agent, Some(wrong)).await.unwrap_err().code, FaultCode::Invalid);
+    }
+    let runs = async |agent: &Agent| agent.call("Libvirt.Status", &guest).await.unwrap().state == "running";
+
+    assert_eq!(suspend(&agent, Some("1")).await.unwrap(), "paused");
+    until("it goes on in time", async || runs(&agent).await).await;
+
+    assert_eq!(suspend(&agent, Some("60")).await.unwrap(), "paused");
+    assert!(named.exists());
+    agent.child.kill().unwrap();
+    agent.child.wait().unwrap();
+    agent.child = spawn(libvirtd.sub_agent(), &["--uri", &libvirtd.uri()], agent.folder.path());
+    agent.listens().await;
+    until("the next one lets it go on", async || runs(&agent).await && !named.exists()).await;
+
+    // Who says no limit means none, before or after one who does.
+    for limits in [[Some("60"), None], [None, Some("60")]] {
+        for limit in limits {
+            assert_eq!(suspend(&agent, limit).await.unwrap(), "paused");
+        }
+        assert!(!named.exists(), "{limits:?}");
+        assert_eq!(agent.call("Libvirt.Resume", &guest).await.unwrap().state, "running");
+    }
+    suspend(&agent, Some("60")).await.unwrap();
+    agent.call("Libvirt.Resume", &guest).await.unwrap();
+    assert!(!named.exists());
 }
 
 #[tokio::test]

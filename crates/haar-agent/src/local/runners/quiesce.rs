@@ -13,7 +13,8 @@
 //! ```
 //! Only QEMU writes into the qcow2 files of a guest that is up; the libvirt sub-agent freezes it by itself meanwhile,
 //! and may fall before it has thawed it. It promises: a guest that was frozen or suspended here is let go on, whatever
-//! fails, also when the agent was killed and started with another file of actions.
+//! fails, also when the agent was killed and started with another file of actions; and by the libvirt sub-agent when
+//! this one does not come back.
 //! Deliberately absent: more than one try of what failed; how long letting go is tried is the hands'.
 
 use std::collections::BTreeMap;
@@ -31,8 +32,8 @@ use super::record::{Change, JobRecord, Owner, Step, Work};
 use crate::local::action;
 use crate::local::config::{STAGE_LIMIT, Stage};
 
-/// After so many seconds the libvirt sub-agent thaws a guest by itself, the longest it takes.
-const THAW_AFTER_S: u32 = 60;
+/// After so many seconds the libvirt sub-agent lets a guest go on by itself, the longest it takes.
+const LET_GO_AFTER_S: u32 = 60;
 /// How long a snapshot of a guest that is held may take: well before that.
 const HELD: Duration = Duration::from_secs(40);
 
@@ -270,9 +271,13 @@ impl Draft<'_> {
         let (guest, asked) = self.facts(job)?;
         let libvirt = job.held_by.clone().or_else(|| stage.quiesce.clone())?;
         let on_guest = |method: &str| {
-            let freezes = phase == Phase::Freeze;
-            let args = freezes.then(|| ("thaw_after_s".to_owned(), THAW_AFTER_S.to_string()));
-            let args = args.into_iter().collect();
+            let limit = match phase {
+                Phase::Freeze => Some("thaw_after_s"),
+                Phase::Suspend => Some("resume_after_s"),
+                _ => None,
+            };
+            let args =
+                limit.map(|limit| (limit.to_owned(), LET_GO_AFTER_S.to_string())).into_iter().collect();
             let request = GuestRequest { guest, action: &job.action, args: &args };
             (libvirt.clone(), method.to_owned(), stage.timeout, Params::Any(value(&request)))
         };

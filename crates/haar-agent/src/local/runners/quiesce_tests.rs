@@ -102,6 +102,7 @@ impl Host {
             }
             "Libvirt.Freeze" => {
                 assert!(!self.is_frozen, "frozen twice");
+                assert_eq!(params["args"]["thaw_after_s"], "60");
                 self.is_frozen = self.has_agent;
                 told(json!({"agent": if self.has_agent { "answers" } else { "absent" }}))
             }
@@ -110,6 +111,8 @@ impl Host {
                 told(json!({}))
             }
             "Libvirt.Suspend" | "Libvirt.Resume" => {
+                let limit = (call.method == "Libvirt.Suspend").then(|| json!("60"));
+                assert_eq!(params["args"].get("resume_after_s"), limit.as_ref());
                 self.is_paused = call.method == "Libvirt.Suspend";
                 told(json!({}))
             }
