@@ -180,6 +180,9 @@ pub struct Nic {
     pub device: String,
     /// VLAN tags, null allowed.
     pub vlans: Option<Vec<u16>>,
+    /// What Haar adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub haar: Option<NicExtra>,
 }
 
 /// A disk (§2.5).
@@ -238,6 +241,14 @@ pub struct GuestExtra {
     /// Why the domain is in its state, libvirt's word: `shutdown`, `destroyed`, `crashed`, `failed`, `booted`, …
     #[serde(skip_serializing_if = "String::is_empty")]
     pub state_reason: String,
+}
+
+/// Haar's additions to a network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NicExtra {
+    /// Whether the guest is held to the nic's own MAC and addresses; answered by the libvirt sub-agent.
+    pub filtered: bool,
 }
 
 /// Haar's additions to a disk.

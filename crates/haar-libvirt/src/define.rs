@@ -124,6 +124,9 @@ fn define(connection: &Connect, host: &Host, guest: Guest) -> Result<Guest, Faul
         if found.is_active() {
             return Ok(found.answer(guest));
         }
+    } else if guest.haar.is_some() && !guest.nics.is_empty() {
+        let others = domain::all(connection)?;
+        owner::check_macs(&guest, others.iter().map(|other| &other.described))?;
     }
     check_files(&guest)?;
     let target = Target {

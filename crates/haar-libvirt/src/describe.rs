@@ -3,6 +3,7 @@
 use haar_api::rpc::{Disk, DiskExtra, Guest, GuestExtra, Nic};
 
 use crate::console::Console;
+use crate::filter;
 use crate::tree::{Element, Error};
 use crate::xml::{AGENT_CHANNEL, NAMESPACE};
 
@@ -27,6 +28,8 @@ pub(crate) struct Described {
     pub(crate) networks: Vec<String>,
     /// Names of the network filters its nics are held by.
     pub(crate) filters: Vec<String>,
+    /// MACs of the nics that filters of ours hold.
+    pub(crate) held: Vec<String>,
 }
 
 impl Described {
@@ -85,6 +88,11 @@ impl Described {
             filters: devices
                 .all("interface")
                 .filter_map(|nic| Some(nic.find("filterref")?.attribute("filter").to_owned()))
+                .collect(),
+            held: devices
+                .all("interface")
+                .filter(|nic| filter::is_ours(nic.attribute_of("filterref", "filter")))
+                .map(|nic| nic.attribute_of("mac", "address").to_owned())
                 .collect(),
         })
     }

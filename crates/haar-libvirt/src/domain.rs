@@ -1,6 +1,6 @@
 //! One domain of libvirtd, found by its name: its state, its description, and the answer made of both.
 
-use haar_api::rpc::{Fault, FaultCode, Guest};
+use haar_api::rpc::{Fault, FaultCode, Guest, NicExtra};
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
@@ -49,6 +49,7 @@ impl Found {
             // By MAC, for the order of interfaces is libvirt's own.
             let live = self.described.guest.nics.iter().find(|live| live.mac.eq_ignore_ascii_case(&nic.mac));
             nic.device = live.map(|live| live.device.clone()).unwrap_or_default();
+            nic.haar = live.map(|live| NicExtra { filtered: self.described.held.contains(&live.mac) });
         }
         if let Some(extra) = &mut guest.haar {
             extra.state_reason = self.reason.into();

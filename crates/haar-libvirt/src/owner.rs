@@ -52,6 +52,32 @@ pub(crate) fn check(wanted: &Guest, found: &Described, exactness: Match) -> Resu
     Ok(())
 }
 
+/// Whether no domain of somebody else's on this host has a MAC of one of Haar's guests: frames for the one could reach
+/// the other. Among the guests of one cloud its controller sees to that, and callers without `haar` to their own.
+///
+/// # Errors
+/// `conflict`, with the other's name.
+pub(crate) fn check_macs<'a>(
+    wanted: &Guest,
+    others: impl IntoIterator<Item = &'a Described>,
+) -> Result<(), Fault> {
+    let Some(want) = &wanted.haar else { return Ok(()) };
+    let is_strangers = |other: &&Described| {
+        other.guest.id != wanted.id && other.guest.haar.as_ref().is_none_or(|have| have.cloud != want.cloud)
+    };
+    for other in others.into_iter().filter(is_strangers) {
+        let has = |mac: &str| other.guest.nics.iter().any(|nic| nic.mac.eq_ignore_ascii_case(mac));
+        if let Some(nic) = wanted.nics.iter().find(|nic| !nic.mac.is_empty() && has(&nic.mac)) {
+            let message = format!(
+                "the MAC {} is that of the domain {}, which is not of this cloud: give the guest another one or make it on another host",
+                nic.mac, other.guest.id
+            );
+            return Err(Fault::new(FaultCode::Conflict, message));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use haar_api::rpc::GuestExtra;
@@ -103,6 +129,28 @@ mod tests {
                 assert_eq!(check(&wanted, &stranger, exactness).unwrap_err().code, FaultCode::Conflict);
             }
             assert_eq!(check(&guest("c", "1.2"), &foreign, exactness).unwrap_err().code, FaultCode::Conflict);
+        }
+    }
+
+    #[test]
+    fn a_mac_of_somebody_elses_domain_is_nobodys_here() {
+        let with = |id: &str, cloud: Option<&str>, mac: &str| {
+            let nics = vec![haar_api::rpc::Nic { mac: mac.into(), ..Default::default() }];
+            let haar = cloud.map(|cloud| guest(cloud, "1").haar.unwrap());
+            Guest { id: id.into(), nics, haar, ..Guest::default() }
+        };
+        let (mine, mac) = (Some("mine"), "02:00:00:00:00:01");
+        for (wanted, cloud, is_fine) in [
+            (with("a", mine, mac), None, false),
+            (with("a", mine, "02:00:00:00:00:01"), Some("other"), false),
+            (with("a", mine, mac), mine, true),
+            (with("b", mine, mac), None, true),
+            (with("a", mine, "02:00:00:00:00:02"), None, true),
+            (with("a", mine, ""), None, true),
+            (with("a", None, mac), None, true),
+        ] {
+            let other = described(with("b", cloud, if wanted.nics[0].mac.is_empty() { "" } else { mac }));
+            assert_eq!(check_macs(&wanted, [&other]).is_ok(), is_fine, "{wanted:?} {other:?}");
         }
     }
 }

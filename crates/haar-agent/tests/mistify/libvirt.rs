@@ -104,6 +104,7 @@ async fn a_guest_of_libvirt_is_measured_suspended_resumed_and_watched() {
     }
     // Somebody else, beside the agent.
     let guest = world.get(&path).await.json();
+    assert_eq!(guest["nics"][0]["haar"], json!({"filtered": false}), "libvirt's test driver has no filters");
     libvirt.call("Libvirt.Poweroff", &json!({"guest": guest})).await;
     let deadline = Instant::now() + Duration::from_secs(30);
     while world.get(&path).await.json()["state"] != "shutoff" {

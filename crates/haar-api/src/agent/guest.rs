@@ -87,6 +87,7 @@ const NIC: &[Field] = &[
     ("gateway", Shape::Any),
     ("device", Shape::Any),
     ("vlans", Shape::Any),
+    ("haar", Shape::Any),
 ];
 const DISK: &[Field] = &[
     ("bus", Shape::Any),

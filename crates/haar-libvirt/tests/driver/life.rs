@@ -205,6 +205,26 @@ async fn a_network_that_another_guest_hangs_on_stays() {
 }
 
 #[tokio::test]
+async fn a_guest_gets_no_mac_that_somebody_elses_domain_has() {
+    let agent = agent().await;
+    let stranger = foreign();
+    agent.call("Libvirt.CreateGuest", &stranger).await.unwrap();
+    let mut guest = agent.guest("1.5");
+    guest.nics = vec![Nic { network: "br0".into(), mac: stranger.nics[1].mac.clone(), ..Nic::default() }];
+    let fault = agent.call("Libvirt.CreateGuest", &guest).await.unwrap_err();
+    assert_eq!(fault.code, FaultCode::Conflict);
+    assert!(fault.message.contains(&stranger.id) && fault.message.contains("02:00:00:00:00:02"), "{fault}");
+    assert_eq!(code(agent.call("Libvirt.Status", &guest).await), FaultCode::NotFound, "nothing was defined");
+    guest.nics[0].mac = "02:00:00:00:00:03".into();
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+    // What is there is not asked again.
+    agent.call("Libvirt.Delete", &stranger).await.unwrap();
+    let late = Guest { nics: guest.nics.clone(), ..foreign() };
+    agent.call("Libvirt.CreateGuest", &late).await.unwrap();
+    agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
+}
+
+#[tokio::test]
 async fn create_defines_and_starts() {
     let agent = agent().await;
     let guest = Guest { nics: vec![], ..foreign() };

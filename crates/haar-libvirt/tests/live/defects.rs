@@ -89,8 +89,11 @@ async fn v11_without_ebtables_a_guest_runs_and_is_held_to_nothing() {
     for (agent, filters) in [(&held, 1), (&free, 0)] {
         let mut guest = guest_on_qcow2(agent, "1.5");
         guest.nics = foreign(&guest).nics[..1].to_vec();
-        agent.call("Libvirt.CreateGuest", &guest).await.unwrap();
-        assert_eq!(agent.call("Libvirt.Run", &guest).await.unwrap().state, "running");
+        for (method, state) in [("Libvirt.CreateGuest", "shutoff"), ("Libvirt.Run", "running")] {
+            let told = agent.call(method, &guest).await.unwrap();
+            let filtered = told.nics[0].haar.as_ref().map(|extra| extra.filtered);
+            assert_eq!((told.state.as_str(), filtered), (state, Some(filters == 1)));
+        }
         let words = libvirtd.virsh(&["dumpxml", &guest.id]);
         assert_eq!(words.matches("<filterref filter='haar-1-guest'").count(), filters, "{words}");
         let known = || libvirtd.virsh(&["nwfilter-list"]).matches("haar-1-").count();
