@@ -18,6 +18,9 @@ use crate::Error;
 use crate::host_keys::HostKeys;
 use crate::options::Target;
 
+/// How many times a session is asked for on one connection before a refusal is believed in any case.
+const REFUSALS: u64 = 12;
+
 /// A connection on which sessions can be opened.
 pub(crate) struct Connection {
     handle: Handle<Client>,
@@ -34,6 +37,8 @@ pub(crate) struct Seen {
     open: AtomicUsize,
     /// The same at the latest refusal.
     open_at_refusal: AtomicUsize,
+    /// The most that were open at a time.
+    most_open: AtomicUsize,
     /// Why the connection ended.
     lost: OnceLock<String>,
 }
@@ -97,22 +102,29 @@ impl Connection {
 
     /// Opens a channel, however long the server takes for its answer. Not to be dropped midway: the server
     /// might grant what nobody closes.
+    ///
+    /// A session that has just ended is off the server's books a moment later only, so a refusal is believed
+    /// when it is repeated, and as many are open as there ever were.
     pub(crate) async fn open(&self, purpose: &Purpose) -> Result<Channel<Msg>, NotOpened> {
-        match self.open_once(purpose).await {
-            Err(NotOpened::Refused { .. }) if matches!(purpose, Purpose::Session) => {}
-            outcome => return outcome,
-        }
-        // A session that has just ended may not be off the server's books yet. It answers requests in order,
-        // so after an answered one it has gone through them.
-        self.barrier().await?;
-        let outcome = self.open_once(purpose).await;
-        if let Err(NotOpened::Refused { reason, .. }) = outcome {
-            // The count is taken just after the refusal is told; after this it is there.
+        let mut refusals = 0;
+        loop {
+            let reason = match self.open_once(purpose).await {
+                Err(NotOpened::Refused { reason, .. }) => reason,
+                outcome => return outcome,
+            };
+            if matches!(purpose, Purpose::Tunnel { .. }) {
+                return Err(NotOpened::Refused { reason, open: 0 });
+            }
+            refusals += 1;
+            // The server answers in order: after this it has gone through its books, and so have we.
             self.barrier().await?;
             let open = self.seen.open_at_refusal.load(Ordering::SeqCst);
-            return Err(NotOpened::Refused { reason, open });
+            let is_believed = refusals > 1 && open >= self.seen.most_open.load(Ordering::SeqCst).max(1);
+            if is_believed || refusals == REFUSALS {
+                return Err(NotOpened::Refused { reason, open });
+            }
+            tokio::time::sleep(Duration::from_millis(5 * (refusals - 1))).await;
         }
-        outcome
     }
 
     /// Waits until the server has answered all that it was asked so far, or for a second.
@@ -192,7 +204,8 @@ impl client::Handler for Client {
         _: u32,
         _: &mut client::Session,
     ) -> Result<(), Self::Error> {
-        self.seen.open.fetch_add(1, Ordering::SeqCst);
+        let open = self.seen.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.seen.most_open.fetch_max(open, Ordering::SeqCst);
         Ok(())
     }
 

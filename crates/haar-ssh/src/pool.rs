@@ -20,8 +20,6 @@ use crate::seats::{Seats, Sharing};
 use crate::session::{Session, Tunnel};
 use crate::{Error, Result};
 
-/// How many dials may fail before a caller is told, where other connections still live.
-const FAILURES: u64 = 3;
 /// How many times a session is asked for again: on a connection that died unnoticed, or that refuses the first.
 const ATTEMPTS: u32 = 5;
 
@@ -210,8 +208,9 @@ impl Pool {
         if let Some((id, connection)) = seats.take(waiting.sharing) {
             return Ok(Look::Place(Place { shared: Arc::clone(&self.shared), id, connection }));
         }
-        let failures = seats.failures() - waiting.failures_before;
-        if failures >= FAILURES || (failures > 0 && seats.alive() == 0) {
+        // Where other connections live, a place on one of them may come free, or a dial work in the end.
+        let is_over = seats.is_empty() || now.duration_since(waiting.since) >= self.limits().dial;
+        if is_over && seats.failures() > waiting.failures_before && seats.no_dial_before().is_some() {
             return Err(seats.last_failure().unwrap_or_else(|| self.closed_error()));
         }
         if seats.begin_dial(now) {
@@ -281,6 +280,7 @@ enum Look {
 struct Waiting<'pool> {
     shared: &'pool Shared,
     sharing: Sharing,
+    since: Instant,
     failures_before: u64,
 }
 
@@ -289,7 +289,7 @@ impl<'pool> Waiting<'pool> {
         let mut seats = shared.lock();
         seats.begin_waiting(sharing);
         let failures_before = seats.failures();
-        Self { shared, sharing, failures_before }
+        Self { shared, sharing, since: Instant::now(), failures_before }
     }
 }
 

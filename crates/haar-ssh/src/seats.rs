@@ -85,6 +85,11 @@ impl<C: Member> Seats<C> {
         self.seats.iter().filter(|seat| seat.connection.is_alive()).count()
     }
 
+    /// Whether there is no connection and none on its way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seats.is_empty() && self.dialling == 0
+    }
+
     /// How many dials have failed so far.
     pub(crate) fn failures(&self) -> u64 {
         self.failures

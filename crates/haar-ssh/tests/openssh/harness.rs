@@ -83,7 +83,9 @@ impl Sshd {
     fn write_config(&self, setup: &Setup) {
         let folder = self.folder.path().display();
         let Setup { max_sessions, lines, has_sftp } = setup;
-        let mut text = format!(
+        // Of two lines for the same thing sshd takes the first.
+        let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        text += &format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n\
              AuthorizedKeysFile {folder}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
@@ -94,9 +96,6 @@ impl Sshd {
         text += "SetEnv SHLVL=9\n";
         if *has_sftp {
             text += "Subsystem sftp internal-sftp\n";
-        }
-        for line in lines {
-            text += &format!("{line}\n");
         }
         fs::write(self.path("config"), text).unwrap();
     }

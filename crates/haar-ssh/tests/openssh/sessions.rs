@@ -40,6 +40,39 @@ async fn case_28_defect_40_thirty_commands_at_a_time_take_eight_connections_of_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ten_at_a_time_stay_on_one_connection_of_ten_sessions() {
+    let Some(sshd) = sshd_with("ten at a time", &Setup::default()) else { return };
+    let pool = sshd.pool();
+    let workers = (0..10).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            for _ in 0..30 {
+                assert_eq!(pool.run(&Command::new("true"), &never()).await.unwrap().status, 0);
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    assert_eq!((pool.connections(), sshd.logins()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_drops_all_but_one_of_the_connections_being_made_serves_many() {
+    let lines = vec!["MaxStartups 1:100:1".to_owned()];
+    let setup = Setup { max_sessions: 1, lines, ..Setup::default() };
+    let Some(sshd) = sshd_with("MaxStartups 1", &setup) else { return };
+    let pool = sshd.pool();
+    let runs = (0..12).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.run(&Command::new("sleep 1"), &never()).await })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        assert_eq!(run.await.unwrap().unwrap().status, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_one_session_on_a_connection_serves_many() {
     let setup = Setup { max_sessions: 1, ..Setup::default() };
     let Some(sshd) = sshd_with("MaxSessions 1", &setup) else { return };
