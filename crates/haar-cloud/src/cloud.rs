@@ -60,6 +60,8 @@ pub use teardown::{Left, TornDown};
 
 /// The fact of the record that holds the ground.
 const GROUND: &str = "ground";
+/// The fact of the record that holds the public key.
+const PUBLIC_KEY: &str = "public_key";
 
 /// What is being done and waited for, for a person to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,7 @@ struct Inner {
     observer: Option<Observer>,
     pace: Mutex<Pace>,
     catalog: catalog::Catalog,
+    lookers: wait::Lookers,
     /// Servers that somebody holds, by the cloud's id: all hold the same life.
     held: Mutex<BTreeMap<String, WeakServer>>,
     background: TaskTracker,
@@ -176,6 +179,7 @@ impl Cloud {
             observer,
             pace: Mutex::default(),
             catalog: catalog::Catalog::default(),
+            lookers: wait::Lookers::default(),
             held: Mutex::default(),
             background,
         };
@@ -233,7 +237,11 @@ impl Cloud {
             let record = store.load()?.ok_or_else(absent)?;
             let ground = ground_of(&record).ok_or_else(absent)?;
             let secrets = store.secrets()?;
-            let public_key = crate::key::public_of(secrets.private_key().ok_or_else(absent)?)?;
+            let private_key = secrets.private_key().ok_or_else(absent)?;
+            let public_key = match record.fact(PUBLIC_KEY) {
+                Some(public_key) => public_key.to_owned(),
+                None => crate::key::public_of(private_key)?,
+            };
             Ok(Deployment { name: name.clone(), id: record.deployment(), ground, public_key })
         });
         read.await
@@ -256,6 +264,10 @@ impl Cloud {
         if let Some(observer) = &self.inner.observer {
             observer(&Progress { about: about.to_string(), doing: doing.into() });
         }
+    }
+
+    fn lookers(&self) -> &wait::Lookers {
+        &self.inner.lookers
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Cloud;
 use super::spawn::Draft;
-use super::wait::{ASK_LIMIT, bounded, poll_pause, retry_after};
+use super::wait::{ASK_LIMIT, bounded, retry_after};
 use crate::provider::{ServerState, ServerView};
 use crate::state::{self, Entry, EntryId, Kind, Phase, ServerDetails};
 use crate::{Error, Result};
@@ -32,8 +32,9 @@ impl Cloud {
         let what = format!("server {}", draft.name());
         let mut last = "not at all".to_owned();
         let mut answered = Instant::now();
+        let looker = self.lookers().join(began);
         loop {
-            let mut pause = poll_pause(began.elapsed());
+            let mut pause = looker.pause();
             match bounded(ASK_LIMIT, &what, self.provider().server(id)).await {
                 Ok(view) => {
                     answered = Instant::now();
@@ -71,6 +72,7 @@ impl Cloud {
         let cidr = draft.deployment.ground.cidr;
         let is_inside = |address: &&IpAddr| matches!(address, IpAddr::V4(address) if cidr.contains(address));
         let began = Instant::now();
+        let looker = self.lookers().join(began);
         loop {
             if let Some(address) = view.addresses.iter().find(is_inside).copied() {
                 return Ok((view, address));
@@ -83,7 +85,7 @@ impl Cloud {
                     &format!("it should have an address in {cidr} and has {has}"),
                 ));
             }
-            sleep(poll_pause(began.elapsed())).await;
+            sleep(looker.pause()).await;
             match bounded(ASK_LIMIT, draft.name(), self.provider().server(&view.id)).await {
                 Ok(fresh) => view = fresh,
                 Err(error) if error.is_transient() => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::wait::{Patience, READ_LIMIT, bounded, patiently};
-use super::{Cloud, GROUND, ground_of};
+use super::{Cloud, GROUND, PUBLIC_KEY, ground_of};
 use crate::key;
 use crate::name::DeploymentId;
 use crate::provider::{Deployment, Found, Ground};
@@ -136,12 +136,15 @@ impl Cloud {
                         }
                     })?;
                 }
+                let secrets = store.secrets()?;
+                let public_key = key::public_of(secrets.private_key().unwrap_or_default())?;
                 store.change(|record| {
                     // Nobody else is at it, so whoever began the tear-down has given up.
                     if record.is_tearing_down() {
                         record.give_up_tear_down();
                     }
                     record.set_fact(GROUND, &ground);
+                    record.set_fact(PUBLIC_KEY, &public_key);
                     debug_assert!(ground_of(record).is_some(), "a ground can be read as it was written");
                     Ok(())
                 })

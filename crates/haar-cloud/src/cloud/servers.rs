@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Cloud;
-use super::wait::{ASK_LIMIT, Patience, READ_LIMIT, bounded, patiently, poll_pause};
+use super::wait::{ASK_LIMIT, Patience, READ_LIMIT, bounded, patiently};
 use crate::name::{DeploymentId, Owner, host_name};
 use crate::provider::{Found, ServerState, ServerView};
 use crate::server::{Server, WeakServer};
@@ -161,6 +161,7 @@ impl Cloud {
         let what = format!("server {name} ({id})");
         self.tell(&what, "being destroyed");
         let began = Instant::now();
+        let looker = self.lookers().join(began);
         let (mut asked, mut was_there) = (None::<Instant>, false);
         loop {
             if asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) {
@@ -178,7 +179,7 @@ impl Cloud {
             if began.elapsed() >= GOING_LIMIT {
                 return Err(Error::Timeout { what, after: began.elapsed(), last, typical: None });
             }
-            sleep(poll_pause(began.elapsed())).await;
+            sleep(looker.pause()).await;
         }
     }
 

@@ -4,6 +4,7 @@
 //! for, up to a limit. No single question may hang. The clock is tokio's, so tests need no time.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -16,6 +17,10 @@ pub(super) const ASK_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause between two looks of one who looks alone.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+/// What each who looks adds to the pause of all: twenty looks in a second are enough for any cloud.
+const SHARE: Duration = Duration::from_millis(50);
 
 /// Pauses that grow.
 #[derive(Debug)]
@@ -78,10 +83,38 @@ where
     }
 }
 
-/// The pause between two looks at something that takes its time: short at first, and never more than a
-/// tenth of what has passed.
-pub(super) fn poll_pause(passed: Duration) -> Duration {
-    (passed / 10).clamp(FIRST_PAUSE, Duration::from_secs(5))
+/// Who looks at the cloud again and again, so that all together do not look too often.
+#[derive(Debug, Default)]
+pub(super) struct Lookers(AtomicU32);
+
+/// One who looks, as long as this value lives.
+#[derive(Debug)]
+pub(super) struct Looker<'a> {
+    all: &'a Lookers,
+    began: Instant,
+}
+
+impl Lookers {
+    /// One more who looks, since `began`.
+    pub(super) fn join(&self, began: Instant) -> Looker<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Looker { all: self, began }
+    }
+}
+
+impl Looker<'_> {
+    /// The pause until the next look: short at first, then a tenth of what has passed, and longer where many
+    /// look.
+    pub(super) fn pause(&self) -> Duration {
+        let alone = (self.began.elapsed() / 10).clamp(FIRST_PAUSE, LONGEST_LOOK);
+        alone.max(SHARE * self.all.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Looker<'_> {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +157,20 @@ mod tests {
         let began = Instant::now();
         patiently(READ_LIMIT, "x", busy).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_who_look_are_no_flood_and_one_is_soon_told() {
+        let lookers = Lookers::default();
+        let alone = lookers.join(Instant::now());
+        assert_eq!(alone.pause(), FIRST_PAUSE);
+        let others: Vec<Looker<'_>> = (0..99).map(|_| lookers.join(Instant::now())).collect();
+        assert_eq!(alone.pause(), Duration::from_secs(5));
+        drop(others);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(alone.pause(), Duration::from_secs(2));
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(alone.pause(), LONGEST_LOOK);
     }
 
     #[tokio::test(start_paused = true)]
