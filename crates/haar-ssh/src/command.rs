@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::Sig;
 
-/// A command for the user's login shell on the server: one of the family of `sh`, or `csh`.
+/// A command for the user's login shell on the server, which must be one of the family of `sh`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     pub(crate) text: String,

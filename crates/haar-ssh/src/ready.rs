@@ -4,12 +4,17 @@
 //! users late, for a grace that is time and no number of attempts; all else is told at once. A route that
 //! vanishes after ssh has worked is told at once too. Deliberately absent: what "ready" means beyond a session.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::pool::Pool;
 use crate::seats::Sharing;
 use crate::{Error, Result};
+
+/// Between two attempts that got as far as the server and no session.
+const PAUSE: Duration = Duration::from_millis(500);
 
 impl Pool {
     /// Waits until the server grants a session. Returns at once when it does already.
@@ -53,7 +58,12 @@ impl Pool {
                     }
                     last = Some(error);
                 }
-                Err(error) if error.may_pass() => last = Some(error),
+                Err(error @ Error::Unreachable { .. }) if error.may_pass() => last = Some(error),
+                Err(error) if error.may_pass() => {
+                    // It was reached, so that the pool sees no reason for a pause.
+                    last = Some(error);
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -92,6 +92,72 @@ async fn a_server_that_accepts_and_hangs_and_one_that_closes_are_told_apart_in_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_login_is_waited_for() {
+    let Some(sshd) = sshd("slow login") else { return };
+    let proxy = Proxy::to(sshd.port, Manner::Delay).await;
+    let mut options = sshd.options();
+    options.target.port = proxy.port;
+    let pool = Pool::new(options);
+    let began = Instant::now();
+    assert_eq!(pool.run(&Command::new("true"), &never()).await.unwrap().status, 0);
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?} is not slow", began.elapsed());
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defect_15_a_dial_that_hangs_keeps_nobody_from_a_place_that_comes_free() {
+    let Some(sshd) = sshd("defect 15") else { return };
+    let proxy = Proxy::to(sshd.port, Manner::Pass).await;
+    let mut options = sshd.options();
+    options.target.port = proxy.port;
+    options.limits = Limits { sessions_per_connection: 1, ..limits() };
+    let pool = Pool::new(options);
+    let (begun, go) = (sshd.path("begun"), sshd.path("go"));
+    let text = format!("echo x > {}; while [ ! -e {} ]; do sleep 0.05; done", begun.display(), go.display());
+    let run = |text: String| {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.run(&Command::new(text), &never()).await })
+    };
+    let first = run(text);
+    eventually("the first command runs", || begun.exists()).await;
+    // What is there goes on; what is dialled from now on hangs.
+    let before = proxy.accepted();
+    proxy.set(Manner::HangNew);
+    let second = run("true".to_owned());
+    eventually("another connection is being dialled", || proxy.accepted() > before).await;
+    assert_eq!(pool.connections(), 1);
+    let began = Instant::now();
+    std::fs::write(go, "").unwrap();
+    assert_eq!(first.await.unwrap().unwrap().status, 0);
+    assert_eq!(second.await.unwrap().unwrap().status, 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_renewed_in_the_midst_of_transfers_and_commands() {
+    let setup = Setup { lines: vec!["RekeyLimit 4M".into(), "LogLevel DEBUG1".into()], ..Setup::default() };
+    let Some(sshd) = sshd_with("rekeying", &setup) else { return };
+    let pool = sshd.pool();
+    let bytes: Vec<u8> = (0..30_000_000_u32).map(|number| (number / 1000) as u8).collect();
+    let files = pool.files();
+    let remote = sshd.text("remote");
+    let runner = pool.clone();
+    let runs = tokio::spawn(async move {
+        for _ in 0..30 {
+            let output = runner.run(&Command::new("head -c 200000 /dev/zero"), &never()).await.unwrap();
+            assert_eq!(output.stdout.len(), 200_000);
+        }
+    });
+    files.write(&remote, &bytes, 0o600).await.unwrap();
+    files.download(&remote, &sshd.path("back")).await.unwrap();
+    assert!(std::fs::read(sshd.path("back")).unwrap() == bytes);
+    runs.await.unwrap();
+    assert_eq!((pool.connections(), sshd.logins()), (1, 1));
+    let renewed = sshd.log().matches("newkeys: rekeying in").count();
+    assert!(renewed > 4, "keys were renewed {renewed} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_who_wait_for_a_dead_server_share_its_failure() {
     let Some(sshd) = sshd("shared failure") else { return };
     let proxy = Proxy::to(sshd.port, Manner::Hang).await;

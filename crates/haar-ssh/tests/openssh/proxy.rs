@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,8 +16,12 @@ pub(crate) enum Manner {
     Pass,
     /// Connections are accepted, and nothing ever passes.
     Hang,
+    /// What is there goes on; what comes is accepted, and nothing of it passes.
+    HangNew,
     /// Connections are accepted and closed.
     Close,
+    /// They pass, each piece a moment late.
+    Delay,
 }
 
 /// A proxy on a port of its own; ends when dropped.
@@ -43,8 +48,14 @@ impl Proxy {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                if mode.load(Ordering::SeqCst) != Manner::Close as u8 {
-                    connections.spawn(carry(near, port, Arc::clone(&mode)));
+                match mode.load(Ordering::SeqCst) {
+                    manner if manner == Manner::Close as u8 => {}
+                    manner if manner == Manner::HangNew as u8 => {
+                        connections.spawn(hold(near));
+                    }
+                    _ => {
+                        connections.spawn(carry(near, port, Arc::clone(&mode)));
+                    }
                 }
             }
         });
@@ -68,6 +79,11 @@ impl Drop for Proxy {
     }
 }
 
+async fn hold(connection: TcpStream) {
+    std::future::pending::<()>().await;
+    drop(connection);
+}
+
 async fn carry(near: TcpStream, port: u16, mode: Arc<AtomicU8>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let (near_read, near_write) = near.into_split();
@@ -84,6 +100,9 @@ async fn pipe(
     while let Ok(length @ 1..) = from.read(&mut bytes).await {
         if mode.load(Ordering::SeqCst) == Manner::Hang as u8 {
             std::future::pending::<()>().await;
+        }
+        if mode.load(Ordering::SeqCst) == Manner::Delay as u8 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         if to.write_all(&bytes[..length]).await.is_err() {
             return;
