@@ -1,8 +1,8 @@
 //! How a provider notes what it makes: before it exists, and with its id as soon as there is one.
 //!
 //! [`Journal::make`] is the one way to make anything in a cloud. If the process ends between the note and
-//! the id, the record has an entry that may exist, and its name. If the cloud clearly said no, the note is
-//! taken back; after any other failure it stays, because nobody knows. The disk is touched on threads for
+//! the id, the record has an entry that may exist, and its name. If the cloud clearly said no to the first
+//! try, the note is taken back; after any other failure it stays, because nobody knows. The disk is touched on threads for
 //! blocking work.
 
 use std::future::Future;
@@ -44,14 +44,15 @@ impl Journal {
     where
         F: Future<Output = Result<String>>,
     {
-        let entry = self.plan(kind, name).await?;
+        let (entry, is_new) = self.plan_anew(kind, name).await?;
         match create.await {
             Ok(id) => {
                 self.made(entry, &id).await?;
                 Ok((entry, id))
             }
             Err(error) => {
-                if is_refusal(&error) {
+                // A note of an earlier try stays: that one may have made it.
+                if is_new && is_refusal(&error) {
                     self.gone(entry).await?;
                 }
                 Err(error)
@@ -66,6 +67,16 @@ impl Journal {
     pub async fn plan(&self, kind: Kind, name: &str) -> Result<EntryId> {
         let name = name.to_owned();
         self.change(move |record| record.plan(kind, &name, Timestamp::now())).await
+    }
+
+    /// As [`Self::plan`], and whether there was no such entry before.
+    async fn plan_anew(&self, kind: Kind, name: &str) -> Result<(EntryId, bool)> {
+        let name = name.to_owned();
+        self.change(move |record| {
+            let is_new = record.find(kind, &name).is_none();
+            Ok((record.plan(kind, &name, Timestamp::now())?, is_new))
+        })
+        .await
     }
 
     /// Notes the id of what was planned.
@@ -187,6 +198,9 @@ mod tests {
         };
         journal.make(Kind::Server, "s", doubt).await.unwrap_err();
         assert_eq!(entries(&journal), ["server s (no id yet)"]);
+        let no = async { Err(Error::NoHardware { message: "full".to_owned() }) };
+        journal.make(Kind::Server, "s", no).await.unwrap_err();
+        assert_eq!(entries(&journal), ["server s (no id yet)"], "the first try may have made it");
     }
 
     #[tokio::test]

@@ -229,7 +229,8 @@ pub trait Provider: fmt::Debug + Send + Sync {
     async fn console(&self, id: &str) -> Result<String>;
 
     /// Gives a server an address that others can reach: a new one, never one that was there. Its entry has
-    /// the server's name, so that it goes with the server.
+    /// the server's name, so that it goes with the server. Asked again after an answer that was lost, it
+    /// finds the one that it made.
     async fn add_external_address(
         &self,
         deployment: &Deployment,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Cloud;
 use super::spawn::Draft;
-use super::wait::{ASK_LIMIT, bounded, retry_after};
+use super::wait::{ASK_LIMIT, Patience, bounded, may_pass, retry_after};
 use crate::provider::{ServerState, ServerView};
 use crate::state::{self, Entry, EntryId, Kind, Phase, ServerDetails};
 use crate::{Error, Result};
@@ -22,7 +22,9 @@ const SHOWN_AFTER: Duration = Duration::from_secs(10);
 /// How long an active server may be without its address.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(30);
 /// How long the cloud may take to give a server an external address.
-const EXTERNAL_LIMIT: Duration = Duration::from_secs(180);
+const EXTERNAL_LIMIT: Duration = Duration::from_secs(120);
+/// How long failures of that are borne which may pass.
+const EXTERNAL_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Cloud {
     /// Waits until the server runs.
@@ -98,8 +100,14 @@ impl Cloud {
     pub(super) async fn external_address(&self, draft: &Draft, view: &ServerView) -> Result<IpAddr> {
         let what = format!("server {}", draft.name());
         self.tell(&what, "getting an external address");
-        let add = self.provider().add_external_address(&draft.deployment, view, self.journal());
-        bounded(EXTERNAL_LIMIT, &what, add).await
+        let mut patience = Patience::new(EXTERNAL_PATIENCE);
+        loop {
+            let add = self.provider().add_external_address(&draft.deployment, view, self.journal());
+            match bounded(EXTERNAL_LIMIT, &what, add).await {
+                Err(error) if may_pass(&error) && patience.pause_after(&error).await => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// Notes the id of a server, and its password. Refuses where everything is being torn down: the server

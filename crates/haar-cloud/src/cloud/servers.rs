@@ -3,12 +3,13 @@
 //! Destroyed is only what bears our mark or is on our record, and only "it is not there" counts as gone. A
 //! server that could not be destroyed stays on record as leaving, with what belongs to it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::Cloud;
-use super::wait::{ASK_LIMIT, Patience, READ_LIMIT, bounded, patiently};
+use super::wait::{ASK_LIMIT, Patience, READ_LIMIT, bounded, may_pass, patiently};
 use crate::name::{DeploymentId, Owner, host_name};
 use crate::provider::{Found, ServerState, ServerView};
 use crate::server::{Server, WeakServer};
@@ -139,8 +140,9 @@ impl Cloud {
                 tracing::warn!(%error, server = name, "cannot note that it is being destroyed");
             }
         }
+        let outside = self.outside_addresses(id, name).await?;
         self.delete_server(id, name).await?;
-        self.release_belongings(id, name).await?;
+        self.release_belongings(id, name, &outside).await?;
         let id = id.to_owned();
         let forget = self.journal().on_disk(move |store| {
             let known = store.secrets()?.admin_password(&id).is_some();
@@ -197,8 +199,22 @@ impl Cloud {
         }
     }
 
+    /// The external addresses of a server, where the id of one is not on record: a cloud names an address by
+    /// itself, and after the server's end nothing tells whose it was.
+    async fn outside_addresses(&self, id: &str, name: &str) -> Result<Vec<String>> {
+        let Some(record) = self.record().await? else { return Ok(Vec::new()) };
+        if belongings(&record, id, name).iter().all(|entry| entry.cloud_id().is_some()) {
+            return Ok(Vec::new());
+        }
+        match self.server_view(id).await {
+            Ok(view) => Ok(view.external_addresses.iter().map(IpAddr::to_string).collect()),
+            // What it was is left for a look at everything that bears our mark.
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Deletes the addresses, ports and volumes that are on record as a server's.
-    async fn release_belongings(&self, id: &str, name: &str) -> Result<()> {
+    async fn release_belongings(&self, id: &str, name: &str, outside: &[String]) -> Result<()> {
         let Some(record) = self.record().await? else { return Ok(()) };
         let (deployment, belongings) = (record.deployment(), belongings(&record, id, name));
         let mut found = Vec::new();
@@ -206,8 +222,14 @@ impl Cloud {
             found = self.survey(Some(deployment)).await?;
         }
         for entry in belongings {
-            if let Some(id) = id_of(&entry, &found) {
-                self.delete_thing(entry.kind, &id, IN_USE_LIMIT).await?;
+            match id_of(&entry, &found, outside) {
+                Some(id) => {
+                    self.delete_thing(entry.kind, &id, IN_USE_LIMIT).await?;
+                }
+                // It may be this very thing, under a name of the cloud's own: the note stays until a deploy
+                // or a tear-down has looked.
+                None if found.iter().any(|thing| is_unknown(&record, thing, entry.kind)) => continue,
+                None => {}
             }
             self.forget_entry(entry.id).await?;
         }
@@ -247,11 +269,18 @@ fn change_if_there(store: &Store, change: impl FnOnce(&mut Record) -> Result<()>
     }
 }
 
-/// The cloud's id of an entry: the one on record, or that of what was found under its name.
-fn id_of(entry: &Entry, found: &[Found]) -> Option<String> {
-    let is_it = |thing: &&Found| thing.ours && thing.kind == entry.kind && thing.name == entry.name;
+/// The cloud's id of an entry: the one on record, or that of what was found under its name or address.
+fn id_of(entry: &Entry, found: &[Found], outside: &[String]) -> Option<String> {
+    let is_named = |thing: &Found| thing.name == entry.name || outside.contains(&thing.name);
+    let is_it = |thing: &&Found| thing.ours && thing.kind == entry.kind && is_named(thing);
     let noted = entry.cloud_id().map(str::to_owned);
     noted.or_else(|| found.iter().find(is_it).map(|thing| thing.id.clone()))
+}
+
+/// Whether something of ours is not on record.
+fn is_unknown(record: &Record, thing: &Found, kind: Kind) -> bool {
+    let is_it = |entry: &Entry| entry.kind == kind && entry.cloud_id() == Some(&thing.id);
+    thing.ours && thing.kind == kind && !record.entries().any(is_it)
 }
 
 /// What is on record as belonging to a server: its name or id is in theirs.
@@ -266,10 +295,6 @@ pub(super) fn belongings(record: &Record, id: &str, name: &str) -> Vec<Entry> {
 /// Whether something bears our mark: a provider may tell it as ours, or by the mark itself.
 pub(super) fn is_ours(owner: Owner, id: DeploymentId) -> bool {
     owner == Owner::Us || owner == Owner::Another(id)
-}
-
-fn may_pass(error: &Error) -> bool {
-    error.is_transient() || matches!(error, Error::Conflict { .. })
 }
 
 fn tolerable(error: Error) -> Result<String> {

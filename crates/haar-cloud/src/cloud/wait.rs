@@ -56,6 +56,11 @@ pub(super) fn retry_after(error: &Error) -> Option<Duration> {
     }
 }
 
+/// Whether the same request may succeed in a while.
+pub(super) fn may_pass(error: &Error) -> bool {
+    error.is_transient() || matches!(error, Error::Conflict { .. })
+}
+
 /// Asks once, and takes silence for a failure that may pass.
 pub(super) async fn bounded<T>(
     limit: Duration,

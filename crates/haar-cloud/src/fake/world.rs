@@ -278,8 +278,13 @@ impl World {
 
     pub(super) fn add_external(&mut self, deployment: &Deployment, server: &ServerView) -> Result<String> {
         self.view(&server.id)?;
+        let made = self.things.iter().find(|(_, thing)| thing.server.as_ref() == Some(&server.id));
+        if let Some((id, _)) = made {
+            return Ok(id.clone());
+        }
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(203, 0, 113, 0)) + self.last);
-        let id = self.put(Kind::FloatingIp, &server.name, Some(deployment.id), &address.to_string());
+        let address_text = address.to_string();
+        let id = self.put(Kind::FloatingIp, &address_text, Some(deployment.id), &address_text);
         if let Some(thing) = self.things.get_mut(&id) {
             thing.server = Some(server.id.clone());
         }

@@ -94,7 +94,8 @@ fn knows(record: &Record, kind: Kind, name: &str, id: &str) -> bool {
     let mut entries = record.entries().filter(|entry| entry.kind == kind);
     entries.any(|entry| match entry.cloud_id() {
         Some(known) => known == id,
-        None => entry.name == name,
+        // An address is named by itself, its note by its server.
+        None => entry.name == name || kind == Kind::FloatingIp,
     })
 }
 

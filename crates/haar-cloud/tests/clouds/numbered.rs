@@ -231,8 +231,16 @@ async fn case_19_external_addresses_are_not_shared_and_those_of_others_stay() {
 #[tokio::test(start_paused = true)]
 async fn case_19_an_address_whose_answer_was_lost_goes_with_its_server() {
     let bench = Bench::deployed().await;
-    bench.fake.order(Call::AddExternalAddress, Fault::Lose);
     let order = SpawnOrder { external: true, ..bench.order() };
+    bench.fake.order(Call::AddExternalAddress, Fault::Lose);
+    let server = bench.cloud.spawn(order.clone(), || {}).await.unwrap();
+    let addresses =
+        |bench: &Bench| bench.fake.left().iter().filter(|left| left.starts_with("floating")).count();
+    assert_eq!(addresses(&bench), 1, "asked again, it was found");
+    server.destroy_at_once().await.unwrap();
+    bench.fake.order(Call::AddExternalAddress, Fault::Lose);
+    let no = Error::Forbidden { what: "x".to_owned(), message: "no".to_owned() };
+    bench.fake.order(Call::AddExternalAddress, Fault::Refuse(no));
     bench.cloud.spawn(order, || {}).await.unwrap_err();
     assert!(!bench.fake.left().iter().any(|left| left.starts_with("floating")), "{:?}", bench.fake.left());
     assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
