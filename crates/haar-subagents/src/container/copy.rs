@@ -1,4 +1,5 @@
-//! The files of a container as they are now, copied into the folder of an image.
+//! The files of a container as they are now, copied into the folder of an image; before that, those of its own alone, to
+//! be laid above its image's again.
 //!
 //! Promised: the copy has what a layer could bring — folders, files with their holes, symlinks, hard links, FIFOs, their
 //! owners, modes, times and those attributes that layers may have — and nothing else: no socket, no device unless the
@@ -28,6 +29,8 @@ use crate::storage::folders::io_fault;
 const COPY_BYTES: usize = 256 << 10;
 /// The kernel has no longer attributes, nor longer lists of them.
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+/// With these the overlay file system says of an entry what of it lies below.
+const MARKS: [&str; 3] = ["trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy"];
 /// Names of files that are remembered for their other names; beyond that, another name is a file of its own.
 const MAX_LINK_BYTES: usize = 64 << 20;
 
@@ -42,12 +45,55 @@ pub(super) fn copy_tree(
     room: &mut Room,
     progress: &Progress,
 ) -> Result<Digest, Fault> {
+    copy(What::Tree, from, to, devices, room, progress)
+}
+
+/// Copies what an overlay keeps above its image, to be laid above that again: with its marks of what is gone, and with
+/// one in the place of what no copy has. A file shares its bytes with the copy where the file system can do that.
+///
+/// # Errors
+/// As [`copy_tree`].
+pub(super) fn copy_upper(
+    from: &Path,
+    to: &Path,
+    devices: Devices,
+    room: &mut Room,
+    progress: &Progress,
+) -> Result<(), Fault> {
+    copy(What::Upper, from, to, devices, room, progress).map(drop)
+}
+
+/// What is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Files as their users see them.
+    Tree,
+    /// An overlay's upper folder. It is not counted as progress, and has no digest.
+    Upper,
+}
+
+impl What {
+    /// Whether the copy has this attribute.
+    fn keeps(self, attribute: &str) -> bool {
+        layer::is_kept(attribute) || (self == What::Upper && MARKS.contains(&attribute))
+    }
+}
+
+fn copy(
+    what: What,
+    from: &Path,
+    to: &Path,
+    devices: Devices,
+    room: &mut Room,
+    progress: &Progress,
+) -> Result<Digest, Fault> {
     let unreadable = |error| io_fault("read", from, &error);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = fs::open(from, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?;
     let top = File::from(top);
     let facts = facts_of(&top.metadata().map_err(unreadable)?);
     let mut copying = Copying {
+        what,
         from,
         root: Root::open(to).map_err(|error| io_fault("open", to, &error))?,
         devices,
@@ -77,6 +123,7 @@ enum Kind {
 }
 
 struct Copying<'a> {
+    what: What,
     from: &'a Path,
     root: Root,
     devices: Devices,
@@ -120,6 +167,10 @@ impl Copying<'_> {
             let inner = self.open(folder, last, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             self.note(Kind::Folder, path, facts, b"");
             self.root.folder(&name, facts).map_err(fault)?;
+            if self.what == What::Upper {
+                let marks = self.attributes(&inner).map_err(|error| self.unreadable(path, error))?;
+                self.root.mark(&name, &marks).map_err(fault)?;
+            }
             return self.inside(&inner, path);
         }
         if kind.is_file() {
@@ -132,24 +183,26 @@ impl Copying<'_> {
             self.note(Kind::Symlink, path, facts, target.to_bytes());
             return self.root.symlink(&name, target.to_bytes(), facts).map_err(fault);
         }
-        let Some(kind) = self.special(&metadata) else { return Ok(()) };
-        let device = metadata.rdev();
+        let Some((kind, device)) = self.special(&metadata) else { return Ok(()) };
         self.note(Kind::Special, path, facts, &device.to_le_bytes());
         self.root.special(&name, kind, device, facts).map_err(fault)
     }
 
     /// What is made of that which is neither file nor folder nor link; none when it is left out.
-    fn special(&self, metadata: &Metadata) -> Option<FileType> {
-        let kind = metadata.file_type();
+    fn special(&self, metadata: &Metadata) -> Option<(FileType, u64)> {
+        let (kind, device) = (metadata.file_type(), metadata.rdev());
         if kind.is_fifo() {
-            return Some(FileType::Fifo);
+            return Some((FileType::Fifo, 0));
         }
+        let kind = match (kind.is_char_device(), kind.is_block_device()) {
+            (true, _) => Some(FileType::CharacterDevice),
+            (_, true) => Some(FileType::BlockDevice),
+            _ => None,
+        };
         // To the overlay file system the device without a number means that a file is gone.
-        if self.devices == Devices::Refused || metadata.rdev() == 0 {
-            return None;
-        }
-        let character = kind.is_char_device().then_some(FileType::CharacterDevice);
-        character.or(kind.is_block_device().then_some(FileType::BlockDevice))
+        let made = kind.filter(|_| self.devices == Devices::Made && device != 0).map(|kind| (kind, device));
+        // What is left out still hides what lies below it.
+        made.or((self.what == What::Upper).then_some((FileType::CharacterDevice, 0)))
     }
 
     fn file(&mut self, from: &File, path: &[u8], name: &Name) -> Result<(), Fault> {
@@ -159,7 +212,7 @@ impl Copying<'_> {
             self.note(Kind::Link, path, facts, &first);
             return self.root.hard_link(name, &Name::read(&first).map_err(fault)?).map_err(fault);
         }
-        let attributes = attributes(from, &mut self.buffer).map_err(|error| self.unreadable(path, error))?;
+        let attributes = self.attributes(from).map_err(|error| self.unreadable(path, error))?;
         self.note(Kind::File, path, facts, &metadata.len().to_le_bytes());
         for (key, value) in &attributes {
             self.piece(key.as_bytes());
@@ -177,6 +230,9 @@ impl Copying<'_> {
 
     /// Copies what a file holds. Holes stay holes: the container has them without the room for what they seem to hold.
     fn fill(&mut self, from: &File, into: &File, length: u64, path: &[u8]) -> Result<(), Fault> {
+        if self.what == What::Upper && fs::ioctl_ficlone(into, from).is_ok() {
+            return Ok(());
+        }
         let mut at = 0;
         while let Some((begin, end)) = data_from(from, at).map_err(|error| self.unreadable(path, error))? {
             self.piece(&begin.to_le_bytes());
@@ -189,9 +245,11 @@ impl Copying<'_> {
                     read => read.map_err(|error| self.unreadable(path, error))?,
                 };
                 self.meter.bytes(self.root.path(), read as u64)?;
-                self.hash.update(&self.buffer[..read]);
                 into.write_all_at(&self.buffer[..read], at).map_err(|error| self.unwritable(&error))?;
-                self.progress.came(read as u64);
+                if self.what == What::Tree {
+                    self.hash.update(&self.buffer[..read]);
+                    self.progress.came(read as u64);
+                }
                 at += read as u64;
             }
         }
@@ -204,6 +262,24 @@ impl Copying<'_> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = fs::openat2(folder, last, flags, Mode::empty(), here);
         opened.map(File::from).map_err(|error| self.unreadable(path, error))
+    }
+
+    /// Those attributes of a file or folder that the copy has.
+    fn attributes(&mut self, file: &File) -> rustix::io::Result<Vec<(String, Vec<u8>)>> {
+        let buffer = &mut self.buffer[..MAX_ATTRIBUTE_BYTES];
+        let length = match fs::flistxattr(file, &mut *buffer) {
+            Err(Errno::OPNOTSUPP) => 0,
+            listed => listed?,
+        };
+        let names =
+            buffer[..length].split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
+        let names: Vec<String> = names.filter(|name| self.what.keeps(name)).map(ToOwned::to_owned).collect();
+        let mut attributes = Vec::with_capacity(names.len());
+        for name in names {
+            let length = fs::fgetxattr(file, name.as_str(), &mut *buffer)?;
+            attributes.push((name, buffer[..length].to_vec()));
+        }
+        Ok(attributes)
     }
 
     fn unreadable(&self, path: &[u8], error: impl Into<io::Error>) -> Fault {
@@ -243,24 +319,6 @@ fn data_from(file: &File, at: u64) -> rustix::io::Result<Option<(u64, u64)>> {
         Err(Errno::NXIO) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Those attributes of a file that a layer may have.
-fn attributes(file: &File, buffer: &mut [u8]) -> rustix::io::Result<Vec<(String, Vec<u8>)>> {
-    let buffer = &mut buffer[..MAX_ATTRIBUTE_BYTES];
-    let length = match fs::flistxattr(file, &mut *buffer) {
-        Err(Errno::OPNOTSUPP) => 0,
-        listed => listed?,
-    };
-    let names = buffer[..length].split(|byte| *byte == 0);
-    let names = names.filter_map(|name| std::str::from_utf8(name).ok().filter(|name| layer::is_kept(name)));
-    let names: Vec<String> = names.map(ToOwned::to_owned).collect();
-    let mut attributes = Vec::with_capacity(names.len());
-    for name in names {
-        let length = fs::fgetxattr(file, name.as_str(), &mut *buffer)?;
-        attributes.push((name, buffer[..length].to_vec()));
-    }
-    Ok(attributes)
 }
 
 fn fault(error: root::Error) -> Fault {

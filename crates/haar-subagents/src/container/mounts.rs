@@ -21,6 +21,17 @@ pub(super) fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path, flags:
     mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_os_str())).map_err(io::Error::from)
 }
 
+/// Mounts these folders over each other, the first on top, for nobody to write to. The paths are as for [`overlay`].
+pub(super) fn stack(folders: &[&Path], at: &Path, flags: MsFlags) -> io::Result<()> {
+    let mut options = OsString::from("lowerdir=");
+    for (number, folder) in folders.iter().enumerate() {
+        options.push(if number > 0 { ":" } else { "" });
+        options.push(folder);
+    }
+    let flags = flags | MsFlags::MS_RDONLY;
+    mount(Some("overlay"), at, Some("overlay"), flags, Some(options.as_os_str())).map_err(io::Error::from)
+}
+
 /// Whether something is mounted exactly there.
 pub(super) fn is_mounted(at: &Path) -> io::Result<bool> {
     Ok(below(at)?.iter().any(|mounted| mounted == at))

@@ -205,6 +205,22 @@ impl Root {
         set().map_err(failed(&name.path()))
     }
 
+    /// Gives a folder that was laid extended attributes.
+    pub(super) fn mark(&self, name: &Name, attributes: &[(String, Vec<u8>)]) -> Result<(), Error> {
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        let path = name.path();
+        let set = || {
+            let folder = self.resolve(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+            for (key, value) in attributes {
+                fs::fsetxattr(&folder, key.as_str(), value, XattrFlags::empty())?;
+            }
+            Ok(())
+        };
+        set().map_err(failed(&path))
+    }
+
     /// Makes a symlink; where it points is looked at by nobody here.
     pub(super) fn symlink(&mut self, name: &Name, target: &[u8], facts: Facts) -> Result<(), Error> {
         let path = name.path();

@@ -1,17 +1,23 @@
 //! An image made of a container: its files as they are now, and how it is run.
 //!
-//! Promised: nothing is seen of the image before it is whole. A container that runs is held while its files are copied
-//! and goes on whatever becomes of the copy: it is marked before it is held, and one that is marked and whose turn
+//! Promised: nothing is seen of the image before it is whole. A container that runs is held while what it has written
+//! itself is copied, which takes no longer than naming its files where the file system lets files share their bytes; it
+//! goes on while the image is made, and whatever becomes of the copy: it is marked before it is held, and one that is marked and whose turn
 //! nobody has is let go by [`super::keep`], be it after a fault or after a kill. One that somebody else holds stays held.
 //! Deliberately absent: what is mounted in the container (`/dev`, `/proc`, `/sys`, `/etc/hosts` …), its memory and its
 //! limits; authors and messages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use haar_api::rpc::{Fault, FaultCode, ImageResponse};
 use nix::mount::MsFlags;
 
 use super::bundle::merged;
-use super::copy::copy_tree;
+use super::copy::{copy_tree, copy_upper};
 use super::decide::Goal;
+use super::folders::remove;
 use super::host::Host;
 use super::images::{self, Facts, Part};
 use super::mounts;
@@ -35,7 +41,8 @@ impl Host {
         let facts = self.loads.while_making(&saving.image, |limits, progress| {
             let part = Part::begin(&self.folders, &saving.image)?;
             let mut room = limits.room();
-            let files = self.copy_held(&record, &part, &mut room, progress)?;
+            let own = self.copy_own(&record, &part, room, progress)?;
+            let files = self.copy_all(&record, &own, &part, &mut room, progress)?;
             let facts = facts(&saving.image, run, files, limits.bytes - room.bytes);
             part.keep(&self.folders, &facts)?;
             Ok(facts)
@@ -49,21 +56,27 @@ impl Host {
         Ok(ImageResponse { images: Some(vec![facts.to_wire()]) })
     }
 
-    /// Copies its files while it does nothing.
-    fn copy_held(
+    /// Copies what the container has written itself, while it does nothing; answers where that lies.
+    fn copy_own(
         &self,
         record: &Record,
         part: &Part,
-        room: &mut Room,
+        room: Room,
         progress: &Progress,
-    ) -> Result<Digest, Fault> {
+    ) -> Result<PathBuf, Fault> {
+        let (from, to) = (self.folders.container(&record.id).join("upper"), part.path().join("upper"));
+        fs::create_dir(&to).map_err(|error| io_fault("make", &to, &error))?;
         self.settled(record)?;
         let is_ours = self.hold(record)?;
-        let copied = self.copy_files(record, part, room, progress);
+        let begun = Instant::now();
+        // What it takes is given back before the image is whole: it counts for the file system alone.
+        let mut spare = room;
+        let copied = copy_upper(&from, &to, self.devices, &mut spare, progress);
         if is_ours {
             self.let_go(record)?;
+            tracing::debug!(container = record.id, held_ms = begun.elapsed().as_millis(), "goes on");
         }
-        copied
+        copied.map(|()| to)
     }
 
     /// Holds a container that runs; answers whether it is to be let go. One that ends in this very moment is at rest.
@@ -79,26 +92,27 @@ impl Host {
         }
     }
 
-    fn copy_files(
+    /// Copies all of its files, as they were when those of its own were copied, which go then.
+    fn copy_all(
         &self,
         record: &Record,
+        own: &Path,
         part: &Part,
         room: &mut Room,
         progress: &Progress,
     ) -> Result<Digest, Fault> {
-        let folder = self.folders.container(&record.id);
-        let (upper, work, rootfs) = (folder.join("upper"), folder.join("work"), folder.join("rootfs"));
-        let failed = |error| io_fault("mount", &rootfs, &error);
-        let is_at_rest = !mounts::is_mounted(&rootfs).map_err(failed)?;
-        let lower = self.folders.image(&record.wish.image).join("rootfs");
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mounts::overlay(&lower, &upper, &work, &rootfs, flags | MsFlags::MS_NOATIME).map_err(failed)?;
-        let copied = copy_tree(&rootfs, &part.rootfs(), self.devices, room, progress);
-        // After a kill it is taken away with what else is left of a container at rest.
-        if is_at_rest && let Err(error) = mounts::unmount_below(&rootfs) {
-            tracing::warn!(container = record.id, %error, "its files stay mounted until it is next run or removed");
+        let (image, merged) =
+            (self.folders.image(&record.wish.image).join("rootfs"), part.path().join("merged"));
+        let failed = |error| io_fault("mount", &merged, &error);
+        fs::create_dir(&merged).map_err(failed)?;
+        let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+        mounts::stack(&[own, &image], &merged, flags).map_err(failed)?;
+        let copied = copy_tree(&merged, &part.rootfs(), self.devices, room, progress)?;
+        // After a fault or a kill they go with the whole of the part.
+        for folder in [&merged, own] {
+            remove(folder).map_err(|error| io_fault("remove", folder, &error))?;
         }
-        copied
+        Ok(copied)
     }
 }
 

@@ -4,13 +4,14 @@ use haar_api::rpc::{FaultCode, Image, ImageResponse};
 use serde_json::{Value, json};
 
 use crate::harness::*;
-use crate::make_image::script;
+use crate::make_image::{E, busybox, image, layer, script};
 
 const SAVED: &str = "22222222-2222-4222-8222-222222222222";
 
-/// A container that holds so much that saving it takes a while, and that speaks all the time.
-const LARGE: &str =
-    "busybox dd if=/dev/zero of=/large bs=1M count=40 2>/dev/null; while :; do echo tick; sleep 0.02; done";
+/// A container that has written so much that copying it takes a while, also where files share their bytes, and that
+/// speaks all the time.
+const LARGE: &str = "busybox mkdir /many; i=0; while [ $i -lt 800 ]; do : > /many/$i; i=$((i+1)); done; \
+    busybox dd if=/dev/zero of=/large bs=1M count=48 2>/dev/null; while :; do echo tick; sleep 0.02; done";
 
 async fn save(agent: &Agent, opts: Value) -> Result<Image, haar_api::rpc::Fault> {
     let saved: ImageResponse = agent.call("SaveContainer", &json!({"id": GUEST, "opts": opts})).await?;
@@ -27,13 +28,14 @@ async fn run_large(world: &World, agent: &Agent) -> Value {
     guest
 }
 
-/// Begins to save the large container, and waits until that is in the midst of it.
+/// Begins to save the large container, and waits until what it has written is being copied.
 async fn begin_to_save(world: &World, agent: &Agent) {
-    let large = world.path().join(format!("container/images/.part-{SAVED}/rootfs/large"));
+    let own = world.path().join(format!("container/images/.part-{SAVED}/upper"));
+    let has_begun = || std::fs::read_dir(&own).is_ok_and(|mut files| files.next().is_some());
     let params = json!({"id": GUEST, "opts": {"Repository": SAVED}});
     tokio::select! {
         answer = agent.try_call::<Value>("SaveContainer", &params) => panic!("it ended before: {answer:?}"),
-        () = until("its files are copied", || large.exists()) => {}
+        () = until("its files are copied", has_begun) => {}
     }
 }
 
@@ -115,6 +117,44 @@ async fn a_container_at_rest_is_saved_and_stays_so_and_one_that_is_held_stays_he
         assert_eq!(note.exists(), has_note, "{image:?}");
     }
     assert_eq!(ids(&agent).await.len(), 4, "without a word each has an id of its own");
+}
+
+#[tokio::test]
+async fn a_container_goes_on_while_the_image_is_made_of_what_it_had_written_before() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    let words = "busybox rm /bin/true; busybox mv /bin /old; /old/busybox mkdir /bin; \
+        PATH=/old; while :; do echo tick; echo more >> /more; sleep 0.02; done";
+    // Most of it is the image's own.
+    let large = layer(&[E::File("large", &vec![7; 24 << 20])]);
+    let image = image(&[busybox(), large], &json!({"Cmd": ["/bin/sh", "-c", words]}));
+    agent.load(&world.request(&image)).await.unwrap();
+    let mut guest = world.guest(GUEST);
+    guest["memory"] = 0.into();
+    agent.run(&guest).await;
+    until("it speaks", || world.log(GUEST).contains("tick")).await;
+
+    let part = world.path().join(format!("container/images/.part-{SAVED}"));
+    let going_on = async {
+        until("the image's own is copied", || part.join("rootfs/large").exists()).await;
+        let is_held = world.container(GUEST).join("held").exists();
+        let (said, written) = (world.log(GUEST).len(), part.join("upper/more").metadata().unwrap().len());
+        assert!(!is_held && part.join("merged").exists(), "it is not held for that");
+        until("it speaks again", || world.log(GUEST).len() > said).await;
+        written
+    };
+    let (saved, written) = tokio::join!(save(&agent, json!({"Repository": SAVED})), going_on);
+    saved.unwrap();
+    let rootfs = world.path().join("container/images").join(SAVED).join("rootfs");
+    assert_eq!(rootfs.join("more").metadata().unwrap().len(), written, "what came later is not in it");
+    assert_eq!(std::fs::read_dir(rootfs.join("bin")).unwrap().count(), 0, "a new folder hides the image's");
+    assert!(rootfs.join("old/busybox").exists() && !rootfs.join("old/true").exists());
+    assert_eq!(rootfs.join("large").metadata().unwrap().len(), 24 << 20);
+    let left: Vec<_> =
+        std::fs::read_dir(rootfs.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "image.json and rootfs: {left:?}");
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -222,3 +222,37 @@ fn the_digest_is_of_names_contents_and_modes() {
     ];
     assert!(others.iter().all(|other| *other != plain));
 }
+
+#[test]
+fn what_an_overlay_has_above_its_image_keeps_its_marks_and_hides_what_it_hid() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let case = Case::new();
+    fs::create_dir(case.from("opaque")).unwrap();
+    for (name, mark) in [("opaque", "trusted.overlay.opaque"), ("", "trusted.overlay.origin")] {
+        rustix::fs::setxattr(case.from(name), mark, b"y", XattrFlags::empty()).unwrap();
+    }
+    fs::write(case.from("file"), vec![7; 300_000]).unwrap();
+    fs::hard_link(case.from("file"), case.from("second")).unwrap();
+    let _listener = UnixListener::bind(case.from("socket")).unwrap();
+    for (name, number) in [("gone", 0), ("null", rustix::fs::makedev(1, 3))] {
+        rustix::fs::mknodat(CWD, case.from(name), FileType::CharacterDevice, Mode::RWXU, number).unwrap();
+    }
+    let progress = Progress::default();
+    copy_upper(&case.from(""), &case.to(""), Devices::Refused, &mut ROOM.clone(), &progress).unwrap();
+
+    assert_eq!(fs::read(case.to("second")).unwrap(), vec![7; 300_000]);
+    assert_eq!(fs::metadata(case.to("file")).unwrap().nlink(), 2);
+    for hiding in ["gone", "null", "socket"] {
+        let metadata = fs::symlink_metadata(case.to(hiding)).unwrap();
+        assert!(metadata.file_type().is_char_device() && metadata.rdev() == 0, "{hiding}");
+    }
+    let mark = |name: &str, mark: &str| {
+        let mut value = vec![0; 16];
+        rustix::fs::getxattr(case.to(name), mark, value.as_mut_slice()).map(|length| value[..length].to_vec())
+    };
+    assert_eq!(mark("opaque", "trusted.overlay.opaque"), Ok(b"y".to_vec()));
+    assert_eq!(mark("", "trusted.overlay.origin"), Err(Errno::NODATA), "it is of another place");
+    assert_eq!(progress.bytes(), (0, 0), "the image is yet to be made");
+}
