@@ -10,13 +10,14 @@
 //! The filters are shared by every guest of the host and carry a version in their names, for libvirt puts a changed
 //! filter into force for running guests at once.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Nic};
+use haar_subagents::kit::program;
 use virt::connect::Connect;
 use virt::error::ErrorNumber;
 use virt::nwfilter::NWFilter;
@@ -30,8 +31,6 @@ const PREFIX: &str = "haar-1-";
 
 /// How long ebtables may take to answer.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What each kind of nic may send, beside what all must not: the words name [`ALLOWED`].
 ///
@@ -133,37 +132,15 @@ impl Frames {
 }
 
 fn probe(program: &str, limit: Duration) -> std::io::Result<Option<String>> {
-    let mut command = Command::new(program);
-    command.args(["-t", "nat", "-L"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Some("ebtables is not there: install it".to_owned()));
+    match program::run(program, &["-t", "nat", "-L"], Stdio::null(), limit, || true) {
+        Ok(_) => Ok(None),
+        Err(program::Error::NotInstalled(_)) => Ok(Some("ebtables is not there: install it".to_owned())),
+        Err(program::Error::Failed { words, .. }) => {
+            Ok(Some(format!("ebtables does not work with this kernel: {words}")))
         }
-        Err(error) => return Err(error),
-    };
-    let deadline = Instant::now() + limit;
-    let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() >= deadline => {
-                // It may have ended just now.
-                let _ = child.kill();
-                child.wait()?;
-                return Err(std::io::Error::new(ErrorKind::TimedOut, "ebtables does not end"));
-            }
-            None => std::thread::sleep(LOOK_EVERY),
-        }
-    };
-    if status.success() {
-        return Ok(None);
+        Err(error @ program::Error::TooLong { .. }) => Err(std::io::Error::new(ErrorKind::TimedOut, error)),
+        Err(error) => Err(std::io::Error::other(error.in_full())),
     }
-    let mut words = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        // What it says is for a person only.
-        let _ = stderr.read_to_string(&mut words);
-    }
-    Ok(Some(format!("ebtables does not work with this kernel: {}", words.trim())))
 }
 
 /// Makes sure that libvirt knows the filters.
@@ -265,6 +242,8 @@ fn definition(name: &str, allowed: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::process::Command;
+    use std::time::Instant;
 
     use super::*;
 
@@ -288,8 +267,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn ebtables_that_is_missing_or_refuses_is_told_from_one_that_hangs() {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ebtables_that_is_missing_or_refuses_is_told_from_one_that_hangs() {
+        tokio::task::spawn_blocking(told_from_one_that_hangs).await.unwrap();
+    }
+
+    fn told_from_one_that_hangs() {
         let limit = Duration::from_secs(60);
         assert_eq!(probe("true", limit).unwrap(), None);
         assert!(probe("/nonexistent/ebtables", limit).unwrap().unwrap().contains("install it"));

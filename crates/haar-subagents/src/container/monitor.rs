@@ -15,9 +15,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::log;
 use super::process::Process;
 use super::record::{self, Begun, Exit, Order};
-use super::{log, program};
+use crate::kit::program;
 use crate::storage::folders::write_json;
 
 /// Whoever asks whether a monitor is there holds its lock for a moment.

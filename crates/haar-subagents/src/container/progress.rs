@@ -1,16 +1,16 @@
-//! How far a load is, and whether it shall go on: not when nobody wants it any more, or it takes too long.
+//! How far a load is, and whether it shall go on: not when nobody wants it any more, its source trickles, or it takes too
+//! long.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use haar_api::rpc::{Fault, FaultCode};
 
+use crate::storage::reach::Pace;
+
 /// How long a load may take in any case.
 const MOST_TIME: Duration = Duration::from_secs(24 * 3600);
-/// How long it may take, and more by this many bytes that came in a second.
-const SLOW_TIME: Duration = Duration::from_secs(600);
-const SLOW_BYTES: u64 = 16 << 10;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How far it is, and whether it shall go on.
@@ -19,6 +19,7 @@ pub(super) struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     begun: OnceLock<Instant>,
+    pace: Mutex<Pace>,
     cancelled: AtomicBool,
     stopping: Arc<AtomicBool>,
 }
@@ -49,6 +50,7 @@ impl Progress {
 
     pub(super) fn came(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.pace().came(bytes);
     }
 
     /// Refuses to go on when nobody wants it any more, or it takes too long.
@@ -61,11 +63,16 @@ impl Progress {
             return unavailable("the image was deleted before it was whole");
         }
         match self.begun.get() {
-            Some(begun) if is_too_slow(begun.elapsed(), self.bytes().0) => {
-                unavailable("the image's source is too slow; ask again, or take another one")
+            Some(begun) if begun.elapsed() > MOST_TIME => {
+                unavailable("the image was not whole within a day; ask again, or take another source")
             }
             _ => Ok(()),
         }
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        // Each step leaves it whole.
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for what comes from elsewhere, as long as the load shall go on. Must be called on a thread of tokio's that
@@ -75,7 +82,10 @@ impl Progress {
             let mut coming = std::pin::pin!(coming);
             loop {
                 self.check()?;
-                if let Ok(came) = tokio::time::timeout(LOOK_EVERY, coming.as_mut()).await {
+                let begun = Instant::now();
+                let came = tokio::time::timeout(LOOK_EVERY, coming.as_mut()).await;
+                self.pace().waited(begun.elapsed())?;
+                if let Ok(came) = came {
                     return Ok(came);
                 }
             }
@@ -83,19 +93,22 @@ impl Progress {
     }
 }
 
-fn is_too_slow(since: Duration, bytes: u64) -> bool {
-    since > MOST_TIME || since > SLOW_TIME + Duration::from_secs(bytes / SLOW_BYTES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_source_that_drips_is_given_up() {
-        let hour = Duration::from_secs(3600);
-        assert!(!is_too_slow(SLOW_TIME, 0) && is_too_slow(hour, 1000), "ten minutes are anybody's");
-        assert!(!is_too_slow(hour, 60 << 20) && is_too_slow(25 * hour, u64::MAX));
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_source_that_trickles_is_given_up_where_it_is_waited_for() {
+        let wait = async |bytes: u64| {
+            let progress = Arc::new(Progress::default());
+            progress.pace().waited(Pace::WINDOW - Duration::from_nanos(1)).unwrap();
+            progress.came(bytes);
+            progress.check().unwrap();
+            let slow = tokio::time::sleep(Duration::from_millis(1));
+            tokio::task::spawn_blocking(move || progress.wait(slow)).await.unwrap()
+        };
+        assert_eq!(wait(1000).await.unwrap_err().code, FaultCode::Unavailable);
+        wait(Pace::LEAST_BYTES).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

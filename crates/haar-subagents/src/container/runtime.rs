@@ -189,7 +189,7 @@ fn make(runtime: &Runtime, bundle: &Path, id: &str) -> Result<(), Fault> {
     command.arg("--root").arg(&runtime.state).arg("create").arg("--bundle").arg(bundle).arg(id);
     command.stdin(std::process::Stdio::null());
     command.stdout(file.try_clone().map_err(failed)?).stderr(file);
-    let status = program::wait(&mut command, MADE_LIMIT)
+    let status = crate::kit::program::wait(&mut command, MADE_LIMIT)
         .map_err(|error| Fault::parse(&format!("it cannot be run: {error}")))?;
     if status.success() {
         return Ok(());

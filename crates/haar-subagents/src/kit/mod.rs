@@ -1,5 +1,5 @@
 //! What every sub-agent stands on: a JSON-RPC server of the seed's kind (`mistify-wire` §2.7), a lock per
-//! guest, and a small client.
+//! guest, a small client, and how programs of the host are run.
 //!
 //! Promised: a method's panic answers an error and nothing else; a method that has begun runs to its end
 //! even when the caller goes away, for it may be half done; at most [`MAX_CALLS`] methods run at once and
@@ -25,6 +25,7 @@ mod client;
 mod envelope;
 mod listen;
 mod per_guest;
+pub mod program;
 mod server;
 
 pub use client::{CallError, call};

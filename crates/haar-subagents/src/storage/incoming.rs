@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use haar_api::rpc::{Fault, FaultCode};
@@ -111,15 +112,19 @@ impl Fetches {
             self.store(&stored, part, length, || next().map(|bytes| bytes.filter(|bytes| !bytes.is_empty())))
         }));
         // An empty chunk says that the body is whole; a sender that vanishes says that it is not.
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         loop {
+            let begun = Instant::now();
             let came = tokio::select! {
                 came = response.chunk() => came.map_err(|error| source::web_fault(url, error)),
                 fault = fetch.cancelled() => Err(fault),
             };
             let chunk = match came {
                 Ok(Some(chunk)) if chunk.is_empty() => continue,
-                Ok(Some(chunk)) => pace.came(chunk.len()).map(|()| chunk),
+                Ok(Some(chunk)) => {
+                    pace.came(chunk.len() as u64);
+                    pace.waited(begun.elapsed()).map(|()| chunk)
+                }
                 Ok(None) => Ok(Bytes::new()),
                 Err(fault) => Err(fault),
             };

@@ -30,7 +30,7 @@ mod qcow2_map;
 mod qcow2_read;
 mod qcow2_table;
 mod qemu_img;
-mod reach;
+pub(crate) mod reach;
 mod readers;
 mod receive;
 mod reflink;

@@ -16,6 +16,7 @@ use haar_api::rpc::{Fault, FaultCode};
 use uuid::Uuid;
 
 use super::qemu_img;
+use crate::kit::program;
 
 const GREETING: &[u8; 8] = b"NBDMAGIC";
 const OPTION: &[u8; 8] = b"IHAVEOPT";
@@ -53,7 +54,10 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        command.spawn().map(Server).map_err(|error| qemu_img::not_started("qemu-nbd", &error))
+        command
+            .spawn()
+            .map(Server)
+            .map_err(|error| qemu_img::fault(&program::Error::not_started("qemu-nbd", error)))
     }
 
     /// Waits until it listens on this socket.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use haar_api::rpc::{Fault, FaultCode};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::Instant;
 
 /// Why an address is refused.
 pub(super) const REFUSED: &str = "it leads to a link-local address, from which nothing is fetched";
@@ -54,33 +53,41 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Whether what comes is worth a fetch's place: a source that trickles would hold it for ever.
-pub(super) struct Pace {
-    since: Instant,
+/// Whether what comes is worth its place: a source that trickles would hold it for ever. The time counts that is waited
+/// for the source, and no other.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
-    const WINDOW: Duration = Duration::from_secs(10 * 60);
-    const LEAST_BYTES: u64 = 8 << 20;
+    /// In so much time at least so much must come.
+    pub(crate) const WINDOW: Duration = Duration::from_secs(10 * 60);
+    pub(crate) const LEAST_BYTES: u64 = 8 << 20;
 
-    pub(super) fn new() -> Self {
-        Pace { since: Instant::now(), bytes: 0 }
+    /// So many bytes have come.
+    pub(crate) fn came(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// So many bytes have come; a fault when they were too few for too long.
-    pub(super) fn came(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.since.elapsed() < Self::WINDOW {
+    /// The source was waited for so long.
+    ///
+    /// # Errors
+    /// `unavailable` when too few bytes came for too long.
+    pub(crate) fn waited(&mut self, time: Duration) -> Result<(), Fault> {
+        self.waited += time;
+        if self.waited < Self::WINDOW {
             return Ok(());
         }
-        let came = std::mem::replace(self, Pace::new()).bytes;
-        if came >= Self::LEAST_BYTES {
+        if self.bytes >= Self::LEAST_BYTES {
+            *self = Pace::default();
             return Ok(());
         }
         let text = format!(
-            "the image's source gave {came} bytes in {} minutes; others wait for its place, use a faster one",
-            Self::WINDOW.as_secs() / 60
+            "the image's source gave {} bytes in {} minutes; others wait for its place, use a faster one",
+            self.bytes,
+            self.waited.as_secs() / 60
         );
         Err(Fault::new(FaultCode::Unavailable, text))
     }
@@ -115,20 +122,20 @@ mod tests {
         assert!(refused.is_err_and(|error| error.to_string().contains("link-local")));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_source_that_trickles_loses_its_place() {
+    #[test]
+    fn a_source_that_trickles_loses_its_place() {
         let minute = Duration::from_secs(60);
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         for _ in 0..30 {
-            tokio::time::advance(minute).await;
-            pace.came(1 << 20).unwrap();
+            pace.came(1 << 20);
+            pace.waited(minute).unwrap();
         }
-        let mut pace = Pace::new();
+        let mut pace = Pace::default();
         for _ in 0..9 {
-            tokio::time::advance(minute).await;
-            pace.came(1).unwrap();
+            pace.came(1);
+            pace.waited(minute).unwrap();
         }
-        tokio::time::advance(minute).await;
-        assert_eq!(pace.came(1).unwrap_err().code, FaultCode::Unavailable);
+        pace.came(1);
+        assert_eq!(pace.waited(minute).unwrap_err().code, FaultCode::Unavailable);
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use haar_api::rpc::{Fault, FaultCode};
 
 use super::backend::Taken;
-use super::qemu_img::{self, run_program};
+use super::qemu_img;
+use crate::kit::program;
 
 /// Before each of our datasets' names.
 const PREFIX: &str = "haar-";
@@ -183,7 +184,8 @@ impl Pool {
             let work = self.work.try_clone().map_err(|error| {
                 Fault::new(FaultCode::Unavailable, format!("zfs cannot be started: {error}"))
             })?;
-            match run_program("zfs", words, work.into(), limit, || true) {
+            let ran = program::run("zfs", words, work.into(), limit, || true);
+            match ran.map_err(|error| qemu_img::fault(&error)) {
                 Ok(text) => return Ok(String::from_utf8_lossy(&text).into_owned()),
                 Err(fault) if is_settling(&fault.message, begun) => std::thread::sleep(BUSY_PAUSE),
                 Err(fault) => return Err(full(fault)),

@@ -71,6 +71,17 @@ impl World {
         self.path().join("container/containers").join(id)
     }
 
+    /// What stands in a file of a container, such as its record.
+    pub(crate) fn noted(&self, id: &str, file: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.container(id).join(file)).unwrap()).unwrap()
+    }
+
+    /// The process that watches over a container.
+    pub(crate) fn monitor(&self, id: &str) -> nix::unistd::Pid {
+        let pid = self.noted(id, "monitor.json")["pid"].as_i64().unwrap();
+        nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap())
+    }
+
     pub(crate) fn agent_log(&self) -> String {
         std::fs::read_to_string(self.path().join("agent.log")).unwrap_or_default()
     }

@@ -142,8 +142,7 @@ async fn a_restart_that_was_cut_off_is_finished_by_the_next_start() {
         let pause = std::time::Duration::from_millis(pause);
         let _ = tokio::time::timeout(pause, agent.try_call::<Value>("RestartContainer", &params)).await;
         agent.kill();
-        let record = std::fs::read_to_string(world.container(GUEST).join("container.json")).unwrap();
-        let record: Value = serde_json::from_str(&record).unwrap();
+        let record = world.noted(GUEST, "container.json");
         let was_ordered = record["goal"] == "restart" || record["run"] == 2;
         let agent = Agent::start(&world).await;
         let wanted = if was_ordered { "begun\nbegun\n" } else { "begun\n" };
@@ -167,14 +166,10 @@ async fn a_container_that_was_never_let_go_is_ended_and_run_again() {
     until("it speaks", || world.log(GUEST).contains("begun")).await;
     let pid = agent.inspect(GUEST).await.unwrap()["State"]["Pid"].as_i64().unwrap();
     agent.kill();
-    let folder = world.container(GUEST);
-    let monitor: Value =
-        serde_json::from_str(&std::fs::read_to_string(folder.join("monitor.json")).unwrap()).unwrap();
-    let monitor = nix::unistd::Pid::from_raw(i32::try_from(monitor["pid"].as_i64().unwrap()).unwrap());
-    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let begun = std::fs::read_to_string(folder.join("begun.json")).unwrap();
-    std::fs::write(folder.join("begun.json"), begun.replace("\"is_started\": true", "\"is_started\": false"))
-        .unwrap();
+    nix::sys::signal::kill(world.monitor(GUEST), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let mut begun = world.noted(GUEST, "begun.json");
+    begun["is_started"] = false.into();
+    std::fs::write(world.container(GUEST).join("begun.json"), begun.to_string()).unwrap();
     let agent = Agent::start(&world).await;
     until("it runs anew", || world.log(GUEST) == "begun\nbegun\n").await;
     assert!(!world.pids().contains(&i32::try_from(pid).unwrap()), "the first one is gone");
@@ -190,9 +185,7 @@ async fn a_monitor_that_is_stuck_keeps_nobody_from_ending_its_container() {
     agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
     let guest = world.guest(GUEST);
     agent.run(&guest).await;
-    let monitor = std::fs::read_to_string(world.container(GUEST).join("monitor.json")).unwrap();
-    let monitor: Value = serde_json::from_str(&monitor).unwrap();
-    let monitor = nix::unistd::Pid::from_raw(i32::try_from(monitor["pid"].as_i64().unwrap()).unwrap());
+    let monitor = world.monitor(GUEST);
     nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).unwrap();
     assert_eq!(agent.guest("DeleteContainer", &guest).await.unwrap()["state"], "deleted");
     assert_eq!(world.traces(), Vec::<String>::new());
@@ -210,8 +203,7 @@ async fn each_attempt_to_start_is_a_run_of_its_own() {
     agent.guest("CreateContainer", &guest).await.unwrap();
     for run in 1..=3 {
         agent.guest("StartContainer", &guest).await.unwrap_err();
-        let record = std::fs::read_to_string(world.container(GUEST).join("container.json")).unwrap();
-        let record: Value = serde_json::from_str(&record).unwrap();
+        let record = world.noted(GUEST, "container.json");
         assert_eq!((&record["run"], &record["goal"]), (&json!(run), &json!("stop")));
         assert_eq!(world.traces(), Vec::<String>::new());
     }
