@@ -25,6 +25,7 @@
 
 mod command;
 mod connection;
+mod detach;
 mod dial;
 mod ending;
 mod error;

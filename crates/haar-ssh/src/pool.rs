@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Connection, NotOpened, Purpose};
+use crate::detach::Detach;
 use crate::dial::dial;
 use crate::error::Obstacle;
 use crate::files::Files;
@@ -151,12 +152,12 @@ impl Pool {
         Err(behind())
     }
 
-    /// Opens a channel in a task of its own, which keeps the place until the server has answered, also when
-    /// nobody waits for that any more.
+    /// Opens a channel, and keeps the place until the server has answered, also when nobody waits for that any
+    /// more.
     async fn open(&self, place: Place, purpose: Purpose) -> Result<Session, NotOpened> {
         let connection = Arc::clone(&place.connection);
         let heard = connection.heard();
-        let task = tokio::spawn(async move {
+        let opening = Detach::new(async move {
             match place.connection.open(&purpose).await {
                 Ok(channel) => Ok(Session::new(channel, place)),
                 Err(reason) => {
@@ -167,8 +168,8 @@ impl Pool {
                 }
             }
         });
-        match tokio::time::timeout(self.limits().session, task).await {
-            Ok(outcome) => outcome.expect("opening a channel does not panic, and nobody aborts it"),
+        match tokio::time::timeout(self.limits().session, opening).await {
+            Ok(outcome) => outcome,
             Err(_) if connection.heard() == heard => {
                 // Nothing at all arrived in all that time: the connection is dead, or as good as.
                 connection.cut();
