@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// How long a server may take to go.
 pub(super) const GOING_LIMIT: Duration = Duration::from_secs(120);
 /// How long what belongs to a server may be in the way of its own end.
-pub(super) const IN_USE_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const IN_USE_LIMIT: Duration = Duration::from_secs(150);
 /// After so long a server that is still there is asked to go once more.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 

@@ -13,8 +13,10 @@ use crate::{Error, Result};
 
 /// How long one question may take.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(60);
-/// How long a list is asked for again and again.
-pub(super) const READ_LIMIT: Duration = Duration::from_secs(30);
+/// How long something is read again and again.
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(60);
+/// How long one such question may take, so that there is time for another.
+const READ_ASK_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause between two looks of one who looks alone.
@@ -73,7 +75,7 @@ pub(super) async fn bounded<T>(
     })
 }
 
-/// Asks until there is an answer that asking again would not change.
+/// Reads until there is an answer that asking again would not change.
 pub(super) async fn patiently<T, F, A>(limit: Duration, what: &str, ask: F) -> Result<T>
 where
     F: Fn() -> A,
@@ -81,7 +83,7 @@ where
 {
     let mut patience = Patience::new(limit);
     loop {
-        match bounded(ASK_LIMIT, what, ask()).await {
+        match bounded(READ_ASK_LIMIT, what, ask()).await {
             Err(error) if error.is_transient() && patience.pause_after(&error).await => {}
             answer => return answer,
         }

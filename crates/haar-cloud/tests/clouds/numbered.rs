@@ -419,3 +419,54 @@ async fn a_record_that_knows_less_than_the_cloud_is_made_good() {
     bench.process().tear_down().await.unwrap();
     assert!(bench.is_clean(), "{:?}", bench.fake.left());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_came_and_was_not_taken_is_destroyed() {
+    let bench = Bench::deployed().await;
+    let mut spawn = Box::pin(bench.cloud.spawn(bench.order(), || {}));
+    timeout(Duration::from_millis(1), spawn.as_mut()).await.unwrap_err();
+    // It runs by then, and nobody has looked.
+    sleep(seconds(20)).await;
+    assert_eq!(bench.fake.servers_there(), 1);
+    drop(spawn);
+    bench.cloud.settled().await;
+    assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_never_answers_holds_up_nobody_for_ever() {
+    let bench = Bench::deployed().await;
+    bench.fake.order(Call::CreateServer, Fault::Hang);
+    let error = bench.cloud.spawn(bench.order(), || {}).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("no answer"), "{error}");
+    bench.cloud.settled().await;
+    assert_eq!(bench.servers_on_record(), 0);
+    for call in [Call::Flavors, Call::Images, Call::Quota, Call::Survey, Call::Delete(Kind::Router)] {
+        bench.fake.order(call, Fault::Hang);
+    }
+    bench.process().spawn(bench.order(), || {}).await.unwrap();
+    bench.cloud.tear_down().await.unwrap();
+    assert!(bench.is_clean(), "{:?}", bench.fake.left());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_asks_for_a_pause_is_asked_again_after_it() {
+    let bench = Bench::deployed().await;
+    let retry_after = Some(seconds(9));
+    let pause = Error::Transient { what: "x".to_owned(), message: "status 429".to_owned(), retry_after };
+    bench.fake.order(Call::CreateServer, Fault::Refuse(pause));
+    let began = Instant::now();
+    bench.cloud.spawn(bench.order(), || {}).await.unwrap();
+    assert!(began.elapsed() >= seconds(9));
+    assert_eq!(bench.fake.asked(Call::CreateServer), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_be_gone_can_be_forgotten() {
+    let bench = Bench::deployed().await;
+    let elsewhere = Bench::beside(&bench);
+    elsewhere.tear_down().await.unwrap_err();
+    elsewhere.forget().await.unwrap();
+    assert!(bench.cloud.record().await.unwrap().is_none());
+    assert!(bench.cloud.private_key().await.unwrap().is_none());
+}
