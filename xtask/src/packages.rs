@@ -34,6 +34,7 @@ pub(crate) const IMAGE: &[Need] = &[
     need("dosfstools", "mkfs.vfat", "the boot partition's and the seed's file system"),
     need("e2fsprogs", "mkfs.ext4", "the guest's root file system"),
     need("openssh-client", "scp", "the guest's scp; and logs in to it"),
+    need("openssh-sftp-server", "/usr/lib/openssh/sftp-server", "the guest's sftp server"),
     need("cpio", "cpio", "the guest's initramfs"),
     need("xz-utils", "xz", "kernel modules of newer Debian releases are compressed"),
 ];

@@ -1,8 +1,8 @@
 //! `cargo xtask image --check`: boots the image as a hypervisor would and looks at all it promises.
 //!
 //! QEMU without KVM, q35, virtio, a seed disk; twice from the same disk: name and address from the
-//! seed, login by key, a file that survives a power button, growth to a larger disk. Every wait is for a
-//! condition, with a limit. Uses no libvirt and no root.
+//! seed, the host key the seed brings and the console shows, login by key, files over sftp, a file that
+//! survives a power button, growth to a larger disk. Every wait is for a condition, with a limit. Uses no libvirt and no root.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,8 @@ pub(super) fn check(image: &Image) -> Result<()> {
     first.waits_for("haar-guest: booted from its own disk /dev/vda2")?;
     first.waits_for("haar-guest: seed disk read, host name web")?;
     first.waits_for(&format!("haar-guest: address {ADDRESS} set on eth0"))?;
+    first.waits_for(&bench.host_key("root@web")?)?;
+    first.waits_for("-----END SSH HOST KEY KEYS-----")?;
     let ready = first.waits_for("haar-guest: ready")?;
     eprintln!("  ready after {:.1} s", ready.as_secs_f32());
     let said = first.ssh("hostname; cat /root/from-seed; echo kept >/root/kept; df -m / | tail -n 1")?;
@@ -51,6 +53,11 @@ pub(super) fn check(image: &Image) -> Result<()> {
         .and_then(|word| word.parse::<u64>().ok());
     ensure!(mebibytes.is_some_and(|size| size > 300), "the root did not grow to the disk: {said:?}");
     eprintln!("  logged in by key after {:.1} s; root grown", first.began.elapsed().as_secs_f32());
+    let sent = bench.file("meta-data");
+    let back = bench.file("back");
+    first.sftp(&format!("put {sent} /root/sent\nget /root/sent {back}\n"))?;
+    ensure!(std::fs::read(&back)? == std::fs::read(&sent)?, "a file came back over sftp as another");
+    eprintln!("  a file went there and back over sftp");
     first.press_power_button()?;
 
     let mut second = bench.boot("second")?;
@@ -69,7 +76,11 @@ struct Bench {
 impl Bench {
     fn prepare(folder: &Path, image: &Image) -> Result<Self> {
         let bench = Self { folder: folder.to_owned() };
-        run::quiet("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "check", "-f", &bench.file("key")])?;
+        for name in ["key", "host"] {
+            let file = bench.file(name);
+            run::quiet("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "check", "-f", &file])?;
+        }
+        bench.write("known_hosts", &format!("web {}\n", bench.host_key("")?))?;
         let backing = image.path.canonicalize()?.display().to_string();
         run::quiet(
             "qemu-img",
@@ -82,7 +93,8 @@ impl Bench {
             "meta-data",
             &format!(r#"{{"instance-id":"check-1","local-hostname":"web","public-keys":["{key}"]}}"#),
         )?;
-        bench.write("user-data", &format!("#cloud-config\n{{\"hostname\":\"web\",\"ssh_authorized_keys\":[\"{key}\"],\"runcmd\":[\"{command}\"]}}"))?;
+        let host_key = std::fs::read_to_string(bench.file("host"))?.replace('\n', "\\n");
+        bench.write("user-data", &format!("#cloud-config\n{{\"hostname\":\"web\",\"ssh_authorized_keys\":[\"{key}\"],\"ssh_keys\":{{\"ed25519_private\":\"{host_key}\"}},\"runcmd\":[\"{command}\"]}}"))?;
         let network = format!(
             r#"{{"version":2,"ethernets":{{"lan":{{"match":{{"macaddress":"{MAC}"}},"addresses":["{ADDRESS}","fec0::15/64"],"routes":[{{"to":"default","via":"10.0.2.2"}}],"nameservers":{{"addresses":["10.0.2.3"]}}}}}}}}"#
         );
@@ -96,6 +108,13 @@ impl Bench {
 
     fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
+    }
+
+    /// The key that the guest must show: its type, the key, and what stands behind them.
+    fn host_key(&self, comment: &str) -> Result<String> {
+        let text = std::fs::read_to_string(self.file("host.pub"))?;
+        let words: Vec<&str> = text.split_whitespace().take(2).chain([comment]).collect();
+        Ok(words.join(" "))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
@@ -180,21 +199,39 @@ impl Guest<'_> {
 
     /// Runs one command in the guest by ssh.
     fn ssh(&self, command: &str) -> Result<String> {
-        let port = self.ssh_port()?;
-        let key = self.bench.file("key");
         let mut ssh = run::command("ssh");
-        ssh.args(["-F", "none", "-i", &key, "-p", &port, "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]);
-        ssh.args([
-            "-o",
-            "StrictHostKeyChecking=no",
-            "-o",
-            "UserKnownHostsFile=/dev/null",
-            "-o",
-            "LogLevel=ERROR",
-        ]);
-        ssh.args(["-o", &format!("ConnectTimeout={}", STEP_LIMIT.as_secs()), "root@127.0.0.1", command]);
+        ssh.args(self.ssh_options()).args(["-p", &self.ssh_port()?, "root@127.0.0.1", command]);
         run::quietly(&mut ssh)
             .with_context(|| format!("login failed; the console's end:\n{}", self.last_words()))
+    }
+
+    /// Does what these lines say, as a user of sftp would type them.
+    fn sftp(&self, lines: &str) -> Result<()> {
+        let batch = self.bench.file("batch");
+        std::fs::write(&batch, lines)?;
+        let mut sftp = run::command("sftp");
+        sftp.args(self.ssh_options()).args(["-q", "-P", &self.ssh_port()?, "-b", &batch, "root@127.0.0.1"]);
+        run::quietly(&mut sftp).map(drop)
+    }
+
+    /// How ssh trusts the guest: by the key that the seed brought it, and by no other.
+    fn ssh_options(&self) -> Vec<String> {
+        let limit = STEP_LIMIT.as_secs();
+        let known_hosts = self.bench.file("known_hosts");
+        let mut words: Vec<String> = ["-F", "none", "-i"].map(str::to_owned).into();
+        words.push(self.bench.file("key"));
+        for option in [
+            "IdentitiesOnly=yes".to_owned(),
+            "BatchMode=yes".to_owned(),
+            "HostKeyAlias=web".to_owned(),
+            "StrictHostKeyChecking=yes".to_owned(),
+            format!("UserKnownHostsFile={known_hosts}"),
+            "LogLevel=ERROR".to_owned(),
+            format!("ConnectTimeout={limit}"),
+        ] {
+            words.extend(["-o".to_owned(), option]);
+        }
+        words
     }
 
     /// The port that QEMU chose on the host for the guest's ssh.

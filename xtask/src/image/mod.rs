@@ -1,7 +1,7 @@
 //! `cargo xtask image`: a tiny guest that really boots from its own disk.
 //!
 //! One qcow2 file of some 20 MiB: a boot record and syslinux, Debian's cloud kernel, and an ext4
-//! root with busybox and dropbear that reads a cloud-init seed disk. It is made without mounting
+//! root with busybox, dropbear and an sftp server that reads a cloud-init seed disk. It is made without mounting
 //! anything and, once the packages are there, without root. Finished images lie in the cache under
 //! a key of everything that goes into them; an unfinished one is never seen there. For tests there is
 //! a second one, with Debian's QEMU guest agent inside.
@@ -40,7 +40,7 @@ cargo xtask image [--with-agent] [--out FILE] [--check]
 Makes the tiny guest image (or finds it in the cache) and prints its path, SHA-256 and size in bytes.
   --with-agent makes the tests' other one, with Debian's QEMU guest agent inside
   --out FILE   also writes it there
-  --check      boots it under QEMU with a seed disk: name, address, ssh, power button, second boot
+  --check      boots it under QEMU with a seed disk: name, address, ssh, sftp, power button, second boot
 The cache is $HAAR_CACHE, or ~/.cache/haar.";
 
 /// The command.
@@ -157,7 +157,15 @@ fn cache() -> Result<PathBuf> {
 /// What the image depends on, in sixteen hexadecimal digits.
 fn key(kernel: &kernel::Package, agent: Option<&guest_agent::Packages>) -> Result<String> {
     let mut recipe = format!("layout 1\nkernel {}\n{}{}", kernel.version(), root::recipe(), disk::recipe());
-    for package in ["busybox-static", "dropbear-bin", "libc6", "e2fsprogs", "openssh-client", "syslinux"] {
+    for package in [
+        "busybox-static",
+        "dropbear-bin",
+        "libc6",
+        "e2fsprogs",
+        "openssh-client",
+        "openssh-sftp-server",
+        "syslinux",
+    ] {
         let version = packages::version(package).with_context(|| format!("{package} is not installed"))?;
         recipe.push_str(&format!("{package} {version}\n"));
     }

@@ -1,7 +1,7 @@
 //! The two file trees of the guest: the initramfs that finds the disk, and the root on that disk.
 //!
-//! Programs come from the host's packages (static busybox; dropbear and resize2fs with the libraries
-//! the loader names for them), behaviour from the files in `guest/`. No user has a password.
+//! Programs come from the host's packages (static busybox; dropbear, sftp-server and resize2fs with the
+//! libraries the loader names for them), behaviour from the files in `guest/`. No user has a password.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,9 @@ const FOLDERS: &[&str] = &[
 const PROGRAMS: &[(&str, &str)] = &[
     ("dropbear", "usr/sbin/dropbear"),
     ("dropbearkey", "usr/bin/dropbearkey"),
+    ("dropbearconvert", "usr/bin/dropbearconvert"),
+    // Where Debian has it, and where dropbear starts it.
+    ("/usr/lib/openssh/sftp-server", "usr/lib/sftp-server"),
     ("resize2fs", "sbin/resize2fs"),
 ];
 
@@ -195,6 +198,20 @@ mod tests {
     fn libraries_and_the_loader_are_found_in_what_ldd_prints() {
         let printed = "\tlinux-vdso.so.1 (0x7f)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x7e)\n\t/lib64/ld-linux-x86-64.so.2 (0x7d)\n";
         assert_eq!(libraries(printed), ["/lib/x86_64-linux-gnu/libz.so.1", "/lib64/ld-linux-x86-64.so.2"]);
+    }
+
+    #[test]
+    fn the_seeds_reader_takes_json_and_blocks_of_text() {
+        let awk = |text: &str| {
+            let printed = run::filter("awk", &[include_str!("guest/flatten.awk")], text.as_bytes()).unwrap();
+            String::from_utf8(printed).unwrap()
+        };
+        let json = "#cloud-config\n{\"ssh_keys\":{\"ed25519_private\":\"-----\\nb3Bl\\n\"},\"runcmd\":[\"printf 'a\\\\nb'\",[\"touch\",\"/a b\"]]}\n";
+        let flat = "ssh_keys/ed25519_private\t-----\u{1}b3Bl\u{1}\nruncmd/0\tprintf 'a\\nb'\nruncmd/1/0\ttouch\nruncmd/1/1\t/a b\n";
+        assert_eq!(awk(json), flat);
+        let yaml = "#cloud-config\nruncmd:\n  - |\n    if true; then\n      # why\n\n      echo a\n    fi\n  - >-\n    one\n    two\nhostname: web # ours\n";
+        let flat = "runcmd/0\tif true; then\u{1}  # why\u{1}\u{1}  echo a\u{1}fi\nruncmd/1\tone two\nhostname\tweb\n";
+        assert_eq!(awk(yaml), flat);
     }
 
     #[test]

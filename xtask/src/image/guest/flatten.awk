@@ -1,7 +1,8 @@
 # Turns JSON or simple YAML into lines "path/to/key<TAB>value", lists counted from 0.
-# Understood: JSON, flow style on one line, block maps and lists of scalars or maps.
-# Not understood: anchors, block scalars (| and >), flow style over several lines of
-# a block document. Quiet on bad input: what cannot be read is not printed.
+# Understood: JSON, flow style on one line, block maps and lists of scalars or maps,
+# block scalars (| and >). Not understood: anchors, flow style over several lines of a
+# block document. A line end inside a value is printed as a byte 1, so that a value
+# stays a line. Quiet on bad input: what cannot be read is not printed.
 
 { lines[NR] = $0; if ($0 !~ /^[ \t]*(#|---|$)/ && first == "") first = $0 }
 
@@ -10,7 +11,11 @@ END {
         for (i = 1; i <= NR; i++) if (lines[i] !~ /^[ \t]*#/) text = text lines[i] "\n"
         flow("", token())
     } else {
-        for (i = 1; i <= NR; i++) if (lines[i] !~ /^[ \t]*(#|---|$)/) block(lines[i])
+        for (i = 1; i <= NR; i++) {
+            if (in_scalar && goes_on(lines[i])) continue
+            if (lines[i] !~ /^[ \t]*(#|---|$)/) block(lines[i])
+        }
+        end_scalar()
     }
 }
 
@@ -19,7 +24,9 @@ function join(path, key) { return path == "" ? key : path "/" key }
 function plain(word) {
     if (word ~ /^".*"$/) {
         word = substr(word, 2, length(word) - 2)
-        gsub(/\\n/, " ", word); gsub(/\\\//, "/", word); gsub(/\\"/, "\"", word); gsub(/\\\\/, "\\", word)
+        # A backslash that stands for itself must not join with what follows.
+        gsub(/\\\\/, "\002", word); gsub(/\\n/, "\001", word); gsub(/\\[rt]/, " ", word)
+        gsub(/\\\//, "/", word); gsub(/\\"/, "\"", word); gsub(/\002/, "\\", word)
     } else if (word ~ /^'.*'$/) {
         word = substr(word, 2, length(word) - 2)
     } else {
@@ -59,8 +66,30 @@ function flow(path, word,    key, count) {
 }
 
 function put(path, value) {
-    if (value ~ /^[{\[]/) { text = value; flow(path, token()) }
+    if (value ~ /^[|>][-+0-9]*$/) {
+        in_scalar = 1; scalar = path; scalar_at = at[depth]; margin = -1; body = ""
+        is_folded = value ~ /^>/
+    } else if (value ~ /^[{\[]/) { text = value; flow(path, token()) }
     else print path "\t" plain(value)
+}
+
+# Takes a line of a block scalar: whatever is indented deeper than its key.
+function goes_on(line,    indent) {
+    match(line, /^ */); indent = RLENGTH
+    if (line ~ /^[ \t\r]*$/) { body = body "\001"; return 1 }
+    if (indent <= scalar_at) { end_scalar(); return 0 }
+    if (margin < 0) margin = indent
+    line = substr(line, margin + 1); sub(/\r$/, "", line); gsub(/\t/, " ", line)
+    body = body line "\001"
+    return 1
+}
+
+function end_scalar() {
+    if (!in_scalar) return
+    in_scalar = 0
+    sub(/\001+$/, "", body)
+    if (is_folded) gsub(/\001/, " ", body)
+    print scalar "\t" body
 }
 
 # One line of a block document; `depth` open maps and list items, each with its
