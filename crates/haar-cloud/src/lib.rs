@@ -49,6 +49,8 @@ pub mod env;
 pub mod fake;
 pub mod fault;
 pub mod flavor;
+#[cfg(feature = "haar")]
+pub mod haar;
 pub mod image;
 pub mod journal;
 pub mod life;

@@ -19,6 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("haar-libvirt", &["haar-api", "haar-subagents"]),
     ("haar-ssh", &[]),
     ("haar-cloud", &["haar-api", "haar-ssh"]),
+    ("haar-openstack", &["haar-cloud"]),
     ("haar-world", &["haar-core", "haar-store"]),
     (
         "haar",
@@ -31,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "haar-subagents",
             "haar-zdb",
             "haar-cloud",
+            "haar-openstack",
             "haar-ssh",
         ],
     ),
@@ -48,6 +50,11 @@ const BANS: &[(&str, &[&str], &str)] = &[
         "haar",
         &["virt", "virt-sys", "openssl-sys", "native-tls"],
         "the haar binary links no C library of the host",
+    ),
+    (
+        "haar",
+        &["haar-openstack"],
+        "ordinary builds of haar do not pay for OpenStack; its feature is off by default",
     ),
     ("xtask", &["virt-sys", "tokio"], "xtask is the first thing a fresh machine builds"),
 ];
