@@ -16,4 +16,5 @@ pub mod problem;
 pub mod rpc;
 pub mod rpc_client;
 pub mod table;
+pub mod unread;
 pub mod v1;

@@ -84,6 +84,8 @@ impl Problem {
 /// What shells answer by themselves, before or beside the core's refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorCode {
+    /// The request cannot be read at all.
+    BadRequest,
     /// The body is not the JSON it should be.
     BadJson,
     /// The body or query has a field that is not known.
@@ -144,7 +146,8 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [ErrorCode; 28] = [
+    pub const ALL: [ErrorCode; 29] = [
+        ErrorCode::BadRequest,
         ErrorCode::BadJson,
         ErrorCode::UnknownField,
         ErrorCode::BadId,
@@ -178,6 +181,7 @@ impl ErrorCode {
     /// The stable code.
     pub fn code(self) -> &'static str {
         match self {
+            ErrorCode::BadRequest => "bad_request",
             ErrorCode::BadJson => "bad_json",
             ErrorCode::UnknownField => "unknown_field",
             ErrorCode::BadId => "bad_id",
@@ -212,7 +216,8 @@ impl ErrorCode {
     /// The HTTP status it is answered with.
     pub fn status(self) -> u16 {
         match self {
-            ErrorCode::BadJson
+            ErrorCode::BadRequest
+            | ErrorCode::BadJson
             | ErrorCode::UnknownField
             | ErrorCode::BadId
             | ErrorCode::BadQuery

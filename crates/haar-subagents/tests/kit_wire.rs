@@ -134,6 +134,18 @@ async fn without_an_id_the_call_is_executed_and_answered_with_nothing() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_is_refused_in_plain_text() {
+    let served = serve(echo());
+    let nonsense = send(&served, "NO VERB AT ALL", "application/json", "").await;
+    assert_eq!(nonsense.status, 400);
+    assert!(nonsense.head.contains("content-type: text/plain; charset=utf-8"), "{}", nonsense.head);
+    assert!(nonsense.body.starts_with("the request cannot be read"), "{}", nonsense.body);
+    let large = send(&served, "POST", &"x".repeat(1 << 20), "").await;
+    assert_eq!(large.status, 431);
+    assert!(large.body.contains("headers are too large"), "{}", large.body);
+}
+
+#[tokio::test]
 async fn other_verbs_and_content_types_are_refused_in_plain_text() {
     let served = serve(echo());
     let call = r#"{"method":"Test.Echo","params":[{}],"id":1}"#;

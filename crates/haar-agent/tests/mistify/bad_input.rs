@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::stub::Manner;
 use crate::world::{G, H, World};
@@ -40,6 +41,27 @@ async fn an_error_is_told_in_full() {
     let world = World::new().await;
     let answer = world.get(&format!("/guests/{G}")).await.fault(404);
     assert_eq!(answer.text(), include_str!("golden/error-404.json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_told_in_full_too() {
+    let world = World::new().await;
+    let large =
+        format!("GET /guests HTTP/1.1\r\nhost: localhost\r\nlarge: {}\r\n\r\n", "x".repeat(200 << 10));
+    for (request, status) in [("NONSENSE\r\n\r\n", 400), (&large, 431)] {
+        let mut stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+        // It may not be read to its end.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{heard}");
+        assert!(head.contains("Content-Type: application/json"), "{heard}");
+        let fault: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&fault["code"], &fault["stack"]), (&json!(status), &json!([])));
+        assert!(fault["message"].as_str().unwrap().starts_with("the request cannot be read"), "{fault}");
+    }
+    world.get("/guests").await.is(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

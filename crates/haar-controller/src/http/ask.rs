@@ -12,6 +12,7 @@ use haar_core::fence::Revision;
 use haar_core::id::{HypervisorId, Kind, TokenId};
 use haar_core::name::Name;
 use haar_core::refusal::Refusal;
+use http::Method;
 use http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
@@ -117,6 +118,8 @@ where
     pub(crate) query: E::Query,
     /// The headers.
     pub(crate) headers: HeaderMap,
+    /// Whether only the head of the answer is wanted.
+    pub(crate) is_head: bool,
     param: Option<String>,
 }
 
@@ -141,7 +144,8 @@ where
         let params = RawPathParams::from_request_parts(parts, &()).await;
         let params = params.map_err(|_| No::of(ErrorCode::BadId, "the path is not UTF-8"))?;
         let param = params.iter().next().map(|(_, value)| value.to_owned());
-        Ok(Ask { app, who, query: query.0, headers: std::mem::take(&mut parts.headers), param })
+        let (is_head, headers) = (parts.method == Method::HEAD, std::mem::take(&mut parts.headers));
+        Ok(Ask { app, who, query: query.0, headers, is_head, param })
     }
 
     /// The path's one parameter.

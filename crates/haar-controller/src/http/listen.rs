@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use haar_api::linger::Linger;
-use haar_api::problem::{ErrorCode, Problem};
+use haar_api::problem::{ErrorCode, PROBLEM_JSON, Problem};
+use haar_api::unread::{Document, Worded};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -89,7 +90,7 @@ async fn serve(app: &Arc<App>, router: Router, stream: TcpStream) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(2 * MOST_HEADERS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Worded::new(stream, unread)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -103,6 +104,13 @@ async fn serve(app: &Arc<App>, router: Router, stream: TcpStream) {
     if let Err(error) = ended {
         tracing::debug!(error = %crate::engine::chain(&error), "a connection ended badly");
     }
+}
+
+/// To a request that cannot be read, before there is one.
+fn unread(status: u16, why: &'static str) -> Document {
+    let code = if status == 431 { ErrorCode::HeaderTooLarge } else { ErrorCode::BadRequest };
+    let problem = Problem::new(status, code.code(), why);
+    Document { content_type: PROBLEM_JSON, body: serde_json::to_vec(&problem).unwrap_or_default() }
 }
 
 /// Tells a connection that there are too many.

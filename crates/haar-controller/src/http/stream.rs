@@ -27,6 +27,8 @@ use super::reply::{HAAR_STREAM, No, Reply, empty, not_found, text};
 use crate::liveness::Heard;
 use crate::streams::{AgentEnd, DIAL_TIME, Dialled, Wanted};
 
+/// What a log is.
+const LOG_TYPE: &str = "text/plain; charset=utf-8";
 /// Bytes of a log's end that are shown when nothing else is asked.
 const DEFAULT_TAIL: u64 = 64 << 10;
 /// The most bytes of a log's end.
@@ -83,12 +85,17 @@ pub(crate) async fn log(ask: Ask<GuestLog>) -> Reply {
             No::of(ErrorCode::BadQuery, format!("tail is {tail}; at most {MOST_TAIL} bytes")).about("tail")
         );
     }
+    if ask.is_head {
+        // The agent would be asked for all of it, to throw it away.
+        placed(app, guest)?;
+        return Ok(text(StatusCode::OK, LOG_TYPE, Body::empty()));
+    }
     let follow = ask.query.follow.unwrap_or(false);
     let wanted = Wanted { guest, kind: StreamKind::Log, tail: Some(tail), follow };
     let agent = agent_end(app, wanted).await?;
     let ended = Box::pin(until_over(app, ask.who.token, agent.token));
     let lines = futures_util::StreamExt::take_until(ReaderStream::new(agent.end), ended);
-    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", Body::from_stream(lines)))
+    Ok(text(StatusCode::OK, LOG_TYPE, Body::from_stream(lines)))
 }
 
 /// `GET /v1/agent/streams/{ticket}`.

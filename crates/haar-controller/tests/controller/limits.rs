@@ -45,6 +45,27 @@ async fn more_connections_than_are_taken_are_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_a_problem_too() {
+    let cloud = Cloud::start().await;
+    let large = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nlarge: {}\r\n\r\n", "x".repeat(100 << 10));
+    for (request, status, code) in
+        [("NONSENSE\r\n\r\n", 400, "bad_request"), (&large, 431, "header_too_large")]
+    {
+        let mut stream = TcpStream::connect(cloud.addr).await.unwrap();
+        // It may not be read to its end.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(head.contains("application/problem+json"), "{answer}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&problem["status"], &problem["code"]), (&status.into(), &code.into()));
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_closes_polls_and_waits_and_keeps_what_was_answered() {
     let cloud = Cloud::start().await;
     cloud.image().await;

@@ -105,6 +105,16 @@ async fn a_log_is_what_the_agent_sends_until_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_only_the_head_of_a_log_has_no_agent_asked_for_it() {
+    let (cloud, agent) = with_guest().await;
+    let head = cloud.ask("HEAD", "/v1/guests/web/log?follow=true").send().await;
+    assert_eq!((head.status, head.text().as_str()), (200, ""));
+    assert_eq!(agent.poll(None).await.json()["streams"], json!([]));
+    assert_eq!(cloud.ask("HEAD", "/v1/guests/none/log").send().await.status, 404);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_cannot_be_is_refused_with_the_reason() {
     let (cloud, _agent) = with_guest().await;
     assert_eq!(cloud.ask("GET", "/v1/guests/web/console").send().await.code(), "upgrade_required");

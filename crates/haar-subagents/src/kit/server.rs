@@ -13,6 +13,7 @@ use axum::routing::MethodRouter;
 use bytes::Bytes;
 use haar_api::linger::Linger;
 use haar_api::rpc;
+use haar_api::unread::{Document, Worded};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
@@ -157,21 +158,25 @@ where
     }
 }
 
-/// Connections that close without losing their last answer.
+/// Connections that close without losing their last answer, and say why a request cannot be read.
 struct Lingering<L>(L);
 
 impl<L: axum::serve::Listener> axum::serve::Listener for Lingering<L> {
-    type Io = Linger<L::Io>;
+    type Io = Worded<Linger<L::Io>>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, address) = self.0.accept().await;
-        (Linger::new(stream), address)
+        (Worded::new(Linger::new(stream), unread), address)
     }
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
         self.0.local_addr()
     }
+}
+
+fn unread(_: u16, why: &'static str) -> Document {
+    Document { content_type: "text/plain; charset=utf-8", body: why.as_bytes().to_vec() }
 }
 
 struct Shared {

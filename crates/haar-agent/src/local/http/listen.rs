@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haar_api::linger::Linger;
+use haar_api::unread::Worded;
 use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap};
 use hyper::server::conn::http1;
@@ -29,7 +30,7 @@ use tower_http::compression::predicate::{Predicate, SizeAbove};
 use super::guard::Guard;
 use super::host::Door;
 use super::progress::Progress;
-use super::{App, handle};
+use super::{App, handle, reply};
 
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 512;
@@ -199,13 +200,14 @@ where
 {
     let service = tower::service_fn(move |request| handle(Arc::clone(&app), request, door.clone()));
     let service = TowerToHyperService::new(Compression::new(service).compress_when(is_large_document()));
+    let stream = Worded::new(Linger::new(Progress::new(stream, TAKE_TIME)), reply::unread);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_buf_size(MOST_HEADERS)
         // As the seed's clients know them.
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(Linger::new(Progress::new(stream, TAKE_TIME))), service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

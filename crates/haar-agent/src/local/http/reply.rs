@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use haar_api::agent::{Fault, go};
+use haar_api::unread::Document;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -115,6 +116,13 @@ pub(super) fn with_job(mut response: Response<Body>, job: Uuid) -> Response<Body
         response.headers_mut().insert(JOB_HEADER, value);
     }
     response
+}
+
+/// To a request that cannot be read, before there is one.
+pub(super) fn unread(status: u16, why: &'static str) -> Document {
+    let fault = Fault { message: why.to_owned(), code: status, stack: Vec::new() };
+    // Words and a number are JSON.
+    Document { content_type: "application/json", body: go::to_vec(&fault).unwrap_or_default() }
 }
 
 /// Text.
