@@ -364,7 +364,7 @@ async fn killed_at_any_moment_it_keeps_what_it_promised_and_nothing_in_halves() 
         let mut promised = BTreeSet::from(["before".to_owned()]);
         // Programs are started for each act; through FUSE they take longer.
         let step = if backend == Backend::Zfs { 150 } else { 37 };
-        for round in 0..6 {
+        for round in 0.. {
             let life = Duration::from_millis(40 + step * round);
             promised.append(&mut promised_until_killed(&folder, round, life).await);
             let agent = Agent::start_with(&folder, backend).await;
@@ -378,7 +378,11 @@ async fn killed_at_any_moment_it_keeps_what_it_promised_and_nothing_in_halves() 
             assert!(standing.is_superset(&promised), "{backend} round {round}: {promised:?}");
             assert_sound(&made);
             agent.stop().await;
+            // On a busy host the kills come too early at first to show anything.
+            if round >= 5 && promised.len() > 6 {
+                break;
+            }
+            assert!(round < 60, "too few snapshots were taken: {promised:?}");
         }
-        assert!(promised.len() > 6, "the kills came too early to show anything: {promised:?}");
     }
 }
