@@ -1,0 +1,1 @@
+"""What this cloud pretends, one small driver each, and what an operator would put into it."""
