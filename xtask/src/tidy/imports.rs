@@ -34,6 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "haar-cloud",
             "haar-openstack",
             "haar-ssh",
+            "haar-openstack",
         ],
     ),
     ("xtask", &[]),

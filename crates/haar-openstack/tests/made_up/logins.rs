@@ -1,0 +1,107 @@
+//! Logging in: each way, each way it fails, and tokens that run out.
+
+use haar_cloud::{Class, Error, Provider as _};
+use haar_openstack::{OpenStack, Settings};
+
+use crate::fake::Fake;
+
+async fn refusal(settings: Settings) -> Error {
+    OpenStack::connect(settings).await.expect_err("this login must fail")
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_at_once_and_as_such() {
+    let fake = Fake::start().await;
+    let error = refusal(fake.settings_with(&[("OS_PASSWORD", "wrong")])).await;
+    assert!(matches!(error, Error::Auth { .. }), "{error:?}");
+    assert!(!error.to_string().contains("wrong)"), "{error}");
+}
+
+#[tokio::test]
+async fn application_credentials_and_tokens_open_the_door_too() {
+    let fake = Fake::start().await;
+    let credential = [("OS_APPLICATION_CREDENTIAL_ID", "c"), ("OS_APPLICATION_CREDENTIAL_SECRET", "secret")];
+    let token = [("OS_TOKEN", "given")];
+    for set in [&credential[..], &token[..]] {
+        let cloud = OpenStack::connect(fake.settings_with(set)).await.unwrap();
+        assert_eq!(cloud.flavors().await.unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_is_not_there_is_told_with_those_that_are() {
+    let fake = Fake::start().await;
+    let error = refusal(fake.settings_with(&[("OS_REGION_NAME", "three")])).await;
+    assert_eq!(error.class(), Class::Input);
+    assert!(error.to_string().contains("`three`") && error.to_string().contains("one, two"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cloud_without_volumes_has_no_limit_of_them_and_one_without_a_network_says_so() {
+    let fake = Fake::start().await;
+    fake.world().without = vec!["volumev3", "network"];
+    let cloud = OpenStack::connect(fake.settings()).await.unwrap();
+    let quota = cloud.quota().await.unwrap();
+    assert_eq!((quota.max_volume_gb, quota.used.volume_gb), (None, 0));
+    let name = haar_cloud::name::ResourceName::parse("a").unwrap();
+    let error = cloud.survey(&name, None).await.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("network (region one"), "{error}");
+}
+
+#[tokio::test]
+async fn what_answers_in_keystones_place_is_no_wrong_password() {
+    let fake = Fake::start().await;
+    for (status, body) in
+        [(200, "<html>welcome</html>"), (502, "<html>bad gateway</html>"), (503, ""), (201, "")]
+    {
+        fake.fault("POST /v3/auth/tokens", 1, status, body);
+        let error = refusal(fake.settings()).await;
+        assert!(error.is_transient() && error.to_string().contains("Keystone http"), "{status}: {error}");
+    }
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let error = refusal(fake.settings_with(&[("OS_AUTH_URL", &url)])).await;
+    assert!(error.is_transient() && error.to_string().contains(&url), "{error}");
+    let error = refusal(fake.settings_with(&[("OS_AUTH_URL", "nowhere")])).await;
+    assert_eq!(error.class(), Class::Input, "{error}");
+}
+
+#[tokio::test]
+async fn case_36_a_token_that_runs_out_is_replaced_unseen_and_only_once() {
+    let fake = Fake::start().await;
+    let cloud = OpenStack::connect(fake.settings()).await.unwrap();
+    cloud.servers().await.unwrap();
+    assert_eq!(fake.world().logins, 1);
+    fake.world().tokens.clear();
+    // Many find out at the same moment.
+    let asked = (0..20).map(|_| cloud.servers());
+    for answer in futures_util::future::join_all(asked).await {
+        answer.unwrap();
+    }
+    assert_eq!(fake.world().logins, 2);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_later_is_told_and_not_tried_for_ever() {
+    let fake = Fake::start().await;
+    let cloud = OpenStack::connect(fake.settings()).await.unwrap();
+    fake.fault("GET /compute/v2.1/servers", usize::MAX, 401, "");
+    let error = cloud.servers().await.unwrap_err();
+    assert!(matches!(error, Error::Auth { .. }), "{error:?}");
+    assert_eq!(fake.world().logins, 2);
+}
+
+#[tokio::test]
+async fn a_file_of_certificates_that_is_none_is_named() {
+    let fake = Fake::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    for text in [None, Some("no certificate\n")] {
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        let error = refusal(fake.settings_with(&[("OS_CACERT", file.to_str().unwrap())])).await;
+        assert!(error.to_string().contains("ca.pem"), "{error}");
+    }
+}
