@@ -13,14 +13,21 @@ use anyhow::{Context, Result, bail};
 use crate::image::WithAgent;
 use crate::{image, libvirt, packages, run, tidy};
 
+mod openstack;
+
 pub(crate) const HELP: &str = "\
 cargo xtask test [STAGE...]
+cargo xtask test --only openstack
 
 Installs what the tests need, then runs the stages (all, or those named):
   packages  tidy  format  clippy  build  test
 As root, `test` includes the live tests: they get HAAR_LIVE=1, HAAR_TEST_IMAGE (the tiny guest image),
 HAAR_TEST_AGENT_IMAGE (the same with a QEMU guest agent, or HAAR_TEST_AGENT_IMAGE_MISSING: why there is none),
-HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are left out, and named at the end.";
+HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are left out, and named at the end.
+
+--only openstack brings up a real OpenStack of Debian's packages on 127.0.0.1 (tests/openstack; as root it
+installs them), runs the tests against it, and takes it down again. Its databases stay in the target folder,
+so that the next time is quick.";
 
 /// A stage: its name and what it does.
 type Stage = (&'static str, fn() -> Result<()>);
@@ -36,6 +43,11 @@ const STAGES: &[Stage] = &[
 
 /// The command.
 pub(crate) fn main(arguments: &[String]) -> Result<()> {
+    if let [option, rest @ ..] = arguments
+        && option == "--only"
+    {
+        return only(rest);
+    }
     if let Some(unknown) = arguments.iter().find(|word| STAGES.iter().all(|(name, _)| name != word)) {
         bail!("there is no stage `{unknown}`\n\n{HELP}");
     }
@@ -57,6 +69,14 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     }
     eprintln!("\nPASSED in {:.0} s: {}", began.elapsed().as_secs_f32(), times.join(", "));
     Ok(())
+}
+
+/// What is run by itself, since it takes minutes and needs much of the machine.
+fn only(names: &[String]) -> Result<()> {
+    match names {
+        [name] if name == "openstack" => openstack::main(),
+        _ => bail!("`--only` knows openstack\n\n{HELP}"),
+    }
 }
 
 fn install() -> Result<()> {
@@ -148,5 +168,9 @@ mod tests {
     #[test]
     fn an_unknown_stage_is_refused() {
         assert!(main(&["everything".to_owned()]).is_err());
+        for names in [&["--only"][..], &["--only", "aws"], &["--only", "openstack", "more"]] {
+            let words: Vec<String> = names.iter().map(|word| (*word).to_owned()).collect();
+            assert!(main(&words).unwrap_err().to_string().contains("knows openstack"));
+        }
     }
 }
