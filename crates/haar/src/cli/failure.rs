@@ -7,6 +7,7 @@ use haar_api::client::ClientError;
 use haar_api::problem::{Problem, ReasonView};
 use haar_api::v1::JobView;
 
+use super::cloud;
 use super::job;
 use super::output::{self, Format};
 use super::several::Partly;
@@ -22,6 +23,8 @@ pub(crate) enum Failure {
     Job(Box<JobView>),
     /// Something on this machine: what was tried, and why it failed.
     Local(String, Box<dyn Error + Send + Sync>),
+    /// A cloud that servers are rented in says no, or a server there.
+    Cloud(Box<haar_cloud::Error>),
     /// Of several things some were done and some were not.
     Partly(Box<Partly>),
     /// It was done, and what it found is bad; everything was said already.
@@ -75,6 +78,12 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<haar_cloud::Error> for Failure {
+    fn from(error: haar_cloud::Error) -> Failure {
+        Failure::Cloud(Box::new(error))
+    }
+}
+
 impl Failure {
     /// Something on this machine failed.
     pub(crate) fn local(tried: impl Into<String>, error: impl Error + Send + Sync + 'static) -> Failure {
@@ -101,6 +110,7 @@ impl Failure {
             Failure::Ended(code) => *code,
             Failure::Advised(failure, _) => failure.code(),
             Failure::Partly(partly) => partly.code(),
+            Failure::Cloud(error) => cloud::exit_code(error),
             Failure::Job(_) | Failure::Local(..) | Failure::Said => 1,
             Failure::Client(error) => match error {
                 ClientError::Problem(problem) => exit_code(problem),
@@ -120,6 +130,9 @@ impl Failure {
             Failure::Client(error) => format!("error: {}\n", chain(error)),
             Failure::Local(tried, error) => format!("error: {tried}: {}\n", chain(error.as_ref())),
             Failure::Usage(text) => format!("error: {text}\n"),
+            Failure::Cloud(error) => {
+                output::with_code(&format!("error: {}", chain(error)), cloud::word(error))
+            }
             Failure::Advised(failure, advice) => {
                 let lines = advice.iter().map(|line| format!("   {line}\n"));
                 lines.fold(failure.text(), |text, line| text + &line)
@@ -142,6 +155,7 @@ impl Failure {
             Failure::Client(error) if error.is_unreachable() => local("unreachable", chain(error)),
             Failure::Client(error) => local("client", chain(error)),
             Failure::Usage(text) => local("usage", text.clone()),
+            Failure::Cloud(error) => local(cloud::word(error), chain(error)),
             Failure::Local(tried, error) => local("local", format!("{tried}: {}", chain(error.as_ref()))),
             Failure::Advised(failure, _) => failure.problem(),
             Failure::Said | Failure::Ended(_) => local("failed", String::new()),
@@ -159,7 +173,7 @@ fn marked(text: &str, is_terminal: bool) -> String {
 }
 
 /// The error and its causes, each said once.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

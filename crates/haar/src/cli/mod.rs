@@ -2,9 +2,11 @@
 //!
 //! Tables for people, `-o json` for programs (what the API sends), errors on stderr with an exit code each
 //! caller can act on: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 not allowed, 6 unreachable.
-//! Deliberately absent: anything that is not a request to the API, but for saving credentials.
+//! Deliberately absent: anything that is not a request to the API, but for saving credentials, and for servers in
+//! other clouds, which are [`cloud`]'s.
 
 mod advice;
+mod cloud;
 pub(crate) mod completion;
 mod config;
 mod console;
@@ -117,6 +119,8 @@ enum Command {
     /// Check the books and list every fault
     #[command(after_help = "Examples:\n  haar check          exits with 1 when something is wrong")]
     Check,
+    /// Servers in other clouds, and in this one
+    Cloud(cloud::Words),
     /// What changes, as it changes
     Events(events::Words),
     /// Settings of the whole cloud
@@ -170,6 +174,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Completion(words) => return completion::print(&words),
         Command::Login(words) => return login::save(&global, &words).await,
+        Command::Cloud(words) => return Box::pin(cloud::run(&global, words)).await,
         _ => {}
     }
     let context = Context::connect(global)?;
@@ -194,7 +199,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Events(words) => events::run(context, &words).await,
         Command::Config(verb) => config::run(context, verb).await,
         Command::Token(verb) => token::run(context, verb).await,
-        Command::Login(_) | Command::Completion(_) => Ok(()),
+        Command::Cloud(_) | Command::Login(_) | Command::Completion(_) => Ok(()),
     }
 }
 

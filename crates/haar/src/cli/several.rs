@@ -106,6 +106,11 @@ pub(crate) async fn each_to_the_end<T, B>(
     partly.outcome()
 }
 
+/// What came of several things that were done at once: those that were done, and why the others were not.
+pub(crate) fn outcome(done: Vec<String>, failed: Vec<(String, Failure)>) -> Result<(), Failure> {
+    Partly { done, failed, ..Partly::default() }.outcome()
+}
+
 /// What became of several things, when not all went well.
 #[derive(Debug, Default)]
 pub(crate) struct Partly {

@@ -147,7 +147,7 @@ fn arguments(
 }
 
 /// The signals that are not left to end us while ssh runs.
-struct Signals {
+pub(super) struct Signals {
     interrupt: unix::Signal,
     quit: unix::Signal,
     terminate: unix::Signal,
@@ -155,7 +155,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Signals> {
+    pub(super) fn listen() -> std::io::Result<Signals> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
@@ -184,7 +184,7 @@ enum Event {
 
 /// Runs it at this terminal and gives its exit code. What the terminal's keys send goes to it as well as to us,
 /// and is its own to judge; what others send to us is handed on. When it stops, so do we.
-async fn to_the_end(command: &mut Command, signals: &mut Signals) -> std::io::Result<i32> {
+pub(super) async fn to_the_end(command: &mut Command, signals: &mut Signals) -> std::io::Result<i32> {
     // Told as well when a child only stops.
     let mut changed = signal(SignalKind::child())?;
     let mut child = command.spawn()?;

@@ -8,6 +8,7 @@ mod left_out;
 mod lists;
 mod modes;
 mod newcomer;
+mod servers;
 mod words;
 
 use haar_api::client::Client;

@@ -8,6 +8,7 @@
 mod cloud;
 #[path = "../left_out/mod.rs"]
 mod left_out;
+mod servers;
 
 use cloud::{Cloud, answers_ping, as_text, run, text, until};
 use nix::sys::signal::{Signal, kill};

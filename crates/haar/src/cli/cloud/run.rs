@@ -1,0 +1,143 @@
+//! `haar cloud run`: a command on a server; its output as it comes, its end as ours.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use haar_cloud::{Error, Server};
+use haar_ssh::{CancellationToken, Chunk, Command, Pool};
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+use super::deploy::said;
+use super::open::Open;
+use super::server;
+use crate::cli::failure::{Failure, chain};
+use crate::cli::output;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The command is a line for the login shell of the server's user; words are joined by blanks.
+
+Examples:
+  haar cloud run SERVER -- uname -a
+  haar cloud run SERVER --limit 60 -- 'make test 2>&1 | tail'
+  haar cloud run SERVER --background -- ./train.sh
+  haar cloud run SERVER --stdin -- 'cat > notes' < notes"
+)]
+pub(crate) struct Words {
+    /// Name, id, address, or the first digits of an id (4 or more); may be left out where there is but one
+    #[arg(value_name = "SERVER")]
+    server: Option<String>,
+    /// End the command after so many seconds, on the server too
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<u64>,
+    /// Leave the command running there, and print its process id
+    #[arg(long, conflicts_with_all = ["limit", "stdin"])]
+    background: bool,
+    /// Send our standard input to it
+    #[arg(long)]
+    stdin: bool,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
+    let server = server::one(open, words.server.as_deref()).await?;
+    server::address(&server)?;
+    let text = words.command.join(" ");
+    if words.background {
+        let process = server.run_in_background(&text).await?;
+        let line = format!("`{text}` runs on {} as process {process}", server.name());
+        return said(open, &json!({"server": server.name(), "process": process}), &line);
+    }
+    let mut command = Command::new(&*text);
+    if let Some(seconds) = words.limit {
+        command = command.limit(Duration::from_secs(seconds));
+    }
+    if words.stdin {
+        let mut bytes = Vec::new();
+        let read = tokio::io::stdin().read_to_end(&mut bytes).await;
+        read.map_err(|error| Failure::local("cannot read standard input", error))?;
+        command = command.stdin(bytes);
+    }
+    let ended = to_the_end(open, &server, &command).await?;
+    if ended == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(ended).unwrap_or(u8::MAX))) }
+}
+
+/// Runs it and gives its status. When we are interrupted it is ended on the server too, and that is waited for.
+async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u32, Failure> {
+    open.board.show(&format!("server {}", server.name()), "waiting for ssh");
+    let cancel = CancellationToken::new();
+    let interrupted = tokio::spawn({
+        let cancel = cancel.clone();
+        async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                cancel.cancel();
+            }
+        }
+    });
+    let pool = server.ssh().await?;
+    let ended = match open.is_json() {
+        true => collect(server, &pool, command, &cancel).await,
+        false => stream(open, &pool, command, &cancel).await,
+    };
+    interrupted.abort();
+    ended.map_err(|error| failed(server, &error))
+}
+
+/// The whole output as one document.
+async fn collect(
+    server: &Server,
+    pool: &Pool,
+    command: &Command,
+    cancel: &CancellationToken,
+) -> haar_ssh::Result<u32> {
+    let ended = pool.run(command, cancel).await?;
+    output::json_of(&json!({
+        "server": server.name(),
+        "status": ended.status,
+        "signal": ended.signal,
+        "stdout": String::from_utf8_lossy(&ended.stdout),
+        "stderr": String::from_utf8_lossy(&ended.stderr),
+        "truncated": ended.truncated,
+    }));
+    Ok(ended.status)
+}
+
+/// The output as it comes.
+async fn stream(
+    open: &Open,
+    pool: &Pool,
+    command: &Command,
+    cancel: &CancellationToken,
+) -> haar_ssh::Result<u32> {
+    let mut running = pool.spawn(command, cancel).await?;
+    open.board.clear();
+    while let Some(chunk) = running.next().await? {
+        match chunk {
+            // A reader that left wants no more of it.
+            Chunk::Stdout(bytes) if !output::bytes_out(&bytes) => cancel.cancel(),
+            Chunk::Stdout(_) => {}
+            Chunk::Stderr(bytes) => {
+                let _ = std::io::stderr().write_all(&bytes);
+            }
+        }
+    }
+    Ok(running.wait().await?.status)
+}
+
+fn failed(server: &Server, error: &haar_ssh::Error) -> Failure {
+    let server = server.name().to_owned();
+    let error = match error {
+        haar_ssh::Error::Cancelled { what } => Error::Cancelled { what: what.clone() },
+        haar_ssh::Error::OverTime { command, limit, .. } => Error::Timeout {
+            what: format!("`{command}` on {server}"),
+            after: *limit,
+            last: "running, and was ended".to_owned(),
+            typical: None,
+        },
+        other => Error::Ssh { server, message: chain(other) },
+    };
+    error.into()
+}

@@ -1,0 +1,210 @@
+//! `haar cloud` against a real controller whose agent says that all is done: everything but logging in.
+
+use std::sync::Arc;
+
+use haar_cloud::contract::{Setup, hold};
+use haar_cloud::haar::HaarCloud;
+use haar_cloud::provider::Ground;
+use serde_json::Value;
+
+use super::MIB;
+use super::cloud::{Agent, Cloud, Luck, haar};
+
+/// A controller with an agent and two images that begin alike.
+async fn with_images(luck: Luck) -> (Cloud, Agent) {
+    let cloud = Cloud::start().await;
+    let agent = Agent::join(&cloud, luck).await;
+    for name in ["tiny-1", "tiny-2"] {
+        let file = cloud.file(&format!("{name}.raw"), &vec![7; MIB]);
+        assert_eq!(cloud.haar(&format!("image import {name} {file}")).await.code, 0);
+    }
+    (cloud, agent)
+}
+
+fn kinds(document: &Value) -> Vec<String> {
+    let things = document["things"].as_array().unwrap();
+    things
+        .iter()
+        .map(|thing| format!("{} {}", thing["kind"].as_str().unwrap(), thing["what"].as_str().unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_goes_from_nothing_to_servers_and_back_to_nothing() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let plan = cloud.haar("cloud deploy --name farm --dry-run -o json").await.json();
+    let would = ["security_group would be made", "network would be made", "subnet would be made"];
+    assert_eq!(kinds(&plan), would);
+    assert!(cloud.haar("network list").await.well().lines().count() == 2, "a dry run makes nothing");
+
+    let deployed = cloud.haar("cloud deploy --name farm -o json").await.json();
+    assert_eq!(kinds(&deployed), ["security_group is there", "network is there", "subnet is there"]);
+    let again = cloud.haar("cloud deploy --name farm -o json").await.json();
+    assert_eq!(again["things"], deployed["things"], "each thing is made once");
+    let network = cloud.haar("network show farm -o json").await.json();
+    assert_eq!(network["metadata"]["haar-deployment"], deployed["deployment"]);
+
+    let said = cloud.haar("cloud spawn --name farm --image tiny-1 --count 2 --no-wait -o json").await.json();
+    assert_eq!(said["items"].as_array().unwrap().len(), 2, "{said}");
+    let server = &said["items"][0];
+    let address = server["address"].as_str().unwrap();
+    assert!(address.starts_with("192.168.64."), "{address}");
+    assert!(server["host_keys"][0].as_str().unwrap().starts_with("ssh-ed25519 "));
+
+    // Another process, which has only the record.
+    let list = cloud.haar("cloud list --name farm").await.well();
+    assert!(list.lines().nth(1).unwrap().contains("running") && list.contains(address), "{list}");
+    let prices = cloud.file("prices.json", br#"{"currency": "EUR", "per_hour": {"medium": 0.03}}"#);
+    let costs = cloud.haar(&format!("cloud list --name farm --prices {prices}")).await.well();
+    assert!(costs.contains("0.030 EUR") && costs.contains("together 0.060 EUR in an hour"), "{costs}");
+
+    let id = server["id"].as_str().unwrap();
+    let gone = cloud.haar(&format!("cloud destroy --name farm {}", &id[..8])).await.well();
+    assert!(gone.contains("destroyed"), "{gone}");
+    assert_eq!(
+        cloud.haar("cloud list --name farm -o json").await.json()["items"].as_array().unwrap().len(),
+        1
+    );
+
+    let plan = cloud.haar("cloud teardown --name farm --dry-run -o json").await.json();
+    let each = ["server", "subnet", "network", "security_group"];
+    assert_eq!(kinds(&plan), each.map(|kind| format!("{kind} would be destroyed")));
+    assert!(plan["things"].as_array().unwrap().iter().all(|thing| thing["id"].is_string()));
+    assert_eq!(cloud.haar("guest list -o json").await.json()["items"].as_array().unwrap().len(), 1);
+
+    let torn = cloud.haar("cloud teardown --name farm -o json").await.json();
+    assert_eq!(torn["destroyed"].as_array().unwrap().len(), 4, "{torn}");
+    assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
+    assert!(!cloud.haar("network list").await.well().contains("farm"));
+    let record = deployed["record"].as_str().unwrap();
+    assert_eq!(std::fs::read_dir(std::path::Path::new(record).parent().unwrap()).unwrap().count(), 0);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_haar_cloud_holds_the_contract_of_all_providers() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let provider = HaarCloud::new(&cloud.url, Some(cloud.admin.clone()), None).unwrap();
+    let setup = Setup {
+        provider: Arc::new(provider),
+        folder: cloud.folder.path().join("records"),
+        name: "contract".parse().unwrap(),
+        ground: Ground::default(),
+        os: "tiny-1".to_owned(),
+        user: "root".to_owned(),
+        flavor: "tiny".to_owned(),
+        several: true,
+        external: true,
+    };
+    hold(&setup).await;
+    assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_teardown_leaves_what_only_has_a_name_like_ours() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let made = "guest create farm-7c1d0e52-9a3b-4f6e-8d21-0123456789ab --image tiny-1 --flavor tiny";
+    cloud.haar(made).await.well();
+    cloud.haar("cloud deploy --name farm").await.well();
+    let plan = cloud.haar("cloud teardown --name farm --dry-run -o json").await.json();
+    assert!(!kinds(&plan).contains(&"server would be destroyed".to_owned()), "{plan}");
+    cloud.haar("cloud teardown --name farm").await.well();
+    assert_eq!(cloud.haar("guest list -o json").await.json()["items"].as_array().unwrap().len(), 1);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_on_its_machine_is_gone_again_and_the_reason_is_said() {
+    let (cloud, _agent) = with_images(Luck::NoSpace).await;
+    cloud.haar("cloud deploy --name farm").await.well();
+    let said = cloud.haar("cloud spawn --name farm --image tiny-1 --flavor tiny --no-wait").await;
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("no_hardware"), "{said:?}");
+    assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
+    assert!(cloud.haar("cloud list --name farm").await.well().contains("no servers"));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_had_is_listed_and_the_cheapest_is_marked() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let prices =
+        cloud.file("prices.json", br#"{"currency": "EUR", "per_hour": {"large": 0.01, "small": 0.03}}"#);
+    let flavors = cloud.haar(&format!("cloud flavors --memory 1g --prices {prices}")).await.well();
+    assert!(flavors.contains("large *") && flavors.contains("0.030 EUR"), "{flavors}");
+    let flavors = cloud.haar("cloud flavors --memory 1g").await.well();
+    assert!(flavors.contains("small *"), "{flavors}");
+    let images = cloud.haar("cloud images -o json").await.json();
+    assert_eq!(images["items"].as_array().unwrap().len(), 2);
+    let said = cloud.haar("cloud images tiny").await;
+    assert!(said.err.contains("could mean 2 images") && said.out.contains("tiny-2"), "{said:?}");
+    let quota = cloud.haar("cloud quota -o json").await.json();
+    assert_eq!(quota["used"]["instances"], 0);
+    assert!(quota["max"]["instances"].is_null() && quota["max"]["cores"].as_u64().unwrap() > 0, "{quota}");
+    assert!(cloud.haar("cloud quota").await.well().contains("no limit"));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_wrong_word_has_its_exit_code_and_says_what_would_do() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let broken = cloud.file("broken.json", b"{");
+    cloud.haar("cloud deploy --name farm").await.well();
+    for (words, code, part) in [
+        ("list --provider aws".to_owned(), 2, "openstack, haar, local"),
+        ("list --name a/b".to_owned(), 2, "'/' may not be in it"),
+        ("deploy --name é".to_owned(), 2, "may not be in it"),
+        ("deploy --name farm --gateway 10.0.0.1".to_owned(), 2, "not in the network"),
+        ("deploy --name farm --port 0".to_owned(), 2, "from 1 to 65535"),
+        ("deploy --name farm --cidr 10.96.0.0/24".to_owned(), 3, "192.168.64.0/22"),
+        ("deploy --name other --cidr 192.168.64.0/24".to_owned(), 3, "none may share addresses"),
+        ("spawn --name farm --image nixos --no-wait".to_owned(), 4, "no image [nixos]"),
+        ("spawn --name farm --image tiny-1 --flavor huge --no-wait".to_owned(), 4, "no flavor [huge]"),
+        ("spawn --name farm --image tiny-1 --cores 99 --no-wait".to_owned(), 3, "ask for less"),
+        (
+            "spawn --name farm --image tiny-1 --flavor large --disk 900g --no-wait".to_owned(),
+            2,
+            "flavor with more",
+        ),
+        ("spawn --name none --image tiny-1 --no-wait".to_owned(), 1, "deploy"),
+        (format!("flavors --prices {broken}"), 2, "price list"),
+        ("flavors --prices /no/such/file".to_owned(), 1, "/no/such/file"),
+        ("flavors --flavor-pattern (".to_owned(), 2, "is no pattern"),
+        ("destroy --name farm 7c1d0e52".to_owned(), 4, "no server [7c1d0e52]"),
+        ("ssh --name farm".to_owned(), 2, "there is no server"),
+        ("run --name farm nobody -- true".to_owned(), 4, "no server [nobody]"),
+        ("copy --name farm a b".to_owned(), 2, "SERVER:"),
+        ("teardown --name none".to_owned(), 4, "nothing of `none`"),
+    ] {
+        let said = cloud.haar(&format!("cloud {words}")).await;
+        assert_eq!(said.code, code, "{words}: {said:?}");
+        assert!(said.err.contains(part), "{words}: {said:?}");
+    }
+    let said = cloud.haar("cloud teardown --name none -o json").await;
+    let problem: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!(problem["code"], "nothing_to_tear_down");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_login_names_the_file_it_was_looked_for_in() {
+    let home = tempfile::tempdir().unwrap();
+    let said = haar(home.path(), &[], &["cloud", "list"], "").await;
+    assert!(said.code == 2 && said.err.contains("haar login"), "{said:?}");
+    let cloud = Cloud::start().await;
+    let url = cloud.url.clone();
+    let surroundings = [("HAAR_URL", url.as_str()), ("HAAR_TOKEN", "wrong")];
+    let said = haar(home.path(), &surroundings, &["cloud", "list"], "").await;
+    assert!(said.code == 5 && said.err.contains("HAAR_TOKEN"), "{said:?}");
+    cloud.stop().await;
+    let said = haar(home.path(), &surroundings, &["cloud", "list"], "").await;
+    assert_eq!(said.code, 6, "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_openstack_the_word_says_how_to_build_it() {
+    let home = tempfile::tempdir().unwrap();
+    let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
+    assert!(said.code == 2 && said.err.contains("--features openstack"), "{said:?}");
+}

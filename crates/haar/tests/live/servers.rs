@@ -1,0 +1,83 @@
+//! `haar cloud --provider haar` with a guest that boots: made, used over ssh and sftp, and gone again.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::cloud::{Cloud, as_text, until};
+
+/// Runs `haar cloud …` on the deployment `farm`; it must end well.
+fn farm(cloud: &Cloud, verb: &str, words: &[&str]) -> String {
+    cloud.haar(&[&["cloud", verb, "--name", "farm"], words].concat())
+}
+
+/// The same, whatever comes of it.
+fn tried(cloud: &Cloud, verb: &str, words: &[&str]) -> (i32, String) {
+    cloud.haar_tried(&[&["cloud", verb, "--name", "farm"], words].concat())
+}
+
+#[test]
+fn a_server_is_rented_from_a_haar_cloud_used_and_given_back() {
+    let Some(cloud) = Cloud::with_image("a_server_is_rented_from_a_haar_cloud_used_and_given_back") else {
+        return;
+    };
+    let deployed = cloud.json(&["cloud", "deploy", "--name", "farm"]).unwrap();
+    let record = deployed["record"].as_str().unwrap().to_owned();
+    let spawn = ["cloud", "spawn", "--name", "farm", "--image", "tiny", "--flavor", "tiny"];
+    let spawned = cloud.json(&spawn).expect("a server that can be logged in to");
+    let server = spawned["items"][0]["name"].as_str().unwrap();
+
+    // Each command is a process of its own, and knows the server by the record alone.
+    let list = farm(&cloud, "list", &[]);
+    assert!(list.contains(server) && list.contains("running"), "{list}");
+    let shown =
+        cloud.json(&["cloud", "run", "--name", "farm", server, "--", "hostname; echo no >&2; exit 7"]);
+    assert!(shown.is_none(), "a command's status is ours");
+    let (code, said) = tried(&cloud, "run", &[server, "--", "hostname; echo no >&2; exit 7"]);
+    assert!(code == 7 && said.contains(server) && said.contains("no"), "{code} {said}");
+    let (code, said) = tried(&cloud, "ssh", &[server, "--", "cat /etc/hostname"]);
+    assert!(code == 0 && said.lines().any(|line| line == server), "{code} {said}");
+
+    goes_there_and_back(&cloud, server);
+    shows_another_host_key(&cloud, server, Path::new(&record));
+
+    let left = farm(&cloud, "teardown", &["--dry-run"]);
+    assert!(left.contains(server) && left.contains("would be destroyed"), "{left}");
+    farm(&cloud, "destroy", &[server]);
+    assert!(farm(&cloud, "list", &[]).contains("no servers"));
+    farm(&cloud, "teardown", &[]);
+    assert_eq!(tried(&cloud, "teardown", &[]).0, 4, "there is nothing left to tear down");
+    until("nothing to be left on the host", || cloud.left_over().is_empty().then_some(()));
+    assert!(!cloud.haar(&["network", "list"]).contains("farm"));
+    assert_eq!(std::fs::read_dir(Path::new(&record).parent().unwrap()).unwrap().count(), 0);
+}
+
+fn goes_there_and_back(cloud: &Cloud, server: &str) {
+    let (here, back) = (cloud.path("it's here"), cloud.path("back"));
+    std::fs::write(&here, vec![7; 3 << 20]).unwrap();
+    let there = format!("{server}:/srv/a b/there");
+    farm(cloud, "copy", &[as_text(&here), &there]);
+    farm(cloud, "copy", &[&there, as_text(&back)]);
+    assert!(std::fs::read(&here).unwrap() == std::fs::read(&back).unwrap(), "it came back as another");
+    let (code, said) = tried(cloud, "copy", &[&format!("{server}:/no/such"), as_text(&back)]);
+    assert!(code != 0 && said.contains("/no/such"), "{code} {said}");
+}
+
+/// Whoever stands where the server should be, and shows another key, hears nothing of us.
+fn shows_another_host_key(cloud: &Cloud, server: &str, record: &Path) {
+    let text = std::fs::read_to_string(record).unwrap();
+    let mut other: Value = serde_json::from_str(&text).unwrap();
+    let key = std::fs::read_to_string(cloud.path("key.pub")).unwrap();
+    for entry in other["entries"].as_array_mut().unwrap() {
+        if entry["name"] == server {
+            entry["server"]["host_keys"][0] = Value::String(key.trim().to_owned());
+        }
+    }
+    std::fs::write(record, serde_json::to_string_pretty(&other).unwrap()).unwrap();
+    for (verb, words) in [("run", [server, "--", "touch /root/heard"]), ("ssh", [server, "--", "true"])] {
+        let (code, said) = tried(cloud, verb, &words);
+        assert!(code != 0 && said.to_lowercase().contains("host key"), "{verb}: {code} {said}");
+    }
+    std::fs::write(record, text).unwrap();
+    assert_eq!(tried(cloud, "run", &[server, "--", "test ! -e /root/heard"]).0, 0);
+}
