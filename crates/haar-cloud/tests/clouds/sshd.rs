@@ -94,10 +94,12 @@ impl Reachable {
 
     fn run(&mut self, port: u16) {
         let folder = self.folder.path().display().to_string();
+        // At this depth bash does not take itself for a login, and reads no settings of whoever tests.
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n\
              AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n\
-             PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+             PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n\
+             SetEnv SHLVL=9\n"
         );
         fs::write(self.path("config"), config).unwrap();
         if nix::unistd::geteuid().is_root() {
