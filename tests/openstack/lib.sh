@@ -31,8 +31,8 @@ recorded() {
   [[ $born && $(birth "$pid") == "$born" ]] && printf '%s\n' "$pid"
 }
 
-# Those of a session that are not just waiting to be buried.
-session() { ps -o pid=,stat= -s "$1" | awk '$2 !~ /^Z/ { print $1 }'; }
+# Those of a session that are not just waiting to be buried. ps calls a session without anybody a failure.
+session() { { ps -o pid=,stat= -s "$1" || true; } | awk '$2 !~ /^Z/ { print $1 }'; }
 
 # The sessions recorded under the names that match. A leader that is gone may have left members behind,
 # and its number names nobody else as long as they are there.
