@@ -34,7 +34,6 @@ const TABLE: &[(&str, &[&str])] = &[
             "haar-cloud",
             "haar-openstack",
             "haar-ssh",
-            "haar-openstack",
         ],
     ),
     ("xtask", &[]),

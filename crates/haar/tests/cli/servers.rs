@@ -202,9 +202,19 @@ async fn a_missing_login_names_the_file_it_was_looked_for_in() {
     assert_eq!(said.code, 6, "{said:?}");
 }
 
+#[cfg(not(feature = "openstack"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn without_openstack_the_word_says_how_to_build_it() {
     let home = tempfile::tempdir().unwrap();
     let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
     assert!(said.code == 2 && said.err.contains("--features openstack"), "{said:?}");
+}
+
+#[cfg(feature = "openstack")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_login_to_openstack_names_the_variables_and_the_file() {
+    let home = tempfile::tempdir().unwrap();
+    let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
+    assert!(said.code == 2 && said.err.contains("OS_AUTH_URL"), "{said:?}");
+    assert!(said.err.contains("clouds.yaml"), "{said:?}");
 }

@@ -42,6 +42,13 @@ async fn haar(global: &Global, folder: &Path) -> Result<Chosen, Failure> {
 }
 
 /// The cloud that the `OS_` variables, or a `clouds.yaml`, lead to.
+#[cfg(feature = "openstack")]
+async fn openstack() -> Result<Arc<dyn Provider>, Failure> {
+    let settings = haar_openstack::Settings::from_env()?;
+    Ok(Arc::new(haar_openstack::OpenStack::connect(settings).await?))
+}
+
+#[cfg(not(feature = "openstack"))]
 async fn openstack() -> Result<Arc<dyn Provider>, Failure> {
     Err(Failure::Usage(
         "this haar was built without OpenStack; build one that has it:  \
