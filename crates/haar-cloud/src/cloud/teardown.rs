@@ -29,19 +29,6 @@ const OPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long a cloud may go on showing what it says it deleted.
 const ALL_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-const KINDS: [Kind; 10] = [
-    Kind::Server,
-    Kind::FloatingIp,
-    Kind::Port,
-    Kind::Volume,
-    Kind::RouterInterface,
-    Kind::Router,
-    Kind::Subnet,
-    Kind::Network,
-    Kind::SecurityGroup,
-    Kind::KeyPair,
-];
-
 /// What a tear-down destroyed; nothing is left.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TornDown {
@@ -188,7 +175,7 @@ impl Cloud {
         }
     }
 
-    /// Destroys each kind in its turn.
+    /// Destroys each kind in its turn; targets come sorted by kind.
     async fn destroy_round(
         &self,
         record: &Record,
@@ -197,12 +184,11 @@ impl Cloud {
         destroyed: &mut Vec<Found>,
     ) -> Result<Vec<Left>> {
         let (targets, mut left) = spare_own(record, targets, here);
-        for kind in KINDS {
-            let things = targets.iter().filter(|thing| thing.kind == kind);
+        for things in targets.chunk_by(|one, next| one.kind == next.kind) {
             // What is in the way of one kind is in the way of all that follow: those are tried just once.
             let limit = if left.is_empty() { IN_USE_LIMIT } else { Duration::ZERO };
             let ends: Vec<_> =
-                things.map(|thing| async move { (thing, self.end(thing, limit).await) }).collect();
+                things.iter().map(|thing| async move { (thing, self.end(thing, limit).await) }).collect();
             let ends: Vec<_> = stream::iter(ends).buffer_unordered(AT_ONCE).collect().await;
             let mut gone = Vec::new();
             for (thing, end) in ends {
