@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{GIB, LIMIT, Outcome, run, text};
+use crate::storage::{GIB, LIMIT, Outcome, run, text};
 
 /// A btrfs.
 pub(crate) struct Btrfs {
