@@ -93,16 +93,28 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let flavor = flavor(open, words, prices.as_ref()).await?;
     let user = user(open, words, &image.image.name);
     let order = SpawnOrder {
-        os: image.image.id.clone(),
         disk_gb: words.disk.map_or(0, |disk| disk.0.div_ceil(1024)),
         external: words.external,
-        ..SpawnOrder::new("", &user, &flavor.id)
+        ..SpawnOrder::new(&words.image, &user, &flavor.id)
     };
+    let (servers, failures) = make(open, words.count, &order, &setup).await;
+    open.board.clear();
+    print(open, &servers, &flavor, prices.as_ref())?;
+    outcome(open, &servers, failures)
+}
+
+/// Makes all of them at once; those that can be used, and why the others cannot.
+async fn make(
+    open: &Open,
+    count: u16,
+    order: &SpawnOrder,
+    setup: &Arc<Setup>,
+) -> (Vec<Server>, Vec<(Option<Server>, Error)>) {
     let mut tasks = JoinSet::new();
-    for _ in 0..words.count {
-        let (open_cloud, order, setup) = (open.cloud.clone(), order.clone(), Arc::clone(&setup));
+    for _ in 0..count {
+        let (cloud, order, setup) = (open.cloud.clone(), order.clone(), Arc::clone(setup));
         tasks.spawn(async move {
-            let server = open_cloud.spawn(order, || {}).await.map_err(|error| (None, error))?;
+            let server = cloud.spawn(order, || {}).await.map_err(|error| (None, error))?;
             match make_ready(&server, &setup).await {
                 Ok(()) => Ok(server),
                 Err(error) => Err((Some(server), error)),
@@ -117,9 +129,7 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
             Err(_) => failures.push((None, Error::Cancelled { what: "a server".to_owned() })),
         }
     }
-    open.board.clear();
-    print(open, &servers, &flavor, prices.as_ref())?;
-    outcome(open, &servers, failures)
+    (servers, failures)
 }
 
 fn setup(words: &Words) -> Result<Setup, Failure> {
