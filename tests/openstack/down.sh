@@ -7,6 +7,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [[ -d $pids ]] || { echo "no cloud in $base"; exit 0; }
+is_ours || give_up "$base is no cloud of this user's: nothing was ended or wiped"
 take_turn
 
 end '(keystone|glance|placement|neutron|nova|cinder).*' 15

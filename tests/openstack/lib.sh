@@ -21,6 +21,15 @@ pids=$base/pid logs=$base/log steps=$base/step etc=$base/etc
 
 give_up() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+# Whether the folder is free or was made here: whoever else made it could have put anything into it, and it
+# gets wiped as a whole. The settings are the first file in it.
+is_ours() {
+  [[ ! -e $base && ! -L $base ]] || { [[ -d $base && ! -L $base && -O $base ]] && { [[ -f $base/settings ]] || is_empty; }; }
+}
+
+# But for the lock, which a start that broke off may have left.
+is_empty() { [[ -z $(find "$base" -mindepth 1 -type f ! -name lock -print -quit) ]]; }
+
 # A number is given to another process after its end; number and birth together are not.
 birth() { awk '{ sub(/.*\) /, ""); if ($1 != "Z") print $20 }' "/proc/$1/stat" 2>/dev/null; }
 

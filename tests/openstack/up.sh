@@ -24,6 +24,7 @@ check_settings() {
   ((${#base} < 80)) || give_up 'HAAR_OPENSTACK_DIR is too long: a unix socket in it has a path of 107 bytes at most'
   [[ $HAAR_OPENSTACK_PASSWORD$HAAR_OPENSTACK_REGION =~ ^[A-Za-z0-9_.-]+$ ]] ||
     give_up 'password and region may have letters, digits and _ . - only'
+  is_ours || give_up "$base is there and no cloud of this user's: name another folder with HAAR_OPENSTACK_DIR"
   mkdir -p "$base"/{home,glance/images,glance/staging,neutron,nova,cinder/coordination,keystone} \
     "$pids" "$logs" "$steps" "$etc/placement.d" "$base/lib"
   take_turn

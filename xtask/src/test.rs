@@ -27,7 +27,7 @@ HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are lef
 
 --only openstack brings up a real OpenStack of Debian's packages on 127.0.0.1 (tests/openstack; as root it
 installs them), runs the tests against it, and takes it down again. Its databases stay in the target folder,
-so that the next time is quick.";
+so that the next time is quick. Where the packages are not to be had, it says so and ends well.";
 
 /// A stage: its name and what it does.
 type Stage = (&'static str, fn() -> Result<()>);

@@ -3,7 +3,8 @@
 //!
 //! The cloud is that of `tests/openstack`; its folder lies in the target folder, and its ports are such
 //! that nobody has. It is taken down also when a test fails; only killing this program leaves it up, and
-//! then the next run takes it over.
+//! then the next run takes it over. Where its packages are not there and cannot be installed, the tests are
+//! left out, and that is said.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,16 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::cargo;
-use crate::run;
+use crate::{packages, run};
 
 /// What stands for each fake driver of Nova that is tried: its name, and the arguments of cargo.
 const PASSES: &[(&str, &[&str])] = &[
     ("MediumFake", &["test", "-p", "haar-openstack"]),
     ("FakeBuildAbort", &["test", "-p", "haar-openstack", "--test", "real"]),
 ];
+
+/// Stands for all of the packages: no other needs so much.
+const PACKAGE: &str = "python3-nova";
 
 /// The ports of the services, to which the cloud's offset is added.
 const PORTS: &[u16] = &[4369, 5000, 5672, 5673, 8774, 8776, 8778, 9292, 9696];
@@ -29,6 +33,10 @@ const FOLDER_MAX: usize = 79;
 
 pub(super) fn main() -> Result<()> {
     let began = Instant::now();
+    if let Some(why) = missing() {
+        eprintln!("\n1 left out:\n  the tests against OpenStack: {why}");
+        return Ok(());
+    }
     // First, so that what does not compile costs no bringing up.
     cargo(&["test", "-p", "haar-openstack", "--no-run"])?;
     let cloud = Cloud::choose()?;
@@ -40,6 +48,19 @@ pub(super) fn main() -> Result<()> {
     drop(cloud);
     eprintln!("\nPASSED against OpenStack in {:.0} s", began.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// Why this machine cannot have an OpenStack.
+fn missing() -> Option<String> {
+    if packages::version(PACKAGE).is_some() {
+        None
+    } else if run::find("apt-get").is_none() {
+        Some(format!("they need Debian's packages ({PACKAGE} and others), and this is no such system"))
+    } else if !run::is_root() {
+        Some("root must install the packages first: run this command as root once".to_owned())
+    } else {
+        packages::newest_record(PACKAGE).err().map(|error| format!("{error:#}"))
+    }
 }
 
 /// A cloud that is down when this value is gone.
