@@ -77,6 +77,7 @@ pub(crate) const CHECK: &[Need] = &[
     need("busybox-static", "/bin/busybox", "what the container tests run"),
     need("iproute2", "ip", "the container tests' networks"),
     need("runc", "runc", "the container tests run containers"),
+    need("crun", "crun", "the container tests run some of them with the other runtime too"),
     need("openssh-server", "sshd", "the ssh tests start servers of their own on loopback"),
     need("openssh-client", "ssh-agent", "the ssh tests log in by an agent"),
 ];

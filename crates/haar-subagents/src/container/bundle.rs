@@ -170,21 +170,26 @@ fn mounts(folder: &Path) -> Value {
         json!({"destination": format!("/etc/{name}"), "type": "bind", "source": folder.join(name),
             "options": ["bind", "rprivate", "nosuid", "nodev", "noexec"]})
     };
-    json!([
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
-            "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
-        own("hostname"), own("hosts"), own("resolv.conf"),
-    ])
+    let mut mounts = system_mounts();
+    mounts.extend(["hostname", "hosts", "resolv.conf"].map(own));
+    json!(mounts)
+}
+
+/// What of the system every container sees.
+pub(super) fn system_mounts() -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let dev_pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let shm = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
+    let cgroup = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+    vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &dev_pts),
+        mount("/dev/shm", "tmpfs", "shm", &shm),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &cgroup),
+    ]
 }
 
 fn resources(wish: &Wish) -> Value {

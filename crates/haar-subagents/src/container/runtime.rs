@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use haar_api::rpc::Fault;
 use serde_json::json;
 
+use super::bundle::system_mounts;
 use super::folders::{Folders, remove};
 use super::program;
 
@@ -204,15 +205,17 @@ fn write_bundle(bundle: &Path, cgroup: &str) -> io::Result<()> {
     let program = bundle.join("rootfs/program");
     fs::write(&program, "")?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let kinds = ["pid", "ipc", "uts", "mount", "cgroup", "network"];
+    let namespaces = kinds.map(|kind| json!({"type": kind}));
     let config = json!({
         "ociVersion": "1.0.2",
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/program"], "cwd": "/"},
         "root": {"path": "rootfs"},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "mounts": system_mounts(),
         "linux": {
             "cgroupsPath": cgroup,
             "resources": {"memory": {"limit": 64 << 20}, "cpu": {"quota": 100_000, "period": 100_000}},
-            "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "network"}],
+            "namespaces": namespaces,
         },
     });
     fs::write(bundle.join("config.json"), config.to_string())

@@ -5,6 +5,7 @@
 mod archives;
 mod bad_input;
 mod containers;
+mod crun;
 mod full_disk;
 mod harness;
 mod images;
