@@ -34,6 +34,11 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
             let ratio = figure.number("ratio");
             ratio.map(|found| at_most("2 × the time of a 1 GiB disk", 2.0, found)).into_iter().collect()
         }
+        "ssh_runs" => ssh_runs(figure),
+        "ssh_upload" | "ssh_download" => {
+            let ratio = figure.number("ratio");
+            ratio.map(|found| at_least("0.8 × sftp's rate", 0.8, found)).into_iter().collect()
+        }
         "agent_idle_memory" => most(figure, "25 MiB resident", 25.0),
         "agent_idle_cpu" => most(figure, "0.2 % of a core", 0.2),
         "agent_list" => most(figure, "5 ms at the median", 5.0),
@@ -76,6 +81,13 @@ fn create_to_running(figure: &Figure) -> Vec<Verdict> {
     };
     let most = bare * 1.3 + 300.0;
     vec![at_most(&format!("1.3 × the bare virsh path plus 300 ms, here {most:.0} ms"), most, took)]
+}
+
+fn ssh_runs(figure: &Figure) -> Vec<Verdict> {
+    let ratio = figure.number("ratio").map(|found| at_least("3 × the program ssh", 3.0, found));
+    // A connection has ten sessions, which is as many as are ever wanted at a time.
+    let connections = figure.number("connections").map(|found| at_most("1 connection", 1.0, found));
+    ratio.into_iter().chain(connections).collect()
 }
 
 /// A goal that the figure's own value reaches from below.
@@ -133,6 +145,15 @@ mod tests {
         assert_eq!(met(&judge(&line(1, 5.5, 2.0), &[])), [true, true]);
         assert_eq!(met(&judge(&line(10, 19.0, 2.1), &[])), [false, false]);
         assert_eq!(met(&judge(&line(0, 0.5, 2.0), &[])), [true]);
+    }
+
+    #[test]
+    fn runs_over_ssh_are_held_against_the_program_and_to_one_connection() {
+        let line = |ratio: f64, connections: u32| {
+            figure(&format!(r#"{{"name":"ssh_runs","value":1,"ratio":{ratio},"connections":{connections}}}"#))
+        };
+        assert_eq!(met(&judge(&line(3.0, 1), &[])), [true, true]);
+        assert_eq!(met(&judge(&line(2.9, 2), &[])), [false, false]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use self::figure::Figure;
-use crate::run;
+use crate::{packages, run};
 
 pub(crate) const HELP: &str = "\
 cargo xtask bench [NAME...]
@@ -32,6 +32,7 @@ those named:
   snapshot    snapshot, rollback and clone at 20 GiB, beside 1 GiB, on each storage back end (root for reflink and zfs)
   rest        the agent's REST: 1,000 actions over 100 guests, the list of 1,000 guests, a snapshot's download
   idle        memory and processor time of an agent that has nothing to do, with 100 domains (libvirt's test driver)
+  ssh         1,000 commands over ssh beside the program ssh with ControlMaster, 1 GiB there and back beside sftp
   start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
@@ -46,6 +47,7 @@ const BENCHES: &[(&str, Run)] = &[
     ("snapshot", |each| example("haar-subagents", "bench_snapshot", each)),
     ("rest", |each| example("haar-agent", "bench_rest", each)),
     ("idle", idle::measure),
+    ("ssh", ssh),
     ("start", start::measure),
 ];
 
@@ -84,6 +86,12 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
         bail!("could not measure: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Both sides of ssh come from Debian; nothing of it is turned on.
+fn ssh(each: &mut dyn FnMut(Figure)) -> Result<()> {
+    packages::install(&packages::of(&["openssh-server", "openssh-client"])?)?;
+    example("haar-ssh", "bench_ssh", each)
 }
 
 /// Runs an example whose lines are figures.

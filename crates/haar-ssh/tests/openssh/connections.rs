@@ -187,7 +187,7 @@ async fn defect_22_a_changed_host_key_is_refused_with_what_was_expected_and_foun
     let expected = HostKeys::pinned([sshd.host_key.public.as_str()]).unwrap().fingerprints();
     sshd.stop();
     sshd.change_host_key();
-    assert!(sshd.run());
+    assert!(sshd.run().unwrap());
     let found = HostKeys::pinned([sshd.host_key.public.as_str()]).unwrap().fingerprints();
     // Waiting does not mend it either.
     for outcome in

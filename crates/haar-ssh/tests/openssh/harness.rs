@@ -1,41 +1,15 @@
-//! A real sshd of one's own: free port, own keys, own folder; gone when dropped, with all that it started.
+//! What the tests do with their sshd, and waiting for conditions.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Program, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use haar_ssh::{CancellationToken, HostKeys, KeyPair, Limits, Login, Options, Pool, Target};
+use haar_ssh::{CancellationToken, KeyPair};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub(crate) const SSHD: &str = "/usr/sbin/sshd";
-
-/// How a server is set up.
-pub(crate) struct Setup {
-    pub(crate) max_sessions: u32,
-    /// Further lines for its configuration.
-    pub(crate) lines: Vec<String>,
-    pub(crate) has_sftp: bool,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self { max_sessions: 10, lines: Vec::new(), has_sftp: true }
-    }
-}
-
-/// A server that runs.
-pub(crate) struct Sshd {
-    folder: tempfile::TempDir,
-    child: Option<Child>,
-    pub(crate) port: u16,
-    pub(crate) host_key: KeyPair,
-    pub(crate) user_key: KeyPair,
-}
+use crate::sshd::{SSHD, processes};
+pub(crate) use crate::sshd::{Setup, Sshd, limits, user};
 
 /// Starts a usual server, or tells that the test is left out.
 pub(crate) fn sshd(test: &str) -> Option<Sshd> {
@@ -48,7 +22,7 @@ pub(crate) fn sshd_with(test: &str, setup: &Setup) -> Option<Sshd> {
         left_out(test, &format!("there is no {SSHD}: install the package openssh-server"));
         return None;
     }
-    Some(Sshd::start(setup))
+    Some(Sshd::start(setup).unwrap())
 }
 
 /// Tells that a test is left out, where `cargo xtask test` collects it; with `HAAR_LIVE` nothing may be.
@@ -63,104 +37,21 @@ pub(crate) fn left_out(test: &str, reason: &str) {
 }
 
 impl Sshd {
-    fn start(setup: &Setup) -> Self {
-        let folder = tempfile::Builder::new().prefix("haar-sshd-").tempdir().unwrap();
-        let (host_key, user_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        write_private(&folder.path().join("host_key"), &host_key.private);
-        fs::write(folder.path().join("authorized_keys"), &user_key.public).unwrap();
-        let mut sshd = Self { folder, child: None, port: 0, host_key, user_key };
-        // Another process may take a port that was free a moment ago.
-        for _ in 0..5 {
-            sshd.port = free_port();
-            sshd.write_config(setup);
-            if sshd.run() {
-                return sshd;
-            }
-        }
-        panic!("sshd does not start; it says:\n{}", sshd.log());
-    }
-
-    fn write_config(&self, setup: &Setup) {
-        let folder = self.folder.path().display();
-        let Setup { max_sessions, lines, has_sftp } = setup;
-        // Of two lines for the same thing sshd takes the first.
-        let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        text += &format!(
-            "Port {}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n\
-             AuthorizedKeysFile {folder}/authorized_keys\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
-             MaxSessions {max_sessions}\nMaxStartups 100\nLogLevel VERBOSE\n",
-            self.port
-        );
-        // Without this a bash begins each command with all that its user's ~/.bashrc does.
-        text += "SetEnv SHLVL=9\n";
-        if *has_sftp {
-            text += "Subsystem sftp internal-sftp\n";
-        }
-        fs::write(self.path("config"), text).unwrap();
-    }
-
-    /// Starts it on its port; whether it took it.
-    pub(crate) fn run(&mut self) -> bool {
-        if nix::unistd::geteuid().is_root() {
-            // Debian's unit makes it, and sshd insists on it.
-            fs::create_dir_all("/run/sshd").unwrap();
-        }
-        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut program = Program::new(SSHD);
-        program.arg("-D").arg("-e").arg("-f").arg(self.path("config"));
-        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-        self.child = Some(program.spawn().unwrap());
-        let address = ("127.0.0.1", self.port);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            if std::net::TcpStream::connect(address).is_ok() {
-                return self.is_running();
-            }
-            if !self.is_running() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.stop();
-        false
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
-    }
-
-    /// Ends it and every connection and command of it.
-    pub(crate) fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let listener = child.id() as i32;
-        let descendants = descendants(listener);
-        let _ = child.kill();
-        let _ = child.wait();
-        for process in descendants {
-            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
-        }
-    }
-
     /// Breaks every connection, as a server does whose network or power fails; it itself goes on.
     pub(crate) fn kill_connections(&self) {
-        let listener = self.child.as_ref().unwrap().id() as i32;
-        for process in descendants(listener) {
-            if name(process).is_some_and(|name| name.starts_with("sshd")) {
-                let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
-            }
+        for process in self.descendants().into_iter().filter(serves) {
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
         }
     }
 
     /// How many processes run in its sessions.
     pub(crate) fn commands(&self) -> usize {
-        descendants(self.child.as_ref().unwrap().id() as i32).len() - self.connections()
+        self.descendants().len() - self.connections()
     }
 
     /// How many processes serve its connections.
     pub(crate) fn connections(&self) -> usize {
-        let serves = |process: &i32| name(*process).is_some_and(|name| name.starts_with("sshd"));
-        descendants(self.child.as_ref().unwrap().id() as i32).iter().filter(|process| serves(process)).count()
+        self.descendants().iter().filter(|process| serves(process)).count()
     }
 
     /// Nobody can log in from now on.
@@ -180,61 +71,20 @@ impl Sshd {
         write_private(&self.path("host_key"), &self.host_key.private);
     }
 
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
-    }
-
-    /// How many logins it has accepted so far, which is how many connections were ever made for use.
-    pub(crate) fn logins(&self) -> usize {
-        self.log().matches("Accepted publickey").count()
-    }
-
-    /// A path in its own folder, also for a test's files.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The same as text, for commands and remote files.
+    /// A path in its own folder as text, for commands and remote files.
     pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
-
-    pub(crate) fn target(&self) -> Target {
-        Target::new("127.0.0.1", user()).port(self.port)
-    }
-
-    pub(crate) fn options(&self) -> Options {
-        let logins = vec![Login::Key(self.user_key.private.clone())];
-        let host_keys = HostKeys::pinned([self.host_key.public.as_str()]).unwrap();
-        Options { limits: limits(), ..Options::new(self.target(), logins, host_keys) }
-    }
-
-    pub(crate) fn pool(&self) -> Pool {
-        Pool::new(self.options())
-    }
 }
 
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("what sshd said:\n{}", self.log());
-        }
-        self.stop();
-    }
-}
-
-/// Limits for a busy test machine: failures are told soon, success may take its time.
-pub(crate) fn limits() -> Limits {
-    Limits { patience: Duration::from_secs(60), ..Limits::default() }
+/// Whether a process is sshd's own, for a connection.
+fn serves(process: &i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{process}/comm"));
+    name.is_ok_and(|name| name.starts_with("sshd"))
 }
 
 pub(crate) fn never() -> CancellationToken {
     CancellationToken::new()
-}
-
-/// The user that the tests run as, who is also the one on the server.
-pub(crate) fn user() -> String {
-    nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name
 }
 
 /// Waits for a condition, looking often, for at most 20 s.
@@ -268,45 +118,9 @@ fn with_command_line(part: &str) -> Vec<i32> {
 }
 
 pub(crate) fn write_private(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    crate::sshd::write_private(path, text).unwrap();
 }
 
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn processes() -> BTreeSet<i32> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// Every process that one started, directly or not, as far as it still descends from it.
-fn descendants(ancestor: i32) -> BTreeSet<i32> {
-    let parents: Vec<(i32, i32)> =
-        processes().into_iter().filter_map(|process| Some((process, parent(process)?))).collect();
-    let mut found = BTreeSet::from([ancestor]);
-    loop {
-        let more: Vec<i32> = parents
-            .iter()
-            .filter(|(process, parent)| found.contains(parent) && !found.contains(process))
-            .map(|(process, _)| *process)
-            .collect();
-        if more.is_empty() {
-            found.remove(&ancestor);
-            return found;
-        }
-        found.extend(more);
-    }
-}
-
-fn name(process: i32) -> Option<String> {
-    Some(fs::read_to_string(format!("/proc/{process}/comm")).ok()?.trim().to_owned())
-}
-
-fn parent(process: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may have anything in it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok()
+    crate::sshd::free_port().unwrap()
 }

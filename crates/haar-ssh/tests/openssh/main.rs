@@ -14,3 +14,4 @@ mod logins;
 mod proxy;
 mod readiness;
 mod sessions;
+mod sshd;

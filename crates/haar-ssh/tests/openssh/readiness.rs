@@ -19,7 +19,7 @@ async fn case_30_defect_20_refused_then_logins_refused_then_ready() {
     // For this long nothing listens.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(!wait.is_finished(), "{:?}", wait.await);
-    assert!(sshd.run());
+    assert!(sshd.run().unwrap());
     eventually("some logins were refused", || sshd.log().matches("Failed publickey").count() >= 3).await;
     assert!(!wait.is_finished());
     sshd.learn_key(&sshd.user_key.public);
