@@ -179,6 +179,14 @@ pub enum Error {
         /// The server.
         target: Target,
     },
+    /// The server's sftp begins with something else than sftp.
+    #[error(
+        "what {target} says in place of sftp cannot be understood: most often its login shell prints words (look at ~/.bashrc there), which it must not do without a terminal"
+    )]
+    SftpUnreadable {
+        /// The server.
+        target: Target,
+    },
     /// A file on the server could not be used as asked.
     #[error("cannot {action} {path} on {target}: {fault}")]
     File {

@@ -5,7 +5,9 @@
 //! requests are on their way at a time. Deliberately absent: whole directories, and links.
 
 mod sftp;
+mod start;
 mod transfer;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -72,7 +72,7 @@ impl Options {
 pub struct Limits {
     /// One connection, from dialling to being logged in.
     pub dial: Duration,
-    /// Opening one session on a connection.
+    /// Opening one session on a connection, and asking for sftp on it.
     pub session: Duration,
     /// [`Pool::wait_until_ready`] in all.
     pub patience: Duration,
@@ -81,7 +81,8 @@ pub struct Limits {
     /// A connection that brought nothing for so long is asked for a sign of life; after three without an
     /// answer it is dead.
     pub keep_alive: Duration,
-    /// One answer of the server's sftp.
+    /// How long the server's sftp may say nothing while it owes an answer. Requests may wait for longer behind
+    /// others, as on a slow line.
     pub file_answer: Duration,
     /// The most sessions at a time on one connection. A server that allows fewer is noticed.
     pub sessions_per_connection: usize,

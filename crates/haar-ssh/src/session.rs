@@ -6,8 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -121,9 +120,18 @@ impl Parts {
     }
 }
 
+/// How a stream ended that we did not end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The server ended just this one.
+    ByServer,
+    /// The connection was lost, for this reason.
+    Lost(String),
+}
+
 /// A session as a stream of bytes, for sftp and for tunnels.
 pub(crate) struct Tunnel {
-    has_ended: Arc<AtomicBool>,
+    ended: Arc<OnceLock<Ended>>,
     writer: Pin<Box<dyn AsyncWrite + Send>>,
     reading: Reading,
     rest: Bytes,
@@ -139,13 +147,13 @@ enum Reading {
 impl Tunnel {
     pub(crate) fn new(mut session: Session) -> Self {
         let writer = Box::pin(session.write().make_writer());
-        let has_ended = Arc::new(AtomicBool::new(false));
-        Self { has_ended, writer, reading: Reading::Waiting(next_message(session)), rest: Bytes::new() }
+        let ended = Arc::default();
+        Self { ended, writer, reading: Reading::Waiting(next_message(session)), rest: Bytes::new() }
     }
 
-    /// Tells, for as long as anybody asks, whether the server has ended it.
-    pub(crate) fn has_ended(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.has_ended)
+    /// Tells, for as long as anybody asks, how it ended, if it has.
+    pub(crate) fn ended(&self) -> Arc<OnceLock<Ended>> {
+        Arc::clone(&self.ended)
     }
 }
 
@@ -170,13 +178,17 @@ impl AsyncRead for Tunnel {
                 return Poll::Ready(Ok(()));
             }
             let Reading::Waiting(next) = &mut self.reading else { return Poll::Ready(Ok(())) };
-            let (session, message) = std::task::ready!(next.as_mut().poll(context));
+            let (mut session, message) = std::task::ready!(next.as_mut().poll(context));
             match message {
                 Some(ChannelMsg::Data { data }) => self.rest = data,
                 Some(ChannelMsg::Eof | ChannelMsg::Close) | None => {
+                    let ended = match message {
+                        Some(_) => Ended::ByServer,
+                        None => Ended::Lost(session.why_lost()),
+                    };
+                    let _ = self.ended.set(ended);
                     // Dropping the session here waits for its close in the background.
                     self.reading = Reading::Ended;
-                    self.has_ended.store(true, Ordering::SeqCst);
                     drop(session);
                     continue;
                 }
@@ -196,7 +208,12 @@ impl AsyncWrite for Tunnel {
         if matches!(self.reading, Reading::Ended) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        self.writer.as_mut().poll_write(context, bytes)
+        let outcome = std::task::ready!(self.writer.as_mut().poll_write(context, bytes));
+        if let Err(error) = &outcome {
+            // What the server has closed can be written to for as long as the connection is there.
+            let _ = self.ended.set(Ended::Lost(error.to_string()));
+        }
+        Poll::Ready(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

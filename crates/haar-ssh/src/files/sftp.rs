@@ -2,20 +2,17 @@
 //!
 //! Promises: what goes wrong says which file on which server it was about. Deliberately absent: transfers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use russh::ChannelMsg;
+use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits as ServerLimits;
-use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::extensions;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 
+use super::start::{End, start};
 use crate::options::Target;
 use crate::pool::Pool;
-use crate::seats::Sharing;
-use crate::session::Tunnel;
 use crate::{Error, FileFault, Result};
 
 /// What every server takes in one request.
@@ -32,7 +29,7 @@ pub(crate) struct Sftp {
     /// The most bytes of one read request.
     pub(crate) read_length: u32,
     has_failed: AtomicBool,
-    has_ended: Arc<AtomicBool>,
+    end: End,
 }
 
 impl std::fmt::Debug for Sftp {
@@ -45,30 +42,7 @@ impl Sftp {
     /// Starts the server's sftp in a session of its own.
     pub(crate) async fn open(pool: &Pool) -> Result<Self> {
         let target = pool.target().clone();
-        let mut session = pool.session(Sharing::Shared).await?;
-        // An error here is a lost connection, which is found below.
-        let _ = session.write().request_subsystem(true, "sftp").await;
-        loop {
-            match session.next().await {
-                Some(ChannelMsg::Success) => break,
-                Some(ChannelMsg::Failure | ChannelMsg::Close | ChannelMsg::Eof) => {
-                    session.stayed_empty();
-                    return Err(Error::NoSftp { target });
-                }
-                Some(_) => {}
-                None => {
-                    let (during, why) = ("the start of sftp".to_owned(), session.why_lost());
-                    return Err(Error::Lost { target, during, why });
-                }
-            }
-        }
-        let config =
-            Config { request_timeout_secs: pool.limits().file_answer.as_secs().max(1), ..Config::default() };
-        let tunnel = Tunnel::new(session);
-        let has_ended = tunnel.has_ended();
-        let mut raw = RawSftpSession::new_with_config(tunnel, config);
-        // A subsystem whose program is missing starts well and ends at once.
-        let version = raw.init().await.map_err(|_| Error::NoSftp { target: target.clone() })?;
+        let (mut raw, end, version) = start(pool).await?;
         let mut limits = ServerLimits::default();
         if version.extensions.get(extensions::LIMITS).is_some_and(|version| version == "1")
             && let Ok(told) = raw.limits().await
@@ -83,13 +57,13 @@ impl Sftp {
             write_length: usize::try_from(length(limits.write_len)).unwrap_or(USUAL_LENGTH as usize),
             read_length: u32::try_from(length(limits.read_len)).unwrap_or(USUAL_LENGTH as u32),
             has_failed: AtomicBool::new(false),
-            has_ended,
+            end,
         })
     }
 
     /// Whether it can still be used, as far as is known.
     pub(crate) fn is_alive(&self) -> bool {
-        !self.has_failed.load(Ordering::SeqCst) && !self.has_ended.load(Ordering::SeqCst)
+        !self.has_failed.load(Ordering::SeqCst) && !self.end.has_come()
     }
 
     /// Makes an error of the library's one of ours.
@@ -100,8 +74,7 @@ impl Sftp {
             error => {
                 // What comes next on this session cannot be trusted.
                 self.has_failed.store(true, Ordering::SeqCst);
-                let during = format!("the attempt to {action} {path}");
-                return Error::Lost { target, during, why: error.to_string() };
+                return self.end.during(target, format!("the attempt to {action} {path}"), &error);
             }
         };
         let fault = match status.status_code {

@@ -14,4 +14,5 @@ mod logins;
 mod proxy;
 mod readiness;
 mod sessions;
+mod silence;
 mod sshd;

@@ -22,6 +22,8 @@ pub(crate) enum Manner {
     Close,
     /// They pass, each piece a moment late.
     Delay,
+    /// They pass, 64 KiB in a tenth of a second.
+    Slow,
 }
 
 /// A proxy on a port of its own; ends when dropped.
@@ -103,6 +105,9 @@ async fn pipe(
         }
         if mode.load(Ordering::SeqCst) == Manner::Delay as u8 {
             tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        if mode.load(Ordering::SeqCst) == Manner::Slow as u8 {
+            tokio::time::sleep(Duration::from_millis(100).mul_f64(length as f64 / bytes.len() as f64)).await;
         }
         if to.write_all(&bytes[..length]).await.is_err() {
             return;
