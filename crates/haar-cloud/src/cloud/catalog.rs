@@ -2,7 +2,8 @@
 //!
 //! Of many tasks that need a list at once, one asks and the others wait for its answer. Flavors are good for
 //! 30 minutes, and are asked for again when one is looked for and not found; a refresh that fails leaves the
-//! old list in use. Images are asked for again on every miss, and after 5 minutes.
+//! old list in use. Images are asked for again on every miss, and after 5 minutes. Both are asked for again
+//! when the cloud did not take one of them.
 
 use std::time::Duration;
 
@@ -167,9 +168,10 @@ impl Cloud {
         seen.value.check(&spawn, &Usage::default())
     }
 
-    /// Forgets the images: one of them turned out not to be usable.
-    pub(super) async fn forget_images(&self) {
+    /// Has images and flavors asked for anew: one of them turned out not to be usable.
+    pub(super) async fn doubt_offers(&self) {
         self.inner.catalog.images.lock().await.at = None;
+        self.inner.catalog.flavors.lock().await.expire();
     }
 
     async fn refresh_flavors(&self, list: &mut List) -> Result<()> {

@@ -46,7 +46,7 @@ impl Spawn {
                 continue;
             }
             if matches!(error.class(), Class::NotFound | Class::Input) {
-                self.cloud.forget_images().await;
+                self.cloud.doubt_offers().await;
             }
             self.cloud.forget_entry(entry).await?;
             return Err(error);

@@ -1,8 +1,9 @@
 //! The flavors of a cloud as they were last seen.
 //!
 //! A refresh replaces the whole list, so that what vanished is offered no more; one that failed keeps the
-//! old list and leaves the next refresh due at once. What vanished stays known by its id, because servers
-//! of it go on running and count in the quota. Time is a duration since any fixed start.
+//! old list and leaves the next refresh due at once, as does a flavor that the cloud did not take. What
+//! vanished stays known by its id, because servers of it go on running and count in the quota. Time is a
+//! duration since any fixed start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,6 +33,11 @@ impl List {
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {
         self.refreshed.is_none_or(|then| now.saturating_sub(then) >= GOOD_FOR)
+    }
+
+    /// Makes a refresh due: something of the list turned out not to be so. It is kept until then.
+    pub fn expire(&mut self) {
+        self.refreshed = None;
     }
 
     /// Takes what the cloud answered. A failure changes nothing.

@@ -5,6 +5,7 @@ mod bench;
 mod contract;
 mod leaks;
 mod numbered;
+mod offers;
 mod servers;
 mod ssh;
 mod sshd;
