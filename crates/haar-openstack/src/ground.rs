@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Each is found, used or made by itself, so a deploy that broke off goes on where it was. What servers
-//! need later is noted as facts of the record: the ids of networks and group.
+//! need later is noted as facts of the record: the ids of networks and group. The networks of our own server
+//! are looked up before anything is made, since a range that it is not in is an error.
 
 use haar_cloud::provider::Deployment;
 use haar_cloud::state::Kind;
@@ -34,10 +35,14 @@ pub(crate) async fn deploy(
 ) -> Result<()> {
     deployment.ground.check()?;
     let site = Site { client, deployment, journal };
+    let own = match here {
+        Some(server) => Some(network::of_server(&site, server).await?),
+        None => None,
+    };
     key_pair::settle(&site).await?;
     let group = security_group::settle(&site).await?;
-    let networks = match here {
-        Some(server) => network::of_server(&site, server).await?,
+    let networks = match own {
+        Some(networks) => networks,
         None => vec![around(&site).await?],
     };
     let networks = networks.join(",");

@@ -4,6 +4,7 @@
 //! one of new servers, and every other that our own server is in comes after it. Elsewhere a network is
 //! made, or used, by its name. A subnet that differs from what is wanted is told, and never used as it is.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use haar_cloud::state::Kind;
@@ -188,8 +189,9 @@ pub(crate) async fn of_server(site: &Site<'_>, server: &str) -> Result<Vec<Strin
         let why = format!("this server of the cloud is in {}: one of them it must be", ranges.join(", "));
         return Err(Error::BadInput { what: "the range of addresses", value: wanted.to_string(), why });
     };
-    others.retain(|network| *network != first);
-    others.dedup();
+    // A server may have several ports in one network.
+    let mut known = BTreeSet::from([first.clone()]);
+    others.retain(|network| known.insert(network.clone()));
     site.journal.reuse(Kind::Network, &first, &first).await?;
     Ok(std::iter::once(first).chain(others).collect())
 }

@@ -48,6 +48,13 @@ async fn case_05_a_fresh_project_is_asked_in_order_and_all_of_it_is_on_record() 
     let subnet = world.body("POST /network/v2.0/subnets")["subnet"].clone();
     assert_eq!((&subnet["cidr"], &subnet["gateway_ip"]), (&json!("192.168.64.0/18"), &json!("192.168.64.1")));
     assert_eq!(subnet["dns_nameservers"], json!(["8.8.4.4", "8.8.8.8"]));
+    let outside =
+        world.of("networks").iter().find(|network| network["name"] == "public").unwrap()["id"].clone();
+    let router = world.body("POST /network/v2.0/routers")["router"].clone();
+    assert_eq!(router["external_gateway_info"]["network_id"], outside);
+    let subnet = world.of("subnets").last().unwrap()["id"].clone();
+    let interface = world.of("ports").last().unwrap().clone();
+    assert_eq!(interface["fixed_ips"][0]["subnet_id"], subnet);
     for kind in ["networks", "subnets", "routers", "security-groups"] {
         let thing = world.of(kind).last().unwrap().clone();
         assert_eq!((&thing["name"], &thing["description"]), (&json!("a-b_c 1"), &json!(mark)), "{kind}");
@@ -69,7 +76,7 @@ async fn case_05_a_fresh_project_is_asked_in_order_and_all_of_it_is_on_record() 
 }
 
 #[tokio::test]
-async fn case_06_a_second_deploy_changes_nothing_in_this_process_or_another() {
+async fn case_06_defect_29_a_second_deploy_changes_nothing_in_this_process_or_another() {
     let fake = Fake::start().await;
     let (first, second, site) = (cloud(&fake).await, cloud(&fake).await, Site::new("a"));
     first.deploy(&site.deployment, &site.journal).await.unwrap();
@@ -80,14 +87,16 @@ async fn case_06_a_second_deploy_changes_nothing_in_this_process_or_another() {
         assert!(fake.world().changes().is_empty());
         assert_eq!(site.ours(), before);
     }
-    let order = site.order(&second, "small", "Debian").await;
-    second.create_server(&site.deployment, &order, &site.journal).await.unwrap();
-    let server = fake.world().body("POST /compute/v2.1/servers")["server"].clone();
-    assert_eq!(server["networks"].as_array().unwrap().len(), 1);
+    for cloud in [&first, &second] {
+        let order = site.order(cloud, "small", "Debian").await;
+        cloud.create_server(&site.deployment, &order, &site.journal).await.unwrap();
+        let server = fake.world().body("POST /compute/v2.1/servers")["server"].clone();
+        assert_eq!(server["networks"].as_array().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]
-async fn case_07_whichever_step_fails_the_next_deploy_goes_on_there() {
+async fn case_07_defect_01_whichever_step_fails_the_next_deploy_goes_on_there() {
     for step in
         ORDER.iter().filter(|step| step.starts_with("POST")).chain(&["/tags/", "/add_router_interface"])
     {
@@ -167,7 +176,7 @@ async fn two_of_the_name_and_one_of_another_deployment_are_in_the_way() {
 }
 
 #[tokio::test]
-async fn a_subnet_that_is_not_as_wanted_is_told() {
+async fn defect_31_a_subnet_that_is_not_as_wanted_is_told() {
     for (cidr, gateway, words) in
         [("10.0.0.0/8", "10.0.0.1", "10.0.0.0/8"), ("192.168.64.0/18", "192.168.64.9", "192.168.64.9")]
     {
@@ -183,7 +192,57 @@ async fn a_subnet_that_is_not_as_wanted_is_told() {
 }
 
 #[tokio::test]
-async fn a_narrower_source_takes_the_wider_ones_rules_away_and_leaves_those_of_others() {
+async fn defect_31_what_was_taken_away_from_under_a_deployment_is_made_again() {
+    let fake = Fake::start().await;
+    let (cloud, site) = (cloud(&fake).await, Site::new("a"));
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    let before = site.ours();
+    {
+        let mut world = fake.world();
+        world.of("ports").clear();
+        world.of("routers")[0]["external_gateway_info"] = json!(null);
+        world.of("subnets")[0]["dns_nameservers"] = json!([]);
+    }
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    let mut world = fake.world();
+    assert_eq!(world.of("ports").len(), 1, "the interface is there again");
+    assert!(world.of("routers")[0]["external_gateway_info"]["network_id"].is_string());
+    assert_eq!(world.of("subnets")[0]["dns_nameservers"], json!(["8.8.4.4", "8.8.8.8"]));
+    let interface = world.of("ports")[0]["id"].as_str().unwrap().to_owned();
+    drop(world);
+    let after = site.ours();
+    assert_eq!((after.len(), &after[0]), (before.len(), &(Kind::RouterInterface, interface)));
+}
+
+#[tokio::test]
+async fn defect_30_a_group_whose_rules_were_taken_away_gets_them_again() {
+    let fake = Fake::start().await;
+    let (cloud, mut site) = (cloud(&fake).await, Site::new("a"));
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    fake.world().of("security-group-rules").clear();
+    fake.world().of("security-groups")[0]["security_group_rules"] = json!([]);
+    site.deployment.ground.sources.push("::/0".parse().unwrap());
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    let rule = |rule: &serde_json::Value| {
+        let port = rule["port_range_min"].as_u64().unwrap_or(0);
+        (rule["protocol"].as_str().unwrap().to_owned(), port, rule["ethertype"].as_str().unwrap().to_owned())
+    };
+    let mut rules: Vec<_> = fake.world().of("security-group-rules").iter().map(rule).collect();
+    rules.sort();
+    let of = |protocol: &str, port, ethertype: &str| (protocol.to_owned(), port, ethertype.to_owned());
+    let wanted = [
+        of("icmp", 0, "IPv4"),
+        of("ipv6-icmp", 0, "IPv6"),
+        of("tcp", 22, "IPv4"),
+        of("tcp", 22, "IPv6"),
+        of("tcp", 80, "IPv4"),
+        of("tcp", 80, "IPv6"),
+    ];
+    assert_eq!(rules, wanted);
+}
+
+#[tokio::test]
+async fn defect_30_a_narrower_source_takes_the_wider_ones_rules_away_and_leaves_those_of_others() {
     let fake = Fake::start().await;
     let (cloud, mut site) = (cloud(&fake).await, Site::new("a"));
     cloud.deploy(&site.deployment, &site.journal).await.unwrap();
@@ -219,7 +278,7 @@ async fn without_ports_there_is_no_group_and_servers_get_the_clouds_own() {
 }
 
 #[tokio::test]
-async fn of_two_networks_that_lead_out_one_must_be_named() {
+async fn defect_32_of_two_networks_that_lead_out_one_must_be_named() {
     let fake = Fake::start().await;
     let (cloud, mut site) = (cloud(&fake).await, Site::new("a"));
     let other = fake.world().add("networks", json!({"name": "campus", "router:external": true, "tags": []}));
@@ -249,28 +308,58 @@ fn our_server(fake: &Fake) -> (String, [String; 2]) {
     (server, networks)
 }
 
-#[tokio::test]
-async fn case_09_on_a_server_of_the_cloud_its_own_networks_are_used_and_nothing_is_made() {
-    let fake = Fake::start().await;
-    let (server, [other, first]) = our_server(&fake);
+/// A cloud as it is seen from a server of it, whose firmware tells its number.
+async fn on_server(fake: &Fake, server: &str) -> (OpenStack, Site, tempfile::TempDir) {
     let firmware = tempfile::tempdir().unwrap();
     std::fs::write(firmware.path().join("product_uuid"), format!("{}\n", server.to_uppercase())).unwrap();
     let mut settings = fake.settings();
     settings.machine.firmware = firmware.path().into();
-    let (cloud, mut site) = (OpenStack::connect(settings.clone()).await.unwrap(), Site::new("a"));
+    (OpenStack::connect(settings).await.unwrap(), Site::new("a"), firmware)
+}
+
+#[tokio::test]
+async fn case_09_defect_06_on_a_server_of_the_cloud_its_own_networks_are_used_and_nothing_is_made() {
+    let fake = Fake::start().await;
+    let (server, [other, first]) = our_server(&fake);
+    let (cloud, site, _firmware) = on_server(&fake, &server).await;
     assert_eq!(cloud.here().await.unwrap(), Some(server));
     cloud.deploy(&site.deployment, &site.journal).await.unwrap();
     let made = fake.world().changes();
-    assert!(!made.iter().any(|line| line.contains("networks") || line.contains("routers")), "{made:?}");
+    assert!(made.iter().all(|line| line.contains("keypairs") || line.contains("security-group")), "{made:?}");
     let order = site.order(&cloud, "small", "Debian").await;
     cloud.create_server(&site.deployment, &order, &site.journal).await.unwrap();
     let networks = fake.world().body("POST /compute/v2.1/servers")["server"]["networks"].clone();
     assert_eq!(networks, json!([{"uuid": first}, {"uuid": other}]));
+    // The cloud makes the ports and takes them away with the server: nobody has to remember them.
+    assert_eq!(fake.world().changes(), ["POST /compute/v2.1/servers"]);
+    assert!(!site.ours().iter().any(|(kind, _)| *kind == Kind::Port));
+}
 
+#[tokio::test]
+async fn case_09_a_range_that_the_own_server_is_not_in_is_refused_before_anything_is_made() {
+    let fake = Fake::start().await;
+    let (server, _) = our_server(&fake);
+    let (cloud, mut site, _firmware) = on_server(&fake, &server).await;
+    fake.world().changes();
     site.deployment.ground.cidr = "172.16.0.0/16".parse().unwrap();
     site.deployment.ground.gateway = "172.16.0.1".parse().unwrap();
     let error = cloud.deploy(&site.deployment, &site.journal).await.unwrap_err();
     assert!(error.class() == Class::Input && error.to_string().contains("10.9.0.0/24"), "{error}");
+    assert_eq!((fake.world().changes(), site.ours()), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn defect_29_a_network_that_the_own_server_is_in_twice_is_one_of_new_servers_once() {
+    let fake = Fake::start().await;
+    let (server, [other, first]) = our_server(&fake);
+    let again = fake.world().of("ports")[0].clone();
+    fake.world().add("ports", again);
+    let (cloud, site, _firmware) = on_server(&fake, &server).await;
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    let order = site.order(&cloud, "small", "Debian").await;
+    cloud.create_server(&site.deployment, &order, &site.journal).await.unwrap();
+    let networks = fake.world().body("POST /compute/v2.1/servers")["server"]["networks"].clone();
+    assert_eq!(networks, json!([{"uuid": first}, {"uuid": other}]));
 }
 
 #[tokio::test]
