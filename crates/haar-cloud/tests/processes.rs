@@ -88,7 +88,7 @@ fn holds(store: &Store, record: &Record, line: &str) -> bool {
 }
 
 #[test]
-fn case_24_processes_at_once_lose_nothing_of_each_other() {
+fn case_24_defect_37_processes_at_once_lose_nothing_of_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.begin(Timestamp::UNIX_EPOCH).unwrap();
@@ -110,7 +110,7 @@ fn case_24_processes_at_once_lose_nothing_of_each_other() {
 }
 
 #[test]
-fn case_24_a_killed_process_leaves_the_old_record_or_the_new_and_nothing_it_was_sure_of_is_lost() {
+fn case_24_defect_04_a_killed_process_leaves_the_old_record_or_the_new_and_nothing_it_was_sure_of_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     store.begin(Timestamp::UNIX_EPOCH).unwrap();

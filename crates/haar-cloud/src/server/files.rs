@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_made_by_root_quotes_whatever_its_name_is() {
+    fn defect_23_a_directory_made_by_root_quotes_whatever_its_name_is() {
         let folder = tempfile::tempdir().unwrap();
         // A sudo that only does what it is told, for whoever runs this test.
         let sudo = folder.path().join("sudo");

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_exported_to_one_network_as_its_owner_and_twice_is_once() {
+    fn case_35_defect_36_it_is_exported_to_one_network_as_its_owner_and_twice_is_once() {
         let world = world("ID=debian\n");
         let script = export_script("192.168.64.7/18".parse().unwrap());
         for _ in 0..2 {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_is_there_is_left_and_another_at_its_place_is_an_error() {
+    fn case_35_defect_36_a_mount_that_is_there_is_left_and_another_at_its_place_is_an_error() {
         let world = world("ID=ubuntu\nID_LIKE=debian\n");
         let script = mount_script("192.168.64.5".parse().unwrap());
         let (well, words) = run(&script, world.path(), "192.168.64.5:/shared2 /shared2 nfs rw 0 0\n");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_installed_where_it_is_known_how_and_else_said() {
+    fn case_35_defect_36_what_is_missing_is_installed_where_it_is_known_how_and_else_said() {
         let script = mount_script("192.168.64.5".parse().unwrap());
         let known = world("ID=mint\nID_LIKE=\"ubuntu debian\"\n");
         fs::write(known.path().join("no-mount.nfs"), "").unwrap();

@@ -11,7 +11,7 @@ use haar_cloud::provider::Ground;
 use haar_cloud::{Cloud, Error, Provider, SpawnOrder};
 
 #[tokio::test(start_paused = true)]
-async fn the_cloud_in_memory_holds_the_contract() {
+async fn defect_38_the_cloud_in_memory_holds_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Arc::new(Fake::default());
     let setup = Setup {
@@ -30,7 +30,7 @@ async fn the_cloud_in_memory_holds_the_contract() {
 }
 
 #[tokio::test]
-async fn this_machine_holds_the_contract() {
+async fn defect_38_this_machine_holds_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let local = Local::new(folder.path());
     let ground = match Local::ground() {

@@ -3,9 +3,11 @@
 
 mod bench;
 mod contract;
+mod defects;
 mod leaks;
 mod numbered;
 mod offers;
+mod reach;
 mod servers;
 mod ssh;
 mod sshd;

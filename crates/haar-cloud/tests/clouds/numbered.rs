@@ -31,7 +31,7 @@ async fn case_06_a_second_deploy_makes_nothing_and_keeps_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_07_a_deploy_that_failed_keeps_its_key_and_the_next_one_works() {
+async fn case_07_defect_01_a_deploy_that_failed_keeps_its_key_and_the_next_one_works() {
     let bench = Bench::new();
     (0..500).for_each(|_| bench.fake.order(Call::Make(Kind::Router), Fault::Refuse(busy())));
     let error = bench.cloud.deploy(Ground::default()).await.unwrap_err();
@@ -45,7 +45,7 @@ async fn case_07_a_deploy_that_failed_keeps_its_key_and_the_next_one_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_07_a_tear_down_after_a_failed_deploy_leaves_nothing() {
+async fn case_07_defect_39_a_tear_down_after_a_failed_deploy_leaves_nothing() {
     for kind in [Kind::SecurityGroup, Kind::Network, Kind::Router, Kind::RouterInterface] {
         let bench = Bench::new();
         bench.fake.order(Call::Make(kind), Fault::Lose);
@@ -80,7 +80,7 @@ async fn case_14_a_disk_that_is_too_small_boots_from_a_volume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_15_the_quota_is_told_once_before_the_server_runs_and_also_when_it_never_will() {
+async fn case_15_defect_05_the_quota_is_told_once_before_the_server_runs_and_also_when_it_never_will() {
     let bench = Bench::deployed().await;
     let told = Arc::new(AtomicUsize::new(0));
     let tell = || {
@@ -105,7 +105,7 @@ async fn case_15_the_quota_is_told_once_before_the_server_runs_and_also_when_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_16_a_cloud_that_stumbles_while_a_server_is_made_does_not_lose_it() {
+async fn case_16_defect_10_a_cloud_that_stumbles_while_a_server_is_made_does_not_lose_it() {
     let bench = Bench::deployed().await;
     bench.fake.with(|world| world.build = Build::After(seconds(60)));
     for _ in 0..5 {
@@ -117,11 +117,19 @@ async fn case_16_a_cloud_that_stumbles_while_a_server_is_made_does_not_lose_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_16_a_server_that_failed_is_gone_and_its_class_is_told() {
+async fn case_16_defect_09_a_server_that_failed_is_gone_and_its_class_is_told() {
     let faults = [
         ("No valid host was found. ", Class::NoHardware),
         ("No valid host was found. There are not enough hosts available.", Class::NoHardware),
+        ("Exceeded maximum number of retries. Exhausted all hosts available for 1.", Class::NoHardware),
+        ("Exceeded max scheduling attempts 3 for instance 1.", Class::NoHardware),
+        ("Insufficient compute resources: Free memory 1 MB < requested 2 MB.", Class::NoHardware),
+        ("Build of instance 1 aborted: VolumeLimitExceeded: Maximum number of volumes.", Class::OverQuota),
+        ("Build of instance 1 aborted: VolumeSizeExceedsAvailableQuota: too large.", Class::OverQuota),
+        ("Quota exceeded for instances: Requested 1, but already used 9 of 9 instances", Class::OverQuota),
         ("Build of instance 1 aborted: no kernel", Class::Server),
+        ("Image 1 is unacceptable: it is no image", Class::Server),
+        ("", Class::Server),
     ];
     for (fault, class) in faults {
         let bench = Bench::deployed().await;
@@ -133,6 +141,11 @@ async fn case_16_a_server_that_failed_is_gone_and_its_class_is_told() {
     let bench = Bench::deployed().await;
     bench.fake.with(|world| world.limits = Quota { max_instances: Some(0), ..Quota::default() });
     let error = bench.cloud.spawn(bench.order(), || {}).await.unwrap_err();
+    assert!(error.is_over_quota() && !error.is_no_hardware(), "{error}");
+    bench.fake.with(|world| world.limits = Quota::default());
+    // Others were faster than what the limits told.
+    bench.fake.order(Call::CreateServer, Fault::Refuse(Error::OverQuota { lacks: Vec::new() }));
+    let error = bench.process().spawn(bench.order(), || {}).await.unwrap_err();
     assert!(error.is_over_quota() && !error.is_no_hardware(), "{error}");
     assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
 }
@@ -186,7 +199,7 @@ async fn case_17_a_server_that_never_runs_is_given_up_after_what_is_usual() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_18_after_a_failure_the_next_waits_and_can_be_cancelled_meanwhile() {
+async fn case_18_defect_35_after_a_failure_the_next_waits_and_can_be_cancelled_meanwhile() {
     let bench = Bench::deployed().await;
     let full = || Fault::Refuse(Error::NoHardware { message: "full".to_owned() });
     for _ in 0..5 {
@@ -212,7 +225,7 @@ async fn case_18_after_a_failure_the_next_waits_and_can_be_cancelled_meanwhile()
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_19_external_addresses_are_not_shared_and_those_of_others_stay() {
+async fn case_19_defect_07_external_addresses_are_not_shared_and_those_of_others_stay() {
     let bench = Bench::deployed().await;
     bench.fake.with(|world| world.put(Kind::FloatingIp, "theirs", None, "203.0.113.200"));
     let order = SpawnOrder { external: true, ..bench.order() };
@@ -247,7 +260,7 @@ async fn case_19_an_address_whose_answer_was_lost_goes_with_its_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_20_a_server_without_an_address_inside_is_no_server() {
+async fn case_20_defect_08_a_server_without_an_address_inside_is_no_server() {
     let outside: IpAddr = "10.9.9.9".parse().unwrap();
     for (address, words) in [(None, "has none"), (Some(outside), "has 10.9.9.9")] {
         let bench = Bench::deployed().await;
@@ -259,7 +272,7 @@ async fn case_20_a_server_without_an_address_inside_is_no_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_21_only_what_bears_our_mark_is_torn_down() {
+async fn case_21_defect_02_only_what_bears_our_mark_is_torn_down() {
     let bench = Bench::deployed().await;
     let (alice, other) = (DeploymentId::random(), "a-2b1f9a52-4b0e-4d07-93c8-7a3c2f1d0e55");
     bench.fake.with(|world| {
@@ -273,7 +286,7 @@ async fn case_21_only_what_bears_our_mark_is_torn_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_21_the_server_we_run_on_survives_and_is_named() {
+async fn case_21_defect_03_the_server_we_run_on_survives_and_is_named() {
     let bench = Bench::deployed().await;
     let order = SpawnOrder { external: true, ..bench.order() };
     let own = bench.cloud.spawn(order.clone(), || {}).await.unwrap();
@@ -353,7 +366,7 @@ async fn a_server_that_comes_during_a_tear_down_goes_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_23_with_the_wrong_login_nothing_is_forgotten() {
+async fn case_23_defect_41_with_the_wrong_login_nothing_is_forgotten() {
     let bench = Bench::deployed().await;
     let server = bench.cloud.spawn(bench.order(), || {}).await.unwrap();
     let before = bench.record_text();
@@ -367,7 +380,7 @@ async fn case_23_with_the_wrong_login_nothing_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_23_a_damaged_record_can_be_begun_anew_by_its_mark() {
+async fn case_23_defect_04_a_damaged_record_can_be_begun_anew_by_its_mark() {
     let bench = Bench::deployed().await;
     bench.cloud.spawn(SpawnOrder { external: true, ..bench.order() }, || {}).await.unwrap();
     let id = bench.cloud.record().await.unwrap().unwrap().deployment();

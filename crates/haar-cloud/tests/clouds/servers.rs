@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::bench::{Bench, seconds};
 use haar_cloud::copy_list::CopyList;
+use haar_cloud::fake::{Call, Fault};
 use haar_cloud::server::Likeness;
 use haar_cloud::space::{Cores, NoRoom, Request};
-use haar_cloud::{Server, SpawnOrder};
+use haar_cloud::state::Kind;
+use haar_cloud::{Error, Server, SpawnOrder};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 fn work() -> Request {
     Request { cores: Cores::from_f64(0.1).expect("a number of cores"), ram_mb: 1, disk_gb: 0 }
@@ -56,7 +58,7 @@ async fn case_26_an_idle_server_that_does_not_go_is_told_so_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn case_26_many_tasks_never_get_room_on_a_server_that_goes() {
+async fn case_26_defect_19_many_tasks_never_get_room_on_a_server_that_goes() {
     let bench = Bench::deployed().await;
     for seed in 0..20_u64 {
         let server = idler(&bench).await;
@@ -83,6 +85,45 @@ async fn case_26_many_tasks_never_get_room_on_a_server_that_goes() {
         bench.cloud.settled().await;
         assert_eq!(bench.fake.servers_there(), 0, "round {seed}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn defect_18_an_end_and_the_end_of_the_countdown_do_not_wait_for_each_other() {
+    let bench = Bench::deployed().await;
+    for moment in 1995..=2005 {
+        let server = idler(&bench).await;
+        server.allocate(&work()).unwrap();
+        server.release(&work());
+        sleep(Duration::from_millis(moment)).await;
+        let ends = async {
+            tokio::join!(server.destroy(), server.destroy_at_once(), async { server.allocate(&work()) })
+        };
+        let (one, other, taken) = timeout(seconds(60), ends).await.expect("they wait for each other");
+        assert!(one.is_ok() && other.is_ok(), "{moment}: {one:?} {other:?}");
+        assert_eq!(taken, Err(NoRoom::Destroyed), "{moment}");
+        bench.cloud.settled().await;
+        assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0), "{moment}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn case_33_defect_26_only_what_is_gone_is_destroyed() {
+    let bench = Bench::deployed().await;
+    let server = bench.cloud.spawn(bench.order(), || {}).await.unwrap();
+    bench.fake.with(|world| world.leaving = None);
+    let error = server.destroy().await.unwrap_err();
+    let Error::Timeout { last, .. } = &error else { panic!("{error}") };
+    assert_eq!(last, "DELETING");
+    let message = "it is being deleted".to_owned();
+    let no = Error::Refused { what: "the server".to_owned(), status: 400, message };
+    bench.fake.order(Call::Delete(Kind::Server), Fault::Refuse(no));
+    let error = server.destroy().await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(server.is_known().await.unwrap());
+    assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (1, 1));
+    bench.fake.with(|world| world.leaving = Some(seconds(1)));
+    server.destroy().await.unwrap();
+    assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,15 +37,6 @@ impl Reachable {
         }
         let folder = crate::bench::folder();
         let (host_key, port) = (KeyPair::generate().unwrap(), free_port());
-        let fake = Arc::new(Fake::default());
-        fake.with(|world| {
-            world.build = Build::At(Some("127.0.0.1".parse().unwrap()));
-            world.leaving = Some(Duration::ZERO);
-            world.console = format!(
-                "booting\n-----BEGIN SSH HOST KEY KEYS-----\n{} root@x\n-----END SSH HOST KEY KEYS-----\n",
-                host_key.public.trim()
-            );
-        });
         let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let access = Access {
             port,
@@ -54,14 +45,14 @@ impl Reachable {
             script_limit: Duration::from_secs(3),
             ..Access::default()
         };
-        let records = folder.path().join("records");
-        let cloud = Cloud::with(fake.clone(), &"a".parse().unwrap(), records, access, None).unwrap();
-        let ground = Ground {
-            cidr: "127.0.0.0/8".parse().unwrap(),
-            gateway: "127.0.0.1".parse().unwrap(),
-            ..Ground::default()
-        };
-        let deployment = cloud.deploy(ground).await.unwrap();
+        let (fake, cloud) = here(folder.path(), access).await;
+        fake.with(|world| {
+            world.console = format!(
+                "booting\n-----BEGIN SSH HOST KEY KEYS-----\n{} root@x\n-----END SSH HOST KEY KEYS-----\n",
+                host_key.public.trim()
+            );
+        });
+        let deployment = cloud.deployment().await.unwrap();
         fs::write(folder.path().join("authorized_keys"), deployment.public_key).unwrap();
         fs::write(folder.path().join("host_key"), &host_key.private).unwrap();
         fs::set_permissions(folder.path().join("host_key"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -82,6 +73,15 @@ impl Reachable {
         fs::write(self.path("sentinel"), "").unwrap();
     }
 
+    /// From now on nothing of it says a word, and connections are still taken.
+    pub(crate) fn hang(&self) {
+        let sshd = self.sshd.as_ref().unwrap().id();
+        for process in descendants(sshd).into_iter().chain(i32::try_from(sshd)) {
+            // One that has ended meanwhile is as silent.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::SIGSTOP);
+        }
+    }
+
     /// A path in its folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -94,12 +94,13 @@ impl Reachable {
 
     fn run(&mut self, port: u16) {
         let folder = self.folder.path().display().to_string();
-        // At this depth bash does not take itself for a login, and reads no settings of whoever tests.
+        // At this depth bash does not take itself for a login, and reads no settings of whoever tests. The time
+        // zone is not the one of who asks.
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n\
              AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n\
              PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n\
-             SetEnv SHLVL=9\n"
+             SetEnv SHLVL=9 TZ=UTC\n"
         );
         fs::write(self.path("config"), config).unwrap();
         if nix::unistd::geteuid().is_root() {
@@ -130,6 +131,24 @@ impl Drop for Reachable {
     }
 }
 
+/// A deployment, with its records in a folder, all of whose servers are at this machine's loopback address.
+pub(crate) async fn here(folder: &Path, access: Access) -> (Arc<Fake>, Cloud) {
+    let fake = Arc::new(Fake::default());
+    fake.with(|world| {
+        world.build = Build::At(Some("127.0.0.1".parse().unwrap()));
+        world.leaving = Some(Duration::ZERO);
+    });
+    let cloud =
+        Cloud::with(fake.clone(), &"a".parse().unwrap(), folder.join("records"), access, None).unwrap();
+    let ground = Ground {
+        cidr: "127.0.0.0/8".parse().unwrap(),
+        gateway: "127.0.0.1".parse().unwrap(),
+        ..Ground::default()
+    };
+    cloud.deploy(ground).await.unwrap();
+    (fake, cloud)
+}
+
 /// Tells that a test is left out; with `HAAR_LIVE` nothing may be.
 fn left_out(test: &str, reason: &str) {
     assert!(std::env::var_os("HAAR_LIVE").is_none(), "{test} cannot run although HAAR_LIVE is set: {reason}");
@@ -141,7 +160,7 @@ fn left_out(test: &str, reason: &str) {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 

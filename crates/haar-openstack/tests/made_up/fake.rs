@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) logins: usize,
     /// At most so many things on a page.
     pub(crate) page: Option<usize>,
+    /// What a server that is asked for becomes, and after how many looks at it; else it is built for ever.
+    pub(crate) becomes: Option<(u64, Value)>,
     /// Services that the catalog leaves out.
     pub(crate) without: Vec<&'static str>,
     next: usize,

@@ -104,7 +104,7 @@ async fn a_list_whose_pages_lead_back_to_themselves_ends() {
 }
 
 #[tokio::test]
-async fn case_34_no_limit_is_none_and_volumes_count_where_there_are_any() {
+async fn case_34_defect_11_no_limit_is_none_and_volumes_count_where_there_are_any() {
     let fake = Fake::start().await;
     let quota = cloud(&fake).await.quota().await.unwrap();
     assert_eq!((quota.max_instances, quota.max_cores), (None, Some(20)));

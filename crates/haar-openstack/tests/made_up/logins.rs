@@ -3,7 +3,7 @@
 use haar_cloud::{Class, Error, Provider as _};
 use haar_openstack::{OpenStack, Settings};
 
-use crate::fake::Fake;
+use crate::fake::{Fake, Fault};
 
 async fn refusal(settings: Settings) -> Error {
     OpenStack::connect(settings).await.expect_err("this login must fail")
@@ -15,6 +15,19 @@ async fn a_wrong_password_is_told_at_once_and_as_such() {
     let error = refusal(fake.settings_with(&[("OS_PASSWORD", "wrong")])).await;
     assert!(matches!(error, Error::Auth { .. }), "{error:?}");
     assert!(!error.to_string().contains("wrong)"), "{error}");
+}
+
+#[tokio::test]
+async fn case_02_what_is_missing_is_named_together_before_anybody_is_asked() {
+    let fake = Fake::start().await;
+    let set = [("OS_AUTH_URL", fake.url.as_str()), ("OS_USERNAME", "demo"), ("HOME", "/h")];
+    let value = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let error = Settings::read(value).unwrap_err();
+    assert!(matches!(error, Error::MissingEnv { .. }), "{error:?}");
+    for part in ["set OS_PASSWORD, OS_REGION_NAME,", "/h/.config/openstack/clouds.yaml"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert!(fake.world().asked.is_empty(), "{:?}", fake.world().asked);
 }
 
 #[tokio::test]
@@ -49,7 +62,7 @@ async fn a_cloud_without_volumes_has_no_limit_of_them_and_one_without_a_network_
 }
 
 #[tokio::test]
-async fn what_answers_in_keystones_place_is_no_wrong_password() {
+async fn defect_33_what_answers_in_keystones_place_is_no_wrong_password() {
     let fake = Fake::start().await;
     for (status, body) in
         [(200, "<html>welcome</html>"), (502, "<html>bad gateway</html>"), (503, ""), (201, "")]
@@ -65,6 +78,28 @@ async fn what_answers_in_keystones_place_is_no_wrong_password() {
     assert!(error.is_transient() && error.to_string().contains(&url), "{error}");
     let error = refusal(fake.settings_with(&[("OS_AUTH_URL", "nowhere")])).await;
     assert_eq!(error.class(), Class::Input, "{error}");
+}
+
+#[tokio::test]
+async fn defect_33_a_login_that_ends_half_way_gives_no_half_cloud() {
+    let fake = Fake::start().await;
+    let headers = &[("x-subject-token", "t")];
+    let on = "POST /v3/auth/tokens";
+    // A token of no project, of no catalog, and one that nobody tells.
+    for (headers, body, class) in [
+        (
+            &headers[..],
+            r#"{"token": {"catalog": [], "issued_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-01T01:00:00Z"}}"#,
+            Class::Auth,
+        ),
+        (&headers[..], r#"{"token": {"project": {"id": "p1"}}}"#, Class::Input),
+        (&[][..], r#"{"token": {"project": {"id": "p1"}, "catalog": []}}"#, Class::Transient),
+    ] {
+        fake.world().faults.push(Fault { on, times: 1, status: 201, headers, body });
+        let error = refusal(fake.settings()).await;
+        assert_eq!(error.class(), class, "{body}: {error:?}");
+    }
+    OpenStack::connect(fake.settings()).await.unwrap();
 }
 
 #[tokio::test]

@@ -10,3 +10,4 @@ mod logins;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod whole;

@@ -9,7 +9,7 @@ use haar_cloud::provider::Ground;
 use crate::harness::Cloud;
 
 #[tokio::test]
-async fn openstack_keeps_the_contract() {
+async fn defect_38_openstack_keeps_the_contract() {
     let Some(there) = Cloud::working() else { return };
     let folder = tempfile::tempdir().unwrap();
     let unique = uuid::Uuid::new_v4().simple().to_string();

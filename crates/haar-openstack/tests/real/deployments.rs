@@ -51,7 +51,7 @@ async fn a_deployment_is_made_once_used_and_taken_away_without_a_trace() {
 }
 
 #[tokio::test]
-async fn a_deploy_that_failed_half_way_is_finished_by_the_next() {
+async fn case_07_defect_01_a_deploy_that_failed_half_way_is_finished_by_the_next() {
     let Some(there) = Cloud::working() else { return };
     let body = |cloud: std::sync::Arc<haar_openstack::OpenStack>, site: std::sync::Arc<Site>| async move {
         let mut wrong = site.deployment.clone();
@@ -68,7 +68,7 @@ async fn a_deploy_that_failed_half_way_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn case_21_the_shorter_name_takes_nothing_of_the_longer_one() {
+async fn case_21_defect_02_the_shorter_name_takes_nothing_of_the_longer_one() {
     let Some(there) = Cloud::working() else { return };
     let body = |cloud: std::sync::Arc<haar_openstack::OpenStack>, al: std::sync::Arc<Site>| async move {
         let alice = Site::new(&format!("{}ice", al.name()));

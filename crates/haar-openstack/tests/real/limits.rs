@@ -8,7 +8,7 @@ use crate::harness::Cloud;
 use crate::support::Site;
 
 #[tokio::test]
-async fn case_34_limits_are_numbers_and_no_limit_is_none() {
+async fn case_34_defect_11_limits_are_numbers_and_no_limit_is_none() {
     let Some(there) = Cloud::working() else { return };
     let quota = there.connect("demo").await.quota().await.unwrap();
     let limits = (quota.max_instances, quota.max_cores, quota.max_ram_mb, quota.max_volume_gb);
@@ -19,7 +19,7 @@ async fn case_34_limits_are_numbers_and_no_limit_is_none() {
 }
 
 #[tokio::test]
-async fn case_16_too_much_for_the_quota_tells_what_lacks_and_makes_nothing() {
+async fn case_16_defect_09_too_much_for_the_quota_tells_what_lacks_and_makes_nothing() {
     let Some(there) = Cloud::working() else { return };
     let cloud = there.connect("demo").await;
     let site = Site::new(&format!("haar quota {}", uuid::Uuid::new_v4().simple()));

@@ -8,7 +8,7 @@ use crate::harness::{Cloud, destroyed, spawned, until};
 use crate::support::Site;
 
 #[tokio::test]
-async fn case_19_two_servers_at_once_get_an_address_each_that_nobody_had() {
+async fn case_19_defect_07_two_servers_at_once_get_an_address_each_that_nobody_had() {
     let Some(there) = Cloud::working() else { return };
     let body = |cloud: std::sync::Arc<haar_openstack::OpenStack>, site: std::sync::Arc<Site>| async move {
         cloud.deploy(&site.deployment, &site.journal).await.unwrap();
@@ -57,7 +57,7 @@ async fn case_14_a_volume_to_boot_from_comes_and_goes_with_its_server() {
 }
 
 #[tokio::test]
-async fn case_16_no_machine_for_it_is_told_as_that_and_the_server_can_be_taken_away() {
+async fn case_16_defect_09_no_machine_for_it_is_told_as_that_and_the_server_can_be_taken_away() {
     let Some(there) = Cloud::working() else { return };
     let body = |cloud: std::sync::Arc<haar_openstack::OpenStack>, site: std::sync::Arc<Site>| async move {
         cloud.deploy(&site.deployment, &site.journal).await.unwrap();

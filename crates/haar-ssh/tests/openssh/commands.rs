@@ -8,7 +8,7 @@ use haar_ssh::{Chunk, Command, Error, quote};
 use crate::harness::{eventually, limits, never, sshd};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_29_stdout_stderr_and_status_come_apart() {
+async fn case_29_defect_24_stdout_stderr_and_status_come_apart() {
     let Some(sshd) = sshd("case 29: streams") else { return };
     let pool = sshd.pool();
     let command = Command::new("echo out; echo err >&2; exit 7");
@@ -37,7 +37,7 @@ async fn a_command_reads_what_it_is_given_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_29_a_hundred_megabytes_stay_bounded_in_memory() {
+async fn case_29_defect_24_a_hundred_megabytes_stay_bounded_in_memory() {
     let Some(sshd) = sshd("case 29: much output") else { return };
     let mut options = sshd.options();
     options.limits = haar_ssh::Limits { output_cap: 4096, ..limits() };
@@ -64,7 +64,7 @@ fn memory_kib() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_29_quotes_and_spaces_survive_in_the_background() {
+async fn case_29_defect_24_quotes_and_spaces_survive_in_the_background() {
     let Some(sshd) = sshd("case 29: background") else { return };
     let pool = sshd.pool();
     let file = sshd.text("it's \"here\"");

@@ -40,7 +40,7 @@ impl Drop for Sleeper {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_29_a_cancelled_command_is_gone_from_the_server_with_its_children() {
+async fn case_29_defect_24_a_cancelled_command_is_gone_from_the_server_with_its_children() {
     let Some(sshd) = sshd("case 29: cancel") else { return };
     let (pool, cancel) = (sshd.pool(), CancellationToken::new());
     let sleeper = Sleeper::new(&sshd, 1001);

@@ -82,7 +82,7 @@ async fn a_deployment_goes_from_nothing_to_servers_and_back_to_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_haar_cloud_holds_the_contract_of_all_providers() {
+async fn defect_38_a_haar_cloud_holds_the_contract_of_all_providers() {
     let (cloud, _agent) = with_images(Luck::Good).await;
     let provider = HaarCloud::new(&cloud.url, Some(cloud.admin.clone()), None).unwrap();
     let setup = Setup {

@@ -84,14 +84,23 @@ fn compute(world: &mut World, call: &Call<'_>, path: &[&str]) -> Reply {
             let mut server = call.body["server"].clone();
             server["status"] = "BUILD".into();
             server["flavor"] = json!({"id": server["flavorRef"]});
+            if let Some((looks, then)) = &world.becomes {
+                server["later"] = json!({"looks": looks, "then": then});
+            }
             let id = world.add("servers", server);
             let port = json!({"device_id": id, "device_owner": "compute:nova", "network_id": "n", "tags": [],
                 "fixed_ips": [{"subnet_id": "s", "ip_address": "192.168.64.7"}]});
             world.add("ports", port);
             Reply::json(202, &json!({"server": {"id": id, "adminPass": "pw"}}))
         }
-        ("GET", ["servers", id]) => one(world, "servers", "server", id),
-        ("DELETE", ["servers", id]) => remove(world, "servers", id),
+        ("GET", ["servers", id]) => {
+            grow(world, id);
+            one(world, "servers", "server", id)
+        }
+        ("DELETE", ["servers", id]) => {
+            world.of("ports").retain(|port| port["device_id"] != *id);
+            remove(world, "servers", id)
+        }
         ("POST", ["os-keypairs"]) => {
             let mut pair = call.body["keypair"].clone();
             pair["id"] = pair["name"].clone();
@@ -101,6 +110,19 @@ fn compute(world: &mut World, call: &Call<'_>, path: &[&str]) -> Reply {
         ("GET", ["os-keypairs", name]) => one(world, "keypairs", "keypair", name),
         ("DELETE", ["os-keypairs", name]) => remove(world, "keypairs", name),
         _ => Reply::empty(404),
+    }
+}
+
+/// One look nearer to what a server becomes.
+fn grow(world: &mut World, id: &str) {
+    let Some(server) = find(world, "servers", id) else { return };
+    match server["later"]["looks"].as_u64() {
+        None => {}
+        Some(0) => {
+            let then = server["later"]["then"].as_object().cloned().unwrap();
+            server.as_object_mut().unwrap().extend(then);
+        }
+        Some(looks) => server["later"]["looks"] = (looks - 1).into(),
     }
 }
 
