@@ -1,14 +1,15 @@
 //! What to run on a server, and what became of it.
 //!
 //! Deliberately absent: arguments as a list. A command is a text for the user's login shell there, as with the
-//! `ssh` program; [`quote`] makes any text one word of it.
+//! `ssh` program; [`quote`](crate::quote) makes a text one word of it, and [`script`](crate::script) a script of
+//! `sh` a command for any of them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::Sig;
 
-/// A command for the user's login shell on the server, which must be one of the family of `sh`.
+/// A command for the user's login shell on the server, whichever that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     pub(crate) text: String,
@@ -112,16 +113,6 @@ impl Output {
 pub(crate) enum Stream {
     Stdout,
     Stderr,
-}
-
-/// Makes a text one word for a shell, whatever is in it.
-///
-/// ```
-/// assert_eq!(haar_ssh::quote("it's here"), r"'it'\''s here'");
-/// ```
-#[must_use]
-pub fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

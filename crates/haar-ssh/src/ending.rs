@@ -14,6 +14,7 @@ use crate::pid_line::PidLine;
 use crate::pool::Pool;
 use crate::seats::Sharing;
 use crate::session::Session;
+use crate::shell::{self, Shell};
 
 /// How long a command has to tell its process id.
 const TELLING: Duration = Duration::from_secs(2);
@@ -34,26 +35,26 @@ impl Line {
     }
 
     /// Reads on until the command has ended, `enough` says so, or the time is over.
-    async fn read_until(&mut self, time: Duration, enough: impl Fn(&PidLine) -> bool) {
+    async fn read_until(&mut self, shell: &Shell, time: Duration, enough: impl Fn(&PidLine) -> bool) {
         let until = Instant::now() + time;
         while !self.session.is_closed() && !enough(&self.pid) {
             match timeout_at(until, self.session.next()).await {
-                Ok(Some(ChannelMsg::Data { data })) => drop(self.pid.pass(data)),
+                Ok(Some(ChannelMsg::Data { data })) => drop(self.pid.pass(data, shell)),
                 Ok(_) => {}
                 Err(_) => return,
             }
         }
     }
 
-    async fn ends_within(&mut self, time: Duration) -> bool {
-        self.read_until(time, |_| false).await;
+    async fn ends_within(&mut self, shell: &Shell, time: Duration) -> bool {
+        self.read_until(shell, time, |_| false).await;
         self.session.is_closed()
     }
 }
 
 /// Ends a command, whatever it takes.
 pub(crate) async fn end(pool: Pool, mut line: Line) {
-    line.read_until(TELLING, PidLine::is_over).await;
+    line.read_until(pool.shell(), TELLING, PidLine::is_over).await;
     if line.session.is_closed() {
         return;
     }
@@ -65,7 +66,7 @@ pub(crate) async fn end(pool: Pool, mut line: Line) {
         if sent.is_none() {
             let _ = line.session.write().signal(signal).await;
         }
-        if line.ends_within(time).await {
+        if line.ends_within(pool.shell(), time).await {
             return;
         }
     }
@@ -82,7 +83,7 @@ async fn kill(pool: &Pool, signal: &str, pid: u32) -> Option<()> {
     );
     let killing = async {
         let mut session = pool.session(Sharing::Shared).await.ok()?;
-        session.write().exec(false, format!("sh -c '{script}'")).await.ok()?;
+        session.write().exec(false, shell::script(&script, &[])).await.ok()?;
         session.write().eof().await.ok()?;
         while !session.is_closed() {
             session.next().await;

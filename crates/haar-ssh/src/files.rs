@@ -1,9 +1,12 @@
 //! Files on a server, over sftp.
 //!
 //! Promises: paths are names and never a shell's text, so that spaces and quotes are nothing special; a file is
-//! never readable by more people than it should be in the end, not even while it is being written; many
-//! requests are on their way at a time. Deliberately absent: whole directories, and links.
+//! never readable by more people than it should be in the end, not even while it is being written; what has a
+//! file's name is the old file or the whole new one, however a transfer ends; many requests are on their way at a
+//! time. Deliberately absent: whole directories, and links.
 
+mod draft;
+mod part;
 mod sftp;
 mod start;
 mod transfer;
@@ -22,8 +25,8 @@ use sftp::Sftp;
 
 /// Files on a server. Takes one session when first used, and gives it back when dropped.
 ///
-/// A path that does not begin with `/` begins at the user's home. Every method may be dropped at any await;
-/// a transfer is then left unfinished.
+/// A path that does not begin with `/` begins at the user's home. Every method may be dropped at any await; what
+/// a transfer had written is then removed by a task of its own, see [`Pool::settled`].
 #[derive(Debug)]
 pub struct Files {
     pool: Pool,
@@ -37,17 +40,19 @@ impl Files {
     }
 
     /// Copies a file of this machine to the server, with its permissions. Directories that are missing on the
-    /// way are made.
+    /// way are made. It is written beside its place and moved there when it is complete; a file that was there
+    /// keeps its owner. What is no plain file is written to as it is, and so is a file in a directory where
+    /// nothing may be made.
     ///
     /// # Errors
     /// [`Error::IsDirectory`] for a directory at either end, [`Error::Local`], [`Error::File`],
     /// [`Error::NoSftp`], and whatever keeps a connection from being made or breaks it.
     pub async fn upload(&self, local: &Path, remote: &str) -> Result<()> {
-        transfer::upload(&*self.sftp().await?, local, remote).await
+        transfer::upload(&self.sftp().await?, local, remote).await
     }
 
     /// Copies a file of the server to this machine, where only its owner may read it. The directory must be
-    /// there; the file appears under its name when it is complete.
+    /// there; the file appears under its name when it is complete. What is no plain file is written to as it is.
     ///
     /// # Errors
     /// As for [`Self::upload`].
@@ -55,12 +60,12 @@ impl Files {
         transfer::download(&*self.sftp().await?, remote, local).await
     }
 
-    /// Writes a file with these permissions, such as `0o600`. Directories that are missing on the way are made.
+    /// Writes a file with these permissions, such as `0o600`, in the way of [`Self::upload`].
     ///
     /// # Errors
     /// As for [`Self::upload`].
     pub async fn write(&self, remote: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        transfer::write(&*self.sftp().await?, remote, bytes, mode).await
+        transfer::write(&self.sftp().await?, remote, bytes, mode).await
     }
 
     /// Makes a directory and those above it that are missing.

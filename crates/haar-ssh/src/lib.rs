@@ -41,8 +41,9 @@ mod ready;
 mod run;
 mod seats;
 mod session;
+mod shell;
 
-pub use command::{Command, Exit, Output, quote};
+pub use command::{Command, Exit, Output};
 pub use error::{Error, FileFault, Obstacle};
 pub use files::Files;
 pub use host_keys::HostKeys;
@@ -50,6 +51,7 @@ pub use key::{KeyPair, Login};
 pub use options::{Limits, Options, Target};
 pub use pool::Pool;
 pub use run::{Chunk, Running};
+pub use shell::{quote, script};
 pub use tokio_util::sync::CancellationToken;
 
 /// What a function of this crate gives.

@@ -6,14 +6,20 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::shell::Shell;
+
 /// What the line begins with.
 const MARK: &[u8] = b"haar-ssh-process ";
 /// What a login script may have said before the line; beyond that it will not come.
 const LONGEST: usize = 8 << 10;
 
-/// Puts the question before a command.
-pub(crate) fn ask(command: &str) -> String {
-    format!("echo haar-ssh-process $$\n{command}")
+/// Puts the question before a command. A shell of the family of `sh` answers by itself; until it is known to be
+/// one, and for all others, a `sh` is asked whose child it is, and which shell that is.
+pub(crate) fn ask(command: &str, shell: &Shell) -> String {
+    match shell.is_sh() {
+        true => format!("echo haar-ssh-process $$\n{command}"),
+        false => format!("sh -c 'echo haar-ssh-process $PPID $0' $SHELL\n{command}"),
+    }
 }
 
 /// Looks for the line.
@@ -36,13 +42,16 @@ impl PidLine {
     }
 
     /// Takes output and gives what is not the line.
-    pub(crate) fn pass(&mut self, bytes: Bytes) -> Bytes {
+    pub(crate) fn pass(&mut self, bytes: Bytes, shell: &Shell) -> Bytes {
         if self.is_over {
             return bytes;
         }
         self.held.extend_from_slice(&bytes);
-        if let Some((begin, end, pid)) = find(&self.held) {
+        if let Some(Told { begin, end, pid, shell: told }) = find(&self.held) {
             (self.is_over, self.pid) = (true, Some(pid));
+            if let Some(told) = told {
+                shell.is(told);
+            }
             let mut rest = self.held.split_off(begin);
             let after = rest.split_off(end - begin);
             self.held.unsplit(after);
@@ -58,14 +67,24 @@ impl PidLine {
     }
 }
 
-/// Where the line is: its begin, the end of its newline, and the id.
-fn find(bytes: &[u8]) -> Option<(usize, usize, u32)> {
+/// The line.
+struct Told<'a> {
+    begin: usize,
+    /// Where its newline ends.
+    end: usize,
+    pid: u32,
+    /// The path of the shell, where it was asked for.
+    shell: Option<&'a str>,
+}
+
+fn find(bytes: &[u8]) -> Option<Told<'_>> {
     let begin = bytes.windows(MARK.len()).position(|window| window == MARK)?;
-    let number = begin + MARK.len();
-    let length = bytes[number..].iter().position(|byte| *byte == b'\n')?;
-    let pid: u32 = std::str::from_utf8(&bytes[number..number + length]).ok()?.trim_end().parse().ok()?;
+    let answer = begin + MARK.len();
+    let length = bytes[answer..].iter().position(|byte| *byte == b'\n')?;
+    let mut words = std::str::from_utf8(&bytes[answer..answer + length]).ok()?.split_whitespace();
+    let pid: u32 = words.next()?.parse().ok()?;
     // A group of 0 or 1 would be everybody's; no command of ours has it.
-    (pid > 1).then_some((begin, number + length + 1, pid))
+    (pid > 1).then(|| Told { begin, end: answer + length + 1, pid, shell: words.next() })
 }
 
 #[cfg(test)]
@@ -75,8 +94,9 @@ mod tests {
     fn pass(pieces: &[&str]) -> (String, Option<u32>) {
         let mut line = PidLine::default();
         let mut output = Vec::new();
+        let shell = Shell::default();
         for piece in pieces {
-            output.extend_from_slice(&line.pass(Bytes::copy_from_slice(piece.as_bytes())));
+            output.extend_from_slice(&line.pass(Bytes::copy_from_slice(piece.as_bytes()), &shell));
         }
         output.extend_from_slice(&line.give_up());
         (String::from_utf8(output).unwrap(), line.pid())
@@ -100,6 +120,18 @@ mod tests {
         assert_eq!(pass(&["haar-ssh-process $$\nx"]), ("haar-ssh-process $$\nx".to_owned(), None));
         let long = "x".repeat(3 * LONGEST);
         assert_eq!(pass(&[&long[..LONGEST], &long[LONGEST..]]), (long.clone(), None));
+    }
+
+    #[test]
+    fn a_shell_is_asked_the_long_way_until_it_is_known_to_answer_the_short_one() {
+        let shell = Shell::default();
+        assert!(ask("x", &shell).starts_with("sh -c "));
+        for (told, is_known) in [("/usr/bin/fish", false), ("/bin/csh", false), ("/bin/bash", true)] {
+            let line = format!("haar-ssh-process 7 {told}\n");
+            let mut pid_line = PidLine::default();
+            assert!(pid_line.pass(Bytes::from(line), &shell).is_empty());
+            assert_eq!(ask("x", &shell) == "echo haar-ssh-process $$\nx", is_known, "{told}");
+        }
     }
 
     #[test]

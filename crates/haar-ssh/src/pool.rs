@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::connection::{Connection, NotOpened, Purpose};
 use crate::detach::Detach;
@@ -19,6 +20,7 @@ use crate::files::Files;
 use crate::options::{Limits, Options, Target};
 use crate::seats::{Seats, Sharing};
 use crate::session::{Session, Tunnel};
+use crate::shell::Shell;
 use crate::{Error, Result};
 
 /// How many times a session is asked for again: on a connection that died unnoticed, or that refuses the first.
@@ -36,6 +38,8 @@ struct Shared {
     changed: Notify,
     closed: CancellationToken,
     has_worked: AtomicBool,
+    shell: Shell,
+    background: TaskTracker,
 }
 
 impl std::fmt::Debug for Pool {
@@ -52,6 +56,15 @@ impl Pool {
     /// A pool without connections.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        Self::tracked_by(options, TaskTracker::new())
+    }
+
+    /// The same; what has to be done for callers that went away is done by tasks of `background`, which its owner
+    /// may wait for as with [`Self::settled`].
+    #[must_use]
+    pub fn tracked_by(options: Options, background: TaskTracker) -> Self {
+        // So that waiting for it ends when nothing is under way; it still takes new tasks.
+        background.close();
         let seats = Mutex::new(Seats::new(options.limits.sessions_per_connection));
         let shared = Shared {
             options: Arc::new(options),
@@ -59,6 +72,8 @@ impl Pool {
             changed: Notify::new(),
             closed: CancellationToken::new(),
             has_worked: AtomicBool::new(false),
+            shell: Shell::default(),
+            background,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -91,10 +106,25 @@ impl Pool {
         self.shared.changed.notify_waiters();
     }
 
+    /// Waits until nothing is done any more for callers that went away or gave up: their commands are ended on the
+    /// server, and what they had begun to write is removed. To be called before a process ends.
+    pub async fn settled(&self) {
+        self.shared.background.wait().await;
+    }
+
     /// Files on the server.
     #[must_use]
     pub fn files(&self) -> Files {
         Files::new(self.clone())
+    }
+
+    /// What is known of the user's login shell.
+    pub(crate) fn shell(&self) -> &Shell {
+        &self.shared.shell
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.shared.background
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {

@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Command, Exit, Output, Stream, quote};
+use crate::command::{Command, Exit, Output, Stream};
 use crate::ending::{self, Line};
 use crate::pid_line;
 use crate::pool::Pool;
 use crate::seats::Sharing;
+use crate::shell;
 use crate::{Error, Result};
 
 /// How long a caller that cancelled is kept while its command is being ended; that goes on without it.
@@ -69,8 +70,8 @@ impl Pool {
     /// As for [`Self::run`]; [`Error::ExecRefused`] also when it could not be started.
     pub async fn background(&self, text: &str, cancel: &CancellationToken) -> Result<u32> {
         let script = "s=; command -v setsid >/dev/null 2>&1 && s=setsid; \
-            $s nohup \"${SHELL:-/bin/sh}\" -c \"$1\" </dev/null >/dev/null 2>&1 & echo $!";
-        let starter = format!("sh -c {} sh {}", quote(script), quote(text));
+            $s nohup \"${SHELL:-/bin/sh}\" -c \"$(printf %b \"$1\")\" </dev/null >/dev/null 2>&1 & echo $!";
+        let starter = shell::script(script, &[&shell::escaped(text)]);
         let output = self.run(&Command::new(starter).limit(STARTING), cancel).await?;
         let pid = String::from_utf8_lossy(&output.stdout).trim().parse();
         pid.map_err(|_| Error::ExecRefused { target: self.target().clone(), command: text.to_owned() })
@@ -91,7 +92,7 @@ impl Pool {
             return Err(Error::Cancelled { what: format!("`{text}`") });
         };
         let mut line = Line::new(session?);
-        let sent = line.session.write().exec(true, pid_line::ask(&text)).await;
+        let sent = line.session.write().exec(true, pid_line::ask(&text, self.shell())).await;
         let mut input = None;
         let written = match stdin {
             Some(bytes) => {
@@ -198,7 +199,7 @@ impl Running {
     fn hear(&mut self, message: Option<ChannelMsg>) -> Result<Option<Chunk>> {
         let Some(line) = &mut self.line else { return Ok(None) };
         let said = match message {
-            Some(ChannelMsg::Data { data }) => line.pid.pass(data),
+            Some(ChannelMsg::Data { data }) => line.pid.pass(data, self.pool.shell()),
             Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => return Ok(Some(Chunk::Stderr(data))),
             Some(ChannelMsg::ExitStatus { exit_status }) => {
                 self.exit = Some(Exit { status: exit_status, signal: None });
@@ -245,7 +246,7 @@ impl Running {
     /// Ends the command on the server, and waits a moment for that.
     async fn end(&mut self) {
         if let Some(line) = self.line.take() {
-            let ending = tokio::spawn(ending::end(self.pool.clone(), line));
+            let ending = self.pool.tasks().spawn(ending::end(self.pool.clone(), line));
             let _ = tokio::time::timeout(ENDING, ending).await;
         }
     }
@@ -259,7 +260,7 @@ impl Drop for Running {
         }
         // Without a runtime there is no connection any more either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(ending::end(self.pool.clone(), line));
+            self.pool.tasks().spawn_on(ending::end(self.pool.clone(), line), &runtime);
         }
     }
 }

@@ -8,7 +8,8 @@ use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits as ServerLimits;
 use russh_sftp::extensions;
-use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
+use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
+use tokio_util::task::TaskTracker;
 
 use super::start::{End, start};
 use crate::options::Target;
@@ -20,6 +21,9 @@ const USUAL_LENGTH: u64 = 32 << 10;
 /// The most to be asked for at a time, whatever a server offers: what OpenSSH takes, less the request's head.
 const LONGEST: u64 = (256 << 10) - 1024;
 
+/// OpenSSH's name for renaming as POSIX has it: what has the name already is replaced.
+const POSIX_RENAME: &str = "posix-rename@openssh.com";
+
 /// An open sftp session.
 pub(crate) struct Sftp {
     pub(crate) raw: RawSftpSession,
@@ -28,6 +32,9 @@ pub(crate) struct Sftp {
     pub(crate) write_length: usize,
     /// The most bytes of one read request.
     pub(crate) read_length: u32,
+    /// Whether it can put a file in the place of another in one step.
+    can_replace: bool,
+    background: TaskTracker,
     has_failed: AtomicBool,
     end: End,
 }
@@ -43,6 +50,7 @@ impl Sftp {
     pub(crate) async fn open(pool: &Pool) -> Result<Self> {
         let target = pool.target().clone();
         let (mut raw, end, version) = start(pool).await?;
+        let can_replace = version.extensions.get(POSIX_RENAME).is_some_and(|version| version == "1");
         let mut limits = ServerLimits::default();
         if version.extensions.get(extensions::LIMITS).is_some_and(|version| version == "1")
             && let Ok(told) = raw.limits().await
@@ -56,6 +64,8 @@ impl Sftp {
             target,
             write_length: usize::try_from(length(limits.write_len)).unwrap_or(USUAL_LENGTH as usize),
             read_length: u32::try_from(length(limits.read_len)).unwrap_or(USUAL_LENGTH as u32),
+            can_replace,
+            background: pool.tasks().clone(),
             has_failed: AtomicBool::new(false),
             end,
         })
@@ -140,31 +150,55 @@ impl Sftp {
         Ok(())
     }
 
-    /// Opens a file to be written from its beginning, with the permissions it is to have.
-    pub(crate) async fn create(&self, path: &str, mode: u32) -> Result<String> {
-        let attributes = FileAttributes { permissions: Some(mode & 0o7777), ..FileAttributes::default() };
-        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
-        let mut opened = self.raw.open(path, flags, attributes.clone()).await;
+    /// Opens a file to be written, with the permissions it is to have; makes the directories above it. `told` is
+    /// its name in messages.
+    pub(crate) async fn open_new(
+        &self,
+        path: &str,
+        told: &str,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<String> {
+        let attributes = || FileAttributes { permissions: Some(mode & 0o7777), ..FileAttributes::default() };
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | flags;
+        let mut opened = self.raw.open(path, flags, attributes()).await;
         if let (Err(SftpError::Status(status)), Some(above)) = (&opened, parent(path))
             && status.status_code == StatusCode::NoSuchFile
         {
             self.make_dir_all(above).await?;
-            opened = self.raw.open(path, flags, attributes.clone()).await;
+            opened = self.raw.open(path, flags, attributes()).await;
         }
-        let handle = match opened {
-            Ok(handle) => handle.handle,
-            Err(error) => {
-                let fault = self.fault("write", path, error);
-                let is_dir = self.look_at(path).await?.is_some_and(|found| found.is_dir());
-                return Err(if is_dir { Error::IsDirectory { path: path.to_owned() } } else { fault });
+        opened.map(|opened| opened.handle).map_err(|error| self.fault("write", told, error))
+    }
+
+    /// Gives a file another name, in the place of whatever plain file has that name.
+    pub(crate) async fn replace(&self, from: &str, to: &str) -> Result<(), SftpError> {
+        if self.can_replace {
+            let mut names = Vec::new();
+            for name in [from, to] {
+                names.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+                names.extend(name.as_bytes());
             }
-        };
-        // The server's umask has its way with a new file, and one that was there keeps what it had.
-        if let Err(error) = self.raw.fsetstat(handle.as_str(), attributes).await {
-            self.close(&handle).await;
-            return Err(self.fault("set the permissions of", path, error));
+            return match self.raw.extended(POSIX_RENAME, names).await? {
+                Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
+                Packet::Status(status) => Err(SftpError::Status(status)),
+                _ => Err(SftpError::UnexpectedPacket),
+            };
         }
-        Ok(handle)
+        // The protocol itself refuses a name that is there.
+        let Err(error) = self.raw.rename(from, to).await else { return Ok(()) };
+        self.raw.remove(to).await.map_err(|_| error)?;
+        self.raw.rename(from, to).await.map(drop)
+    }
+
+    /// The path without links and without what depends on where one is.
+    pub(crate) async fn real_path(&self, path: &str) -> Option<String> {
+        self.raw.realpath(path).await.ok()?.files.into_iter().next().map(|file| file.filename)
+    }
+
+    /// Where what outlives its caller runs.
+    pub(crate) fn background(&self) -> &TaskTracker {
+        &self.background
     }
 
     /// Closes a file after a failure, which is the one to be told.
@@ -174,7 +208,7 @@ impl Sftp {
 }
 
 /// The path of the directory that a path lies in; `None` for a name at home and for the root.
-fn parent(path: &str) -> Option<&str> {
+pub(crate) fn parent(path: &str) -> Option<&str> {
     let path = path.trim_end_matches('/');
     let (above, _) = path.rsplit_once('/')?;
     let above = above.trim_end_matches('/');

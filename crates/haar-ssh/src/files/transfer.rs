@@ -1,14 +1,14 @@
 //! Contents of files, from here to a server and back.
 //!
 //! Promises: many requests are on their way at a time, so that neither end waits for the other; memory is
-//! bounded by their number; a download appears under its name when it is complete, or not at all. Deliberately
+//! bounded by their number; a file appears under its name when it is complete, or not at all. Deliberately
 //! absent: going on with a transfer that broke off.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use russh_sftp::client::error::Error as SftpError;
@@ -16,6 +16,8 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::draft::Draft;
+use super::part::Part;
 use super::sftp::Sftp;
 use crate::{Error, Result};
 
@@ -30,26 +32,26 @@ fn at_a_time(length: usize) -> usize {
 }
 
 /// Copies a local file to the server.
-pub(super) async fn upload(sftp: &Sftp, local: &Path, remote: &str) -> Result<()> {
+pub(super) async fn upload(sftp: &Arc<Sftp>, local: &Path, remote: &str) -> Result<()> {
     let (file, mode) = open(local).await?;
-    let handle = sftp.create(remote, mode).await?;
+    let draft = Draft::begin(sftp, remote, mode).await?;
     let mut pieces = read_pieces(file, sftp.write_length);
     let pieces = stream::poll_fn(move |context| pieces.poll_recv(context));
     let pieces = pieces.map(|piece| piece.map_err(|error| Error::local("read", local, error)));
-    let sent = send(sftp, remote, &handle, pieces).await;
-    finish(sftp, remote, &handle, sent).await
+    send(sftp, remote, draft.handle(), pieces).await?;
+    draft.finish().await
 }
 
 /// Writes bytes to a file on the server.
-pub(super) async fn write(sftp: &Sftp, remote: &str, bytes: &[u8], mode: u32) -> Result<()> {
-    let handle = sftp.create(remote, mode).await?;
+pub(super) async fn write(sftp: &Arc<Sftp>, remote: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let draft = Draft::begin(sftp, remote, mode).await?;
     let begins = (0..bytes.len()).step_by(sftp.write_length);
     let pieces = stream::iter(begins.map(|begin| {
         let end = bytes.len().min(begin + sftp.write_length);
         Ok(bytes[begin..end].to_vec())
     }));
-    let sent = send(sftp, remote, &handle, pieces).await;
-    finish(sftp, remote, &handle, sent).await
+    send(sftp, remote, draft.handle(), pieces).await?;
+    draft.finish().await
 }
 
 async fn send(
@@ -70,15 +72,6 @@ async fn send(
     let mut writes = std::pin::pin!(writes.buffer_unordered(at_a_time(sftp.write_length)));
     while let Some(()) = writes.try_next().await? {}
     Ok(())
-}
-
-/// Closes a file; a server may tell only now that something was not written.
-async fn finish(sftp: &Sftp, remote: &str, handle: &str, outcome: Result<()>) -> Result<()> {
-    if outcome.is_err() {
-        sftp.close(handle).await;
-        return outcome;
-    }
-    sftp.raw.close(handle).await.map(drop).map_err(|error| sftp.fault("write", remote, error))
 }
 
 /// Copies a file of the server to this machine.
@@ -102,7 +95,7 @@ async fn receive(sftp: &Sftp, remote: &str, handle: &str, local: &Path) -> Resul
     }
     let size = attributes.size.unwrap_or(0);
     let here = |error| Error::local("write", local, error);
-    let (part, file) = Part::create(local).map_err(here)?;
+    let (part, file) = Part::begin(local).map_err(here)?;
     let (sink, writer) = write_pieces(file);
 
     let step = sftp.read_length as usize;
@@ -127,7 +120,7 @@ async fn receive(sftp: &Sftp, remote: &str, handle: &str, local: &Path) -> Resul
     }
     drop(sink);
     writer.await.expect("writing a file does not panic, and nobody aborts it").map_err(here)?;
-    part.complete(local).map_err(here)
+    part.finish().map_err(here)
 }
 
 /// Reads one piece in full, unless the file ends before.
@@ -199,39 +192,4 @@ fn write_pieces(mut file: File) -> (mpsc::Sender<Vec<u8>>, JoinHandle<io::Result
         Ok(())
     });
     (sink, writer)
-}
-
-/// A local file that is being written; removed when dropped before it is complete.
-struct Part {
-    path: PathBuf,
-    is_complete: bool,
-}
-
-impl Part {
-    fn create(local: &Path) -> io::Result<(Self, File)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let name = local.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mut part = std::ffi::OsString::from(".");
-        part.push(name);
-        part.push(format!(".{}-{number}.part", std::process::id()));
-        let path = local.with_file_name(part);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok((Self { path, is_complete: false }, file))
-    }
-
-    fn complete(mut self, local: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, local)?;
-        self.is_complete = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.is_complete {
-            // It may be gone already; then there is nothing to do.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }

@@ -136,3 +136,20 @@ async fn a_cancelled_token_starts_nothing() {
     assert!(matches!(outcome, Err(Error::Cancelled { .. })), "{outcome:?}");
     assert!(!fs::exists(file).unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_what_is_left_finds_every_command_ended() {
+    let Some(sshd) = sshd("settled") else { return };
+    let (pool, cancel) = (sshd.pool(), CancellationToken::new());
+    let sleeper = Sleeper::new(&sshd, 1007);
+    // It takes longer to be ended than a caller that cancels is kept.
+    let command = Command::new(format!("trap '' TERM; {}", sleeper.text));
+    let (runner, token) = (pool.clone(), cancel.clone());
+    let run = tokio::spawn(async move { runner.run(&command, &token).await });
+    eventually("the command runs", || sleeper.has_begun()).await;
+    cancel.cancel();
+    assert!(matches!(run.await.unwrap(), Err(Error::Cancelled { .. })));
+    assert!(sleeper.runs());
+    pool.settled().await;
+    assert!(!sleeper.runs());
+}

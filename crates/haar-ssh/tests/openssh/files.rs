@@ -1,7 +1,7 @@
 //! Files over sftp.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::time::{Duration, UNIX_EPOCH};
 
 use haar_ssh::{Error, FileFault};
@@ -188,4 +188,101 @@ async fn a_path_without_a_slash_begins_at_home() {
     assert!(home.join(&name).exists());
     files.remove(&name).await.unwrap();
     assert!(!home.join(&name).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_does_not_end_leaves_what_was_there_and_nothing_beside_it() {
+    let Some(sshd) = sshd("half a file") else { return };
+    let pool = sshd.pool();
+    let files = pool.files();
+    let (local, there) = (sshd.path("local"), sshd.path("folder/there"));
+    let remote = there.to_str().unwrap();
+    // More than arrives in the time of this test, and nothing on the disk.
+    fs::File::create(&local).unwrap().set_len(1 << 40).unwrap();
+    files.write(remote, b"old", 0o600).await.unwrap();
+    let beside = || fs::read_dir(sshd.path("folder")).unwrap().count() - 1;
+    tokio::select! {
+        outcome = files.upload(&local, remote) => panic!("{outcome:?}"),
+        () = eventually("it is being written", || beside() == 1) => {}
+    }
+    assert_eq!(fs::read(&there).unwrap(), b"old");
+    pool.settled().await;
+    assert_eq!((fs::read(&there).unwrap(), beside()), (b"old".to_vec(), 0));
+
+    let written = async { files.upload(&local, remote).await };
+    let cut_off = async {
+        eventually("it is being written", || beside() == 1).await;
+        sshd.kill_connections();
+    };
+    let (outcome, ()) = tokio::join!(written, cut_off);
+    assert!(matches!(outcome, Err(Error::Lost { .. })), "{outcome:?}");
+    assert_eq!(fs::read(&there).unwrap(), b"old");
+
+    // The same the other way.
+    let (folder, here) = (sshd.path("here"), sshd.path("here/file"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&here, "old").unwrap();
+    let beside = || fs::read_dir(&folder).unwrap().count() - 1;
+    tokio::select! {
+        outcome = files.download(local.to_str().unwrap(), &here) => panic!("{outcome:?}"),
+        () = eventually("it is being written", || beside() == 1) => {}
+    }
+    assert_eq!((fs::read(&here).unwrap(), beside()), (b"old".to_vec(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_replaced_also_by_a_server_that_cannot_do_it_in_one_step() {
+    let lines = vec!["Subsystem sftp internal-sftp -P posix-rename".to_owned()];
+    let setup = Setup { has_sftp: false, lines, ..Setup::default() };
+    let Some(sshd) = sshd_with("no posix-rename", &setup) else { return };
+    let files = sshd.pool().files();
+    for content in [&b"first"[..], b"second"] {
+        files.write(&sshd.text("folder/there"), content, 0o640).await.unwrap();
+        assert_eq!(fs::read(sshd.path("folder/there")).unwrap(), content);
+    }
+    assert_eq!(fs::read_dir(sshd.path("folder")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_followed_and_what_is_no_file_is_not_replaced() {
+    let Some(sshd) = sshd("links") else { return };
+    let files = sshd.pool().files();
+    let (link, target, back) = (sshd.path("link"), sshd.path("target"), sshd.path("back"));
+    fs::write(&target, "old").unwrap();
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    files.write(link.to_str().unwrap(), b"new", 0o600).await.unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    fs::write(&back, "old").unwrap();
+    files.download(back.to_str().unwrap(), &link).await.unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&target).unwrap(), b"old");
+
+    let pipe = sshd.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let is_pipe = || fs::metadata(&pipe).unwrap().file_type().is_fifo();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || [fs::read(&pipe).unwrap(), fs::read(&pipe).unwrap()]
+    });
+    // OpenSSH's server must be able to go to a place in a file, which a pipe has not.
+    assert!(files.write(pipe.to_str().unwrap(), b"new", 0o600).await.is_err() && is_pipe());
+    files.download(back.to_str().unwrap(), &pipe).await.unwrap();
+    assert!(is_pipe());
+    assert_eq!(reader.join().unwrap()[1], b"old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_replaced_keeps_its_owner() {
+    let Some(sshd) = sshd("owner") else { return };
+    if !nix::unistd::geteuid().is_root() {
+        crate::harness::left_out("owner", "only root can give a file to somebody else");
+        return;
+    }
+    let there = sshd.path("there");
+    fs::write(&there, "old").unwrap();
+    std::os::unix::fs::chown(&there, Some(65534), Some(65534)).unwrap();
+    sshd.pool().files().write(there.to_str().unwrap(), b"new", 0o640).await.unwrap();
+    let metadata = fs::metadata(&there).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid(), mode(&there)), (65534, 65534, 0o640));
 }

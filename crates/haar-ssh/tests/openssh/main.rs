@@ -14,5 +14,6 @@ mod logins;
 mod proxy;
 mod readiness;
 mod sessions;
+mod shells;
 mod silence;
 mod sshd;
