@@ -1,7 +1,8 @@
 //! Private keys: making a pair, and reading those to log in with.
 //!
-//! Keys are ed25519 where we make them; ECDSA keys are read too. Deliberately absent: RSA private keys, which
-//! can still be used through an ssh agent, and asking for passphrases.
+//! Keys are ed25519 where we make them; ECDSA keys are read too. Deliberately absent: RSA private keys, whose
+//! only library for Rust lets its time of signing tell of the key (RUSTSEC-2023-0071), and which can still be used
+//! through an ssh agent; and asking for passphrases.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -96,6 +97,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<PrivateKey> {
         Err(KeyError::UnsupportedKeyType { key_type_string, .. }) if key_type_string == "RSA" => {
             Err(unusable(RSA.to_owned()))
         }
+        Err(KeyError::UnknownAlgorithm(kind)) if kind.to_string() == RSA_IN_PKCS8 => {
+            Err(unusable(RSA.to_owned()))
+        }
         Err(KeyError::CouldNotReadKey) => {
             Err(unusable("it is no private key in OpenSSH's form or PKCS#8".to_owned()))
         }
@@ -106,7 +110,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<PrivateKey> {
 /// What protected keys say in other forms than OpenSSH's.
 const ENCRYPTED: &[&str] = &["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
 
-const RSA: &str = "it is an RSA key: add it to an ssh agent and log in by that, or use an ed25519 key";
+const RSA: &str = "it is an RSA key, which only an ssh agent may use here: add it to one (`ssh-add`) and log in by that, or use an ed25519 key";
+/// What PKCS#8 calls an RSA key.
+const RSA_IN_PKCS8: &str = "1.2.840.113549.1.1.1";
 
 #[cfg(test)]
 mod tests {

@@ -75,10 +75,16 @@ async fn an_agent_logs_in_with_whichever_of_its_keys_is_known_rsa_too() {
     agent.add(&rsa);
     by_agent().run(&Command::new("true"), &never()).await.unwrap();
 
-    // The same key as a file is refused with the way out.
-    let outcome = pool(&sshd, vec![Login::KeyFile(rsa)]).run(&Command::new("true"), &never()).await;
-    let Err(Error::KeyUnusable { why, .. }) = &outcome else { panic!("{outcome:?}") };
-    assert!(why.contains("agent"), "{why}");
+    // The same key as a file is refused with the way out, in whichever form it is.
+    for form in ["RFC4716", "PKCS8", "PEM"] {
+        let mut program = Program::new("ssh-keygen");
+        program.args(["-q", "-p", "-P", "", "-N", "", "-m", form, "-f"]).arg(&rsa);
+        assert!(program.stdout(Stdio::null()).status().unwrap().success());
+        let login = vec![Login::KeyFile(rsa.clone())];
+        let outcome = pool(&sshd, login).run(&Command::new("true"), &never()).await;
+        let Err(Error::KeyUnusable { why, .. }) = &outcome else { panic!("{form}: {outcome:?}") };
+        assert!(why.contains("RSA") && why.contains("ssh-add"), "{form}: {why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
