@@ -7,7 +7,7 @@
 //! A server that shows another key than the one it was given is asked for its keys through its console: some
 //! images make their own. The script runs once for each server and content, from whatever process; asking
 //! again costs a look. Afterwards connections are made anew, since the script may have changed what a login
-//! sets. The server is never destroyed here.
+//! sets; what began before goes on over its own. The server is never destroyed here.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Server {
         if !script.is_empty() {
             self.cloud().tell(&what, "running the start-up script");
             self.run_once(script).await?;
-            self.close_ssh();
+            self.renew_ssh();
         }
         self.guarded().prepared = Some(wanted);
         Ok(())

@@ -171,6 +171,11 @@ impl Server {
         Ok(true)
     }
 
+    /// The next use dials anew; what goes on keeps its connections.
+    pub(super) fn renew_ssh(&self) {
+        self.guarded().ssh = None;
+    }
+
     /// Ends what goes on over ssh; the next use dials anew.
     pub(super) fn close_ssh(&self) {
         if let Some(pool) = self.guarded().ssh.take() {
