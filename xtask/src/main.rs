@@ -9,6 +9,7 @@ mod demo;
 mod image;
 mod libvirt;
 mod openapi;
+mod openstack;
 mod packages;
 mod run;
 mod sim;

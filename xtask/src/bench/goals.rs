@@ -39,6 +39,11 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
             let ratio = figure.number("ratio");
             ratio.map(|found| at_least("0.8 × sftp's rate", 0.8, found)).into_iter().collect()
         }
+        "openstack_spawns" => {
+            let ratio = figure.number("ratio");
+            ratio.map(|found| at_least("0.9 × bare calls", 0.9, found)).into_iter().collect()
+        }
+        "openstack_tear_down" => openstack_tear_down(figure),
         "agent_idle_memory" => most(figure, "25 MiB resident", 25.0),
         "agent_idle_cpu" => most(figure, "0.2 % of a core", 0.2),
         "agent_list" => most(figure, "5 ms at the median", 5.0),
@@ -88,6 +93,12 @@ fn ssh_runs(figure: &Figure) -> Vec<Verdict> {
     // A connection has ten sessions, which is as many as are ever wanted at a time.
     let connections = figure.number("connections").map(|found| at_most("1 connection", 1.0, found));
     ratio.into_iter().chain(connections).collect()
+}
+
+fn openstack_tear_down(figure: &Figure) -> Vec<Verdict> {
+    let ratio = figure.number("ratio").map(|found| at_least("0.9 × bare calls all at once", 0.9, found));
+    let left = figure.number("left").map(|found| at_most("0 things left over", 0.0, found));
+    ratio.into_iter().chain(left).collect()
 }
 
 /// A goal that the figure's own value reaches from below.
@@ -154,6 +165,15 @@ mod tests {
         };
         assert_eq!(met(&judge(&line(3.0, 1), &[])), [true, true]);
         assert_eq!(met(&judge(&line(2.9, 2), &[])), [false, false]);
+    }
+
+    #[test]
+    fn a_tear_down_may_leave_nothing_and_be_little_slower_than_bare_calls() {
+        let line = |ratio: f64, left: u32| {
+            figure(&format!(r#"{{"name":"openstack_tear_down","value":1,"ratio":{ratio},"left":{left}}}"#))
+        };
+        assert_eq!(met(&judge(&line(0.9, 0), &[])), [true, true]);
+        assert_eq!(met(&judge(&line(0.8, 1), &[])), [false, false]);
     }
 
     #[test]

@@ -8,11 +8,12 @@
 mod figure;
 mod goals;
 mod idle;
+mod openstack;
 mod placements;
 mod start;
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +34,7 @@ those named:
   rest        the agent's REST: 1,000 actions over 100 guests, the list of 1,000 guests, a snapshot's download
   idle        memory and processor time of an agent that has nothing to do, with 100 domains (libvirt's test driver)
   ssh         1,000 commands over ssh beside the program ssh with ControlMaster, 1 GiB there and back beside sftp
+  openstack   100 servers at once in a real OpenStack, and the tear-down of 50, beside bare calls (tests/openstack)
   start       a guest from create to running, beside virsh define and start (root, libvirtd)
 Ends with 0 unless a bench could not run or got a wrong answer; a missed goal is only said.";
 
@@ -48,6 +50,7 @@ const BENCHES: &[(&str, Run)] = &[
     ("rest", |each| example("haar-agent", "bench_rest", each)),
     ("idle", idle::measure),
     ("ssh", ssh),
+    ("openstack", openstack::measure),
     ("start", start::measure),
 ];
 
@@ -102,10 +105,23 @@ fn example(package: &str, name: &str, each: &mut dyn FnMut(Figure)) -> Result<()
 /// Builds an example in release, runs it, and hands over each of its lines; those that `take` finds to be
 /// no figure are shown.
 fn lines(package: &str, name: &str, take: &mut dyn FnMut(&str) -> Option<()>) -> Result<()> {
-    let words = ["--quiet", "--release", "--package", package, "--example", name];
-    run::shown(run::cargo().arg("build").args(words))?;
-    let mut program = run::cargo();
-    program.arg("run").args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    build(package, name)?;
+    let words = example_words(package, name);
+    read(run::cargo().arg("run").args(words), &format!("the example `{name}` of {package}"), take)
+}
+
+/// Builds an example in release.
+fn build(package: &str, name: &str) -> Result<()> {
+    run::shown(run::cargo().arg("build").args(example_words(package, name)))
+}
+
+fn example_words<'a>(package: &'a str, name: &'a str) -> [&'a str; 6] {
+    ["--quiet", "--release", "--package", package, "--example", name]
+}
+
+/// Runs a program and hands over each of its lines; those that `take` finds to be no figure are shown.
+fn read(program: &mut Command, what: &str, take: &mut dyn FnMut(&str) -> Option<()>) -> Result<()> {
+    program.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = run::Running(program.spawn().context("cannot start cargo")?);
     let printed = running.0.stdout.take().context("the example has no output")?;
     let mut count = 0;
@@ -118,10 +134,10 @@ fn lines(package: &str, name: &str, take: &mut dyn FnMut(&str) -> Option<()>) ->
     }
     let status = running.0.wait()?;
     if !status.success() {
-        bail!("the example `{name}` of {package} ended with {status}; its words are above");
+        bail!("{what} ended with {status}; its words are above");
     }
     if count == 0 {
-        bail!("the example `{name}` of {package} printed no figure");
+        bail!("{what} printed no figure");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A cloud that is up, deployments that are gone after their test, and waiting for conditions.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use haar_cloud::{Error, Provider as _};
 use haar_openstack::{OpenStack, Settings};
 use uuid::Uuid;
 
+use crate::member;
 use crate::support::Site;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -47,17 +48,12 @@ impl Cloud {
 
     /// The variables of a member of a project, with others in place of some.
     pub(crate) fn settings(&self, project: &str, others: &[(&str, &str)]) -> Settings {
-        let mut set = variables(&self.folder.join("openrc"));
-        set.insert(0, ("OS_PROJECT_NAME".to_owned(), project.to_owned()));
-        let mut settings = read(&set, others);
-        // Not on a server of this cloud, wherever the test runs.
-        settings.machine.firmware = "/nonexistent".into();
-        settings
+        member::settings(&self.folder, project, others).unwrap()
     }
 
     /// A variable of the member, or of the administrator.
     pub(crate) fn variable(&self, file: &str, name: &str) -> String {
-        let set = variables(&self.folder.join(file));
+        let set = member::variables(&self.folder, file).unwrap();
         set.into_iter().find(|(key, _)| key == name).expect("the variable is in the file").1
     }
 
@@ -80,22 +76,6 @@ impl Cloud {
             std::panic::resume_unwind(error.into_panic());
         }
     }
-}
-
-fn read(set: &[(String, String)], others: &[(&str, &str)]) -> Settings {
-    let other =
-        |name: &str| others.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    let own = |name: &str| set.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    Settings::read(|name| other(name).or_else(|| own(name))).unwrap()
-}
-
-fn variables(file: &Path) -> Vec<(String, String)> {
-    let text = std::fs::read_to_string(file).unwrap();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("export "));
-    lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
 }
 
 /// Tells that this test is left out, where `cargo xtask test` collects it.

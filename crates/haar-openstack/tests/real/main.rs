@@ -11,6 +11,7 @@ mod deployments;
 mod harness;
 mod keystone;
 mod limits;
+mod member;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
