@@ -250,6 +250,29 @@ pub enum Class {
 }
 
 impl Error {
+    /// The same for another who waited for the same answer; none where each has to look for himself.
+    #[must_use]
+    pub fn for_another(&self) -> Option<Self> {
+        Some(match self {
+            Self::Auth { message } => Self::Auth { message: message.clone() },
+            Self::Forbidden { what, message } => {
+                Self::Forbidden { what: what.clone(), message: message.clone() }
+            }
+            Self::Refused { what, status, message } => {
+                Self::Refused { what: what.clone(), status: *status, message: message.clone() }
+            }
+            Self::Transient { what, message, retry_after } => {
+                let retry_after = *retry_after;
+                Self::Transient { what: what.clone(), message: message.clone(), retry_after }
+            }
+            Self::BadInput { what, value, why } => {
+                Self::BadInput { what, value: value.clone(), why: why.clone() }
+            }
+            Self::NotFound { kind, name } => Self::NotFound { kind: kind.clone(), name: name.clone() },
+            _ => return None,
+        })
+    }
+
     /// What a caller can do about it.
     #[must_use]
     pub fn class(&self) -> Class {

@@ -62,6 +62,7 @@ pub mod quota;
 pub mod server;
 pub mod space;
 pub mod state;
+pub mod turns;
 pub mod user_data;
 
 pub use cloud::{Cloud, SpawnOrder};

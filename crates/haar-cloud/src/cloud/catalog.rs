@@ -1,13 +1,12 @@
 //! What a cloud offers: flavors, images and the quota, each asked for no more often than needed.
 //!
-//! Of many tasks that need a list at once, one asks and the others wait for its answer. Flavors are good for
-//! 30 minutes, and are asked for again when one is looked for and not found; a refresh that fails leaves the
-//! old list in use. Images are asked for again on every miss, and after 5 minutes. Both are asked for again
-//! when the cloud did not take one of them.
+//! Of many tasks that need a list at once, one asks and the others wait for its answer, which may be that it
+//! failed. Flavors are good for 30 minutes, and are asked for again when one is looked for and not found; a
+//! refresh that fails leaves the old list in use. Images are asked for again on every miss, and after 5 minutes.
+//! Both are asked for again when the cloud did not take one of them. A quota that cannot be read is done without
+//! for a minute.
 
 use std::time::Duration;
-
-use tokio::sync::Mutex;
 
 use super::Cloud;
 use super::wait::{READ_LIMIT, bounded, patiently};
@@ -15,18 +14,21 @@ use crate::Result;
 use crate::flavor::{Flavor, List, Set, Wanted};
 use crate::image::{self, By, Image};
 use crate::quota::{Quota, Usage};
+use crate::turns::{Turn, Turns};
 
 /// How long a list of images is good: a newer image of a name should not have to wait for long.
 const IMAGES_GOOD_FOR: Duration = Duration::from_secs(5 * 60);
 /// How long a quota is good enough to refuse nothing by it.
 const QUOTA_GOOD_FOR: Duration = Duration::from_secs(2);
+/// How long after a failure spawns do without the quota: each question may take as long.
+const DO_WITHOUT: Duration = Duration::from_secs(60);
 
 /// What was seen of a cloud's offers.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    flavors: Mutex<List>,
-    images: Mutex<Seen<Vec<Image>>>,
-    quota: Mutex<Seen<Quota>>,
+    flavors: Turns<List>,
+    images: Turns<Seen<Vec<Image>>>,
+    quota: Turns<Seen<Quota>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,7 @@ impl Cloud {
     /// # Errors
     /// What the cloud says, if it was never asked with success.
     pub async fn flavors(&self) -> Result<Vec<Flavor>> {
-        let mut list = self.inner.catalog.flavors.lock().await;
+        let mut list = self.inner.catalog.flavors.turn().await;
         if list.is_due(self.now())
             && let Err(error) = self.refresh_flavors(&mut list).await
         {
@@ -81,7 +83,7 @@ impl Cloud {
     /// [`Error::NotFound`](crate::Error::NotFound), and what the cloud says.
     pub async fn flavor(&self, id_or_name: &str) -> Result<Flavor> {
         self.flavors().await?;
-        let mut list = self.inner.catalog.flavors.lock().await;
+        let mut list = self.inner.catalog.flavors.turn().await;
         if list.find(id_or_name).is_err() {
             self.refresh_flavors(&mut list).await?;
         }
@@ -119,7 +121,7 @@ impl Cloud {
     /// # Errors
     /// What the cloud says.
     pub async fn images(&self) -> Result<Vec<Image>> {
-        let mut images = self.inner.catalog.images.lock().await;
+        let mut images = self.inner.catalog.images.turn().await;
         self.refresh_images(&mut images).await?;
         Ok(images.value.clone())
     }
@@ -129,7 +131,7 @@ impl Cloud {
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) names the text; and what the cloud says.
     pub async fn image_by_prefix(&self, text: &str) -> Result<ChosenImage> {
-        let mut images = self.inner.catalog.images.lock().await;
+        let mut images = self.inner.catalog.images.turn().await;
         let mut fresh = false;
         if !images.is_good(self.now(), IMAGES_GOOD_FOR) {
             self.refresh_images(&mut images).await?;
@@ -154,10 +156,13 @@ impl Cloud {
     /// itself: what others have in the making is not known here.
     pub(super) async fn check_quota(&self, flavor: &Flavor, volume_gb: Option<u64>) -> Result<()> {
         let spawn = Usage::of_spawn(flavor, volume_gb);
-        let mut seen = self.inner.catalog.quota.lock().await;
+        let mut seen = self.inner.catalog.quota.turn().await;
         let fits = seen.value.lacks(&spawn, &Usage::default()).is_empty();
         if !(fits && seen.is_good(self.now(), QUOTA_GOOD_FOR)) {
-            match bounded(READ_LIMIT, "the quota", self.provider().quota()).await {
+            if seen.failure_within(DO_WITHOUT).is_some() {
+                return Ok(());
+            }
+            match seen.ask(bounded(READ_LIMIT, "the quota", self.provider().quota())).await {
                 Ok(quota) => seen.put(self.now(), quota),
                 Err(error) => {
                     tracing::debug!(%error, "the quota cannot be read, the cloud will say no itself");
@@ -170,17 +175,19 @@ impl Cloud {
 
     /// Has images and flavors asked for anew: one of them turned out not to be usable.
     pub(super) async fn doubt_offers(&self) {
-        self.inner.catalog.images.lock().await.at = None;
-        self.inner.catalog.flavors.lock().await.expire();
+        self.inner.catalog.images.turn().await.at = None;
+        self.inner.catalog.flavors.turn().await.expire();
     }
 
-    async fn refresh_flavors(&self, list: &mut List) -> Result<()> {
-        let answer = patiently(READ_LIMIT, "the flavors", || self.provider().flavors()).await;
+    async fn refresh_flavors(&self, list: &mut Turn<'_, List>) -> Result<()> {
+        let ask = patiently(READ_LIMIT, "the flavors", || self.provider().flavors());
+        let answer = list.ask(ask).await;
         list.refresh(self.now(), answer)
     }
 
-    async fn refresh_images(&self, images: &mut Seen<Vec<Image>>) -> Result<()> {
-        let fresh = patiently(READ_LIMIT, "the images", || self.provider().images()).await?;
+    async fn refresh_images(&self, images: &mut Turn<'_, Seen<Vec<Image>>>) -> Result<()> {
+        let ask = patiently(READ_LIMIT, "the images", || self.provider().images());
+        let fresh = images.ask(ask).await?;
         images.put(self.now(), fresh);
         Ok(())
     }
