@@ -1,19 +1,20 @@
 //! The connection to a cloud: requests with a token, a new token when one runs out, answers as they came.
 //!
 //! One [`Ask`] is one request. A 401 gets a new login and the same request once more, since a request
-//! with a bad token did nothing; nothing else is ever tried again here. Whatever is no success becomes an
+//! with a bad token did nothing; nothing else is ever tried again here. A login that is refused is refused for
+//! all who wait for one: many attempts lock an account. Whatever is no success becomes an
 //! error by [`haar_cloud::fault`]. An answer has a largest size, and a longest time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use haar_cloud::fault::Answer;
-use haar_cloud::{Error, Result};
+use haar_cloud::turns::{Turn, Turns};
+use haar_cloud::{Class, Error, Result};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::Settings;
 
@@ -32,6 +33,8 @@ use login::Session;
 /// How long one connection, and one answer, may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+/// How long a login that was refused is not tried again: a lock after some attempts is no help to anybody.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// The most bytes of an answer; a list of ten thousand servers has some 30 million.
 const ANSWER_MAX: usize = 64 << 20;
 /// The most pages of a list.
@@ -107,7 +110,7 @@ impl Reply {
 pub(crate) struct Client {
     http: reqwest::Client,
     settings: Settings,
-    session: Mutex<Option<Arc<Session>>>,
+    session: Turns<Option<Arc<Session>>>,
 }
 
 impl Client {
@@ -125,7 +128,7 @@ impl Client {
             builder = builder.tls_certs_only(trouble::certificates(file)?);
         }
         let http = builder.build().map_err(|error| trouble::unprepared(&error))?;
-        Ok(Self { http, settings, session: Mutex::new(None) })
+        Ok(Self { http, settings, session: Turns::default() })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -217,7 +220,7 @@ impl Client {
 
     /// The login that counts now; a new one if there is none, or it is about to run out.
     async fn session(&self) -> Result<Arc<Session>> {
-        let mut held = self.session.lock().await;
+        let mut held = self.session.turn().await;
         if let Some(session) = held.as_ref().filter(|session| !session.runs_out()) {
             return Ok(Arc::clone(session));
         }
@@ -226,14 +229,24 @@ impl Client {
 
     /// A login other than `old`. Of many that find out at once, one logs in.
     async fn renewed(&self, old: &Arc<Session>) -> Result<Arc<Session>> {
-        let mut held = self.session.lock().await;
+        let mut held = self.session.turn().await;
         if let Some(session) = held.as_ref().filter(|session| !Arc::ptr_eq(session, old)) {
             return Ok(Arc::clone(session));
         }
         self.log_in(&mut held).await
     }
 
-    async fn log_in(&self, held: &mut Option<Arc<Session>>) -> Result<Arc<Session>> {
+    async fn log_in(&self, held: &mut Turn<'_, Option<Arc<Session>>>) -> Result<Arc<Session>> {
+        let refusal = held.failure_within(REFUSED_FOR).filter(|error| error.class() == Class::Auth);
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let session = Arc::new(held.ask(self.ask_for_session()).await?);
+        **held = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    async fn ask_for_session(&self) -> Result<Session> {
         let url = format!("{}/auth/tokens", login::keystone(&self.settings.auth_url));
         let body = login::request(&self.settings);
         let what = format!("Keystone {}", self.settings.auth_url);
@@ -244,9 +257,7 @@ impl Client {
         let ask = Ask::new(Service::Compute, Method::POST, "").about("Keystone", &self.settings.auth_url);
         let (true, Some(token)) = (reply.is_good(), token) else { return Err(reply.error(&ask)) };
         let (told, _) = reply.field::<login::Told>(&ask, "token")?;
-        let session = Arc::new(Session::new(token, told, &self.settings)?);
-        *held = Some(Arc::clone(&session));
-        Ok(session)
+        Session::new(token, told, &self.settings)
     }
 }
 

@@ -128,6 +128,22 @@ async fn a_login_that_is_refused_later_is_told_and_not_tried_for_ever() {
 }
 
 #[tokio::test]
+async fn a_password_that_is_refused_is_not_tried_once_for_each_who_needs_it() {
+    let fake = Fake::start().await;
+    let cloud = OpenStack::connect(fake.settings()).await.unwrap();
+    // It was changed, and the tokens do not count any more.
+    fake.world().tokens.clear();
+    fake.fault("POST /v3/auth/tokens", usize::MAX, 401, r#"{"error": {"code": 401, "message": "no"}}"#);
+    let asked = (0..100).map(|_| cloud.servers());
+    for answer in futures_util::future::join_all(asked).await {
+        assert!(matches!(answer, Err(Error::Auth { .. })), "{answer:?}");
+    }
+    assert!(matches!(cloud.flavors().await, Err(Error::Auth { .. })));
+    let tried = fake.world().asked.iter().filter(|line| line.contains("/auth/tokens")).count();
+    assert_eq!(tried, 2, "the first login, and one more");
+}
+
+#[tokio::test]
 async fn a_file_of_certificates_that_is_none_is_named() {
     let fake = Fake::start().await;
     let folder = tempfile::tempdir().unwrap();
