@@ -48,7 +48,15 @@ impl Files {
     /// [`Error::IsDirectory`] for a directory at either end, [`Error::Local`], [`Error::File`],
     /// [`Error::NoSftp`], and whatever keeps a connection from being made or breaks it.
     pub async fn upload(&self, local: &Path, remote: &str) -> Result<()> {
-        transfer::upload(&self.sftp().await?, local, remote).await
+        transfer::upload(&self.sftp().await?, local, remote, None).await
+    }
+
+    /// As [`Self::upload`], with these permissions from its first moment on, such as `0o600`.
+    ///
+    /// # Errors
+    /// As for [`Self::upload`].
+    pub async fn upload_as(&self, local: &Path, remote: &str, mode: u32) -> Result<()> {
+        transfer::upload(&self.sftp().await?, local, remote, Some(mode)).await
     }
 
     /// Copies a file of the server to this machine, where only its owner may read it. The directory must be

@@ -109,8 +109,7 @@ impl Server {
                 continue;
             };
             let remote = text(&remote);
-            self.unless_destroyed(files.upload(&local, &remote)).await?;
-            self.unless_destroyed(files.set_mode(&remote, 0o600)).await?;
+            self.unless_destroyed(files.upload_as(&local, &remote, 0o600)).await?;
             self.unless_destroyed(files.set_modified(&remote, modified)).await?;
         }
         Ok(())

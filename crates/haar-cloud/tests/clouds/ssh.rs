@@ -147,6 +147,39 @@ async fn case_31_a_list_is_copied_with_times_and_without_what_is_missing() {
     assert!(error.contains("directory"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_copied_lies_open_at_no_moment() {
+    let Some(bench) = Reachable::start("secret").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let (here, there) = (bench.path("secret"), bench.path("there"));
+    fs::write(&here, vec![7; 32 << 20]).unwrap();
+    fs::set_permissions(&here, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::create_dir(&there).unwrap();
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    let list = CopyList::parse(&format!("{}:{}/secret", here.display(), there.display())).unwrap();
+    let watch = || {
+        let mut modes = std::collections::BTreeSet::new();
+        while !is_done.load(std::sync::atomic::Ordering::SeqCst) {
+            let files = fs::read_dir(&there).unwrap().flatten();
+            let seen = files.filter_map(|file| file.metadata().ok());
+            modes.extend(seen.map(|metadata| metadata.permissions().mode() & 0o777));
+            std::thread::yield_now();
+        }
+        modes
+    };
+    let modes = std::thread::scope(|scope| {
+        let watcher = scope.spawn(watch);
+        let copied = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(server.copy_over(&list))
+        });
+        is_done.store(true, std::sync::atomic::Ordering::SeqCst);
+        copied.unwrap();
+        watcher.join().unwrap()
+    });
+    assert_eq!(modes.into_iter().collect::<Vec<_>>(), [0o600]);
+}
+
 #[tokio::test]
 async fn files_go_there_and_back_and_directories_are_made() {
     let Some(bench) = Reachable::start("files").await else { return };

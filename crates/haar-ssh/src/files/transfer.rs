@@ -31,10 +31,10 @@ fn at_a_time(length: usize) -> usize {
     (FLYING / length.max(1)).clamp(1, 128)
 }
 
-/// Copies a local file to the server.
-pub(super) async fn upload(sftp: &Arc<Sftp>, local: &Path, remote: &str) -> Result<()> {
-    let (file, mode) = open(local).await?;
-    let draft = Draft::begin(sftp, remote, mode).await?;
+/// Copies a local file to the server, with other permissions than its own if `mode` tells some.
+pub(super) async fn upload(sftp: &Arc<Sftp>, local: &Path, remote: &str, mode: Option<u32>) -> Result<()> {
+    let (file, own_mode) = open(local).await?;
+    let draft = Draft::begin(sftp, remote, mode.unwrap_or(own_mode)).await?;
     let mut pieces = read_pieces(file, sftp.write_length);
     let pieces = stream::poll_fn(move |context| pieces.poll_recv(context));
     let pieces = pieces.map(|piece| piece.map_err(|error| Error::local("read", local, error)));
