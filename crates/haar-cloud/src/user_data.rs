@@ -6,7 +6,7 @@
 //! half is in the user data, where the server's own users may read it: it proves to us which server it is,
 //! and nothing more. Deliberately absent: shell scripts as user data, which cannot set a host key in time.
 
-use haar_ssh::KeyPair;
+use haar_ssh::{HostKeys, KeyPair};
 use serde_json::{Value, json};
 
 /// The file that is there when the first boot is done. Only root can make it.
@@ -69,14 +69,16 @@ fn commands() -> Vec<String> {
 }
 
 /// The host keys that a server told on its console, in OpenSSH's form: those of the last whole block, since
-/// a server that is made anew tells new ones.
+/// a server that is made anew tells new ones. A line that something else was written into is no key, and is left
+/// out; so are keys of kinds that are not spoken here, such as RSA.
 ///
 /// ```
 /// let console = "[  9.1] cloud-init: -----BEGIN SSH HOST KEY KEYS-----\r\n\
-///     ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA root@web\r\n\
+///     ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS root@web\r\n\
+///     ssh-ed25519 AAAAC3NzaC1lZDI1NTE5A\r\n\
 ///     -----END SSH HOST KEY KEYS-----\r\n";
 /// let keys = haar_cloud::user_data::host_keys_from_console(console);
-/// assert_eq!(keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA"]);
+/// assert_eq!(keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGPKSUTyz1HwHReFVvD5obVsALAgJRNarH4TRpNePnAS"]);
 /// ```
 #[must_use]
 pub fn host_keys_from_console(text: &str) -> Vec<String> {
@@ -88,10 +90,15 @@ pub fn host_keys_from_console(text: &str) -> Vec<String> {
         } else if line.contains(END) {
             last = block.take().filter(|keys| !keys.is_empty()).unwrap_or(last);
         } else if let Some(keys) = &mut block {
-            keys.extend(key_in(line));
+            keys.extend(key_in(line).filter(|key| is_host_key(key)));
         }
     }
     last
+}
+
+/// Whether it is a host key in OpenSSH's form, of a kind that a server can show us.
+pub(crate) fn is_host_key(line: &str) -> bool {
+    HostKeys::pinned([line]).is_ok()
 }
 
 /// The key in a line of the console, which may begin with a time or a program's name.
@@ -145,17 +152,31 @@ mod tests {
 
     #[test]
     fn keys_on_a_console_are_taken_from_the_last_whole_block() {
-        let text = "ssh-ed25519 AAAAoutside x\n\
-            -----BEGIN SSH HOST KEY KEYS-----\nssh-ed25519 AAAAold x\n-----END SSH HOST KEY KEYS-----\n\
+        let [old, one, two] = [(); 3].map(|()| crate::key::generate().unwrap().public.trim().to_owned());
+        let text = format!(
+            "{old} outside\n\
+            -----BEGIN SSH HOST KEY KEYS-----\n{old} x\n-----END SSH HOST KEY KEYS-----\n\
             <14>Nov 21 12:00:00 web ec2: -----BEGIN SSH HOST KEY KEYS-----\r\n\
-            [   12.1] cloud-init[7]: ecdsa-sha2-nistp256 AAAAnew= root@web\r\n\
-            ssh-ed25519 AAAAnew2+/\r\nssh-rsa broken\nssh-rsa AAAA\u{1b}[2J\n\
+            [   12.1] cloud-init[7]: {one} root@web\r\n\
+            {two}\r\nssh-rsa broken\nssh-rsa AAAA\u{1b}[2J\n\
             -----END SSH HOST KEY KEYS-----\n\
-            -----BEGIN SSH HOST KEY KEYS-----\nssh-ed25519 AAAAcut";
-        let keys = host_keys_from_console(text);
-        assert_eq!(keys, ["ecdsa-sha2-nistp256 AAAAnew=", "ssh-ed25519 AAAAnew2+/"]);
+            -----BEGIN SSH HOST KEY KEYS-----\n{old} cut"
+        );
+        assert_eq!(host_keys_from_console(&text), [one, two]);
         assert!(host_keys_from_console("").is_empty());
         let empty = "-----BEGIN SSH HOST KEY KEYS-----\n-----END SSH HOST KEY KEYS-----\n";
         assert!(host_keys_from_console(empty).is_empty());
+    }
+
+    #[test]
+    fn a_key_that_something_was_written_into_is_no_key() {
+        let key = crate::key::generate().unwrap().public.trim().to_owned();
+        let (half, rest) = key.split_at(50);
+        for spoilt in
+            [half.to_owned(), format!("{half}\n[  9.1] eth0: link up\n{rest}"), format!("{key}AAAA")]
+        {
+            let block = format!("{BEGIN}\n{spoilt}\n{key} root@web\n{END}\n");
+            assert_eq!(host_keys_from_console(&block), [key.as_str()], "{spoilt}");
+        }
     }
 }

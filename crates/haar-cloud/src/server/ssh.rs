@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use crate::state::Kind;
-use crate::user_data::host_keys_from_console;
+use crate::user_data::{host_keys_from_console, is_host_key};
 use crate::{Error, Result};
 
 /// A command whose output comes as it is written. Dropping it ends the command on the server.
@@ -135,10 +135,12 @@ impl Server {
         Ok(Options { jump: access.jump.clone(), limits: access.limits.clone(), ..options })
     }
 
-    /// The host keys that it may show: the one it was given, and those it told on its console.
+    /// The host keys that it may show: the one it was given, and those it told on its console. What is on
+    /// record and is no key keeps nobody from the others.
     fn expected_keys(&self) -> Vec<String> {
         let mut keys = self.details().host_keys.clone();
         keys.extend(self.guarded().learned_keys.iter().cloned());
+        keys.retain(|key| is_host_key(key));
         keys
     }
 
