@@ -81,13 +81,28 @@ impl fmt::Display for Progress {
 /// Who is told what is being done. Called often, so it should be quick.
 pub type Observer = Arc<dyn Fn(&Progress) + Send + Sync>;
 
+/// Which way leads to servers that have no external address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Straight to each.
+    #[default]
+    Direct,
+    /// Through the first server with an external address, if there is one and this program runs on no server of
+    /// the cloud.
+    HeadNode,
+    /// Through the server of this name or id.
+    Through(String),
+}
+
 /// How servers are reached by ssh, and how long things on them may take.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// The port that their sshd listens on.
     pub port: u16,
-    /// A server to go through.
+    /// A server to go through to every other, one that is none of the deployment's.
     pub jump: Option<Pool>,
+    /// The way where there is no such server.
+    pub way: Way,
     /// How long ssh waits for what.
     pub limits: Limits,
     /// The file on a server that is there when its first boot is done.
@@ -105,6 +120,7 @@ impl Default for Access {
         Self {
             port: 22,
             jump: None,
+            way: Way::default(),
             limits: Limits::default(),
             sentinel: SENTINEL.to_owned(),
             folder: ".haar".to_owned(),
@@ -132,6 +148,8 @@ struct Inner {
     lookers: wait::Lookers,
     /// Servers that somebody holds, by the cloud's id: all hold the same life.
     held: Mutex<BTreeMap<String, WeakServer>>,
+    /// Connections that others are reached through, by the cloud's id of their server.
+    ways: tokio::sync::Mutex<BTreeMap<String, Pool>>,
     background: TaskTracker,
 }
 
@@ -181,6 +199,7 @@ impl Cloud {
             catalog: catalog::Catalog::default(),
             lookers: wait::Lookers::default(),
             held: Mutex::default(),
+            ways: tokio::sync::Mutex::default(),
             background,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -249,6 +268,10 @@ impl Cloud {
 
     pub(crate) fn access(&self) -> &Access {
         &self.inner.access
+    }
+
+    pub(crate) fn ways(&self) -> &tokio::sync::Mutex<BTreeMap<String, Pool>> {
+        &self.inner.ways
     }
 
     /// Time since this handle was made: the clock of lists, lives and paces.

@@ -30,6 +30,7 @@ mod ready;
 mod script;
 mod shared_disk;
 mod ssh;
+mod way;
 
 pub use haar_ssh::{Chunk, Command, Exit, Output};
 pub use shared_disk::create_shared_disk;

@@ -39,6 +39,14 @@ impl Files {
         Self { pool, sftp: Mutex::new(None) }
     }
 
+    /// Takes its session now, so that what keeps it from that is told before anything is begun.
+    ///
+    /// # Errors
+    /// [`Error::NoSftp`], and whatever keeps a connection from being made.
+    pub async fn open(&self) -> Result<()> {
+        self.sftp().await.map(drop)
+    }
+
     /// Copies a file of this machine to the server, with its permissions. Directories that are missing on the
     /// way are made. It is written beside its place and moved there when it is complete; a file that was there
     /// keeps its owner. What is no plain file is written to as it is, and so is a file in a directory where

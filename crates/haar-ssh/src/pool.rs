@@ -112,6 +112,13 @@ impl Pool {
         self.shared.background.wait().await;
     }
 
+    /// Whether it was closed, or the one that it goes through.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let jump = self.shared.options.jump.as_ref();
+        self.shared.closed.is_cancelled() || jump.is_some_and(Self::is_closed)
+    }
+
     /// Files on the server.
     #[must_use]
     pub fn files(&self) -> Files {

@@ -17,6 +17,14 @@ use crate::{Error, Result};
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Pool {
+    /// Looks whether the server grants a session now.
+    ///
+    /// # Errors
+    /// Whatever keeps a connection from being made, or a session from being opened on it.
+    pub async fn connect(&self) -> Result<()> {
+        self.session(Sharing::Shared).await.map(drop)
+    }
+
     /// Waits until the server grants a session. Returns at once when it does already.
     ///
     /// # Errors

@@ -116,7 +116,11 @@ impl Server {
     }
 
     pub(super) async fn files(&self) -> Result<Files> {
-        Ok(self.ssh().await?.files())
+        let open = self.by_ssh(|pool| async move {
+            let files = pool.files();
+            files.open().await.map(|()| files)
+        });
+        self.inner.end.run_until_cancelled(open).await.unwrap_or_else(|| Err(self.cut_off()))
     }
 
     pub(super) async fn unless_destroyed<T>(

@@ -59,9 +59,8 @@ impl Server {
     /// destroyed meanwhile.
     pub async fn run(&self, command: &Command) -> Result<Output> {
         let _in_use = self.in_use()?;
-        let pool = self.ssh().await?;
-        let answer = pool.run(command, &self.until_destroyed()).await;
-        answer.map_err(|error| self.ssh_error(&error))
+        let end = &self.until_destroyed();
+        self.by_ssh(|pool| async move { pool.run(command, end).await }).await
     }
 
     /// Runs a command that is to succeed.
@@ -79,9 +78,9 @@ impl Server {
     /// As [`Self::run`].
     pub async fn run_streaming(&self, command: &Command) -> Result<Streaming> {
         let in_use = self.in_use()?;
-        let pool = self.ssh().await?;
-        let running = pool.spawn(command, &self.until_destroyed()).await;
-        Ok(Streaming { running: running.map_err(|error| self.ssh_error(&error))?, in_use })
+        let end = &self.until_destroyed();
+        let running = self.by_ssh(|pool| async move { pool.spawn(command, end).await }).await?;
+        Ok(Streaming { running, in_use })
     }
 
     /// Starts a command that goes on by itself, without input and output. Gives its process id. It does not
@@ -91,8 +90,8 @@ impl Server {
     /// As [`Self::run`].
     pub async fn run_in_background(&self, command: &str) -> Result<u32> {
         let _in_use = self.in_use()?;
-        let pool = self.ssh().await?;
-        pool.background(command, &self.until_destroyed()).await.map_err(|error| self.ssh_error(&error))
+        let end = &self.until_destroyed();
+        self.by_ssh(|pool| async move { pool.background(command, end).await }).await
     }
 
     /// Whether it runs, and a session of ssh can be had of it now.
@@ -108,7 +107,7 @@ impl Server {
     /// # Errors
     /// [`Error::Ssh`] without an address or a host key to expect, and [`Error::State`].
     pub async fn ssh(&self) -> Result<Pool> {
-        if let Some(pool) = self.guarded().ssh.clone() {
+        if let Some(pool) = self.guarded().ssh.clone().filter(|pool| !pool.is_closed()) {
             return Ok(pool);
         }
         let keys = self.expected_keys();
@@ -117,7 +116,55 @@ impl Server {
         }
         let options = self.ssh_options().await?;
         let mut guarded = self.guarded();
+        guarded.ssh.take_if(|pool| pool.is_closed());
         Ok(guarded.ssh.get_or_insert_with(|| Pool::new(options)).clone())
+    }
+
+    /// As [`Self::ssh`], with a connection that is there now.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn reach(&self) -> Result<Pool> {
+        self.by_ssh(|pool| async move { pool.connect().await.map(|()| pool) }).await
+    }
+
+    /// The host keys that it may show: the one that it was given, and those that it has told on its console,
+    /// which is read unless somebody has done so before.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub async fn host_keys(&self) -> Result<Vec<String>> {
+        if self.expected_keys().len() < 2 {
+            match self.learn_keys().await {
+                Err(error @ Error::State(_)) => return Err(error),
+                Err(error) => tracing::debug!(%error, server = self.name(), "its console cannot be read"),
+                Ok(_) => {}
+            }
+        }
+        Ok(self.expected_keys())
+    }
+
+    /// Does something by ssh. Where the server shows a key that it was not given, it is done once more if the
+    /// server has told that key on its console, which nobody may have read before.
+    pub(super) async fn by_ssh<T, F>(&self, work: impl Fn(Pool) -> F) -> Result<T>
+    where
+        F: Future<Output = haar_ssh::Result<T>>,
+    {
+        let pool = self.ssh().await?;
+        let known = self.expected_keys();
+        let mut answer = work(pool).await;
+        if matches!(answer, Err(haar_ssh::Error::HostKey { .. })) {
+            // Another task may have read it meanwhile.
+            if self.expected_keys() == known
+                && let Err(error) = self.learn_keys().await
+            {
+                tracing::debug!(%error, server = self.name(), "its console cannot be read");
+            }
+            if self.expected_keys() != known {
+                answer = work(self.ssh().await?).await;
+            }
+        }
+        answer.map_err(|error| self.ssh_error(&error))
     }
 
     async fn ssh_options(&self) -> Result<Options> {
@@ -132,7 +179,7 @@ impl Server {
         let host_keys =
             HostKeys::pinned(keys.iter().map(String::as_str)).map_err(|error| self.ssh_error(&error))?;
         let options = Options::new(target, vec![Login::Key(key)], host_keys);
-        Ok(Options { jump: access.jump.clone(), limits: access.limits.clone(), ..options })
+        Ok(Options { jump: self.way().await?, limits: access.limits.clone(), ..options })
     }
 
     /// The host keys that it may show: the one it was given, and those it told on its console. What is on

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use haar_cloud::cloud::{Access, Way};
 use haar_cloud::fake::Fake;
 use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
@@ -52,6 +53,12 @@ impl Bench {
     /// The handle of another process.
     pub(crate) fn process(&self) -> Cloud {
         Cloud::new(self.fake.clone(), self.cloud.name(), self.folder.path()).unwrap()
+    }
+
+    /// The handle of another process, which goes to servers this way.
+    pub(crate) fn process_by(&self, way: Way) -> Cloud {
+        let access = Access { way, ..Access::default() };
+        Cloud::with(self.fake.clone(), self.cloud.name(), self.folder.path(), access, None).unwrap()
     }
 
     /// The same record with another, empty cloud.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::{Bench, seconds};
+use haar_cloud::cloud::Way;
 use haar_cloud::copy_list::CopyList;
 use haar_cloud::fake::{Call, Fault};
 use haar_cloud::server::Likeness;
@@ -14,6 +15,26 @@ use tokio::time::{sleep, timeout};
 
 fn work() -> Request {
     Request { cores: Cores::from_f64(0.1).expect("a number of cores"), ram_mb: 1, disk_gb: 0 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_inside_are_reached_through_the_head_node_and_straight_from_one_of_their_own() {
+    let bench = Bench::deployed().await;
+    let inside = bench.cloud.spawn(bench.order(), || {}).await.unwrap();
+    assert!(inside.through().await.unwrap().is_none(), "unless a way is said it is straight");
+    let process = bench.process_by(Way::HeadNode);
+    let inside = process.server(inside.id()).await.unwrap();
+    assert!(inside.through().await.unwrap().is_none(), "there is no head node");
+    let head = SpawnOrder { external: true, ..bench.order() };
+    let head = process.spawn(head, || {}).await.unwrap();
+    assert_eq!(inside.through().await.unwrap().unwrap().id(), head.id());
+    assert!(head.through().await.unwrap().is_none());
+    bench.fake.with(|world| world.here = Some(inside.id().to_owned()));
+    assert!(inside.through().await.unwrap().is_none());
+    bench.fake.with(|world| world.here = None);
+    let process = bench.process_by(Way::Through("no-such".to_owned()));
+    let error = process.server(inside.id()).await.unwrap().through().await.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("no-such"), "{error}");
 }
 
 async fn idler(bench: &Bench) -> Server {

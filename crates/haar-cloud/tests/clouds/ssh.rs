@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::sshd::Reachable;
+use haar_cloud::cloud::Way;
 use haar_cloud::copy_list::CopyList;
 use haar_cloud::fake::{Call, Fault};
 use haar_cloud::server::{Chunk, Command};
@@ -78,6 +79,72 @@ async fn defect_22_the_host_key_is_learned_from_the_console_and_kept_for_other_p
     let other = bench.spawn().await;
     let error = other.run(&Command::new("true")).await.unwrap_err();
     assert!(matches!(&error, Error::Ssh { message, .. } if message.contains("host key")), "{error}");
+}
+
+#[tokio::test]
+async fn keys_told_on_the_console_are_learned_by_whoever_needs_them_first() {
+    let Some(bench) = Reachable::start("keys_learned").await else { return };
+    // Nobody waits until one of these is ready; the image has ignored the key that it was given.
+    let ran = bench.spawn().await;
+    let runs = (0..8).map(|_| async { ran.run(&Command::new("true")).await });
+    for output in futures_util::future::join_all(runs).await {
+        assert!(output.unwrap().is_success());
+    }
+    bench.spawn().await.create_file(&bench.text("file"), b"x").await.unwrap();
+    let mut stream = bench.spawn().await.run_streaming(&Command::new("echo out")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap(), Some(Chunk::Stdout("out\n".into())));
+    let asked = bench.spawn().await;
+    assert_eq!(asked.host_keys().await.unwrap().len(), 2);
+    bench.fake.with(|world| world.console.clear());
+    assert_eq!(
+        bench.process(Way::Direct).server(asked.id()).await.unwrap().host_keys().await.unwrap().len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_host_key_that_was_cut_off_on_the_console_keeps_nobody_out() {
+    let Some(bench) = Reachable::start("key_cut_off").await else { return };
+    let spoilt = "KEYS-----\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n";
+    bench.fake.with(|world| world.console = world.console.replacen("KEYS-----\n", spoilt, 1));
+    let server = bench.spawn().await;
+    server.run_to_success("true").await.unwrap();
+    // One that an older version believed.
+    let id = server.id().to_owned();
+    let spoil = move |record: &mut haar_cloud::state::Record| {
+        let found = record.entries().find(|entry| entry.cloud_id() == Some(&id)).unwrap();
+        let (entry, mut details) = (found.id, found.server.clone().unwrap());
+        details.host_keys.insert(0, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".to_owned());
+        record.describe_server(entry, details)
+    };
+    bench.cloud.journal().change(spoil).await.unwrap();
+    let process = bench.process(Way::Direct);
+    process.server(server.id()).await.unwrap().run_to_success("true").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_inside_is_reached_through_another() {
+    let Some(bench) = Reachable::start("through_another").await else { return };
+    let (door, inside, third) = (bench.spawn().await, bench.spawn().await, bench.spawn().await);
+    let process = bench.process(Way::Through(door.name().to_owned()));
+    let [door, inside, third] = [
+        process.server(door.id()).await.unwrap(),
+        process.server(inside.id()).await.unwrap(),
+        process.server(third.id()).await.unwrap(),
+    ];
+    assert!(door.through().await.unwrap().is_none());
+    assert_eq!(
+        inside.through().await.unwrap().map(|server| server.id().to_owned()).as_deref(),
+        Some(door.id())
+    );
+    let output = inside.run_to_success("echo there").await.unwrap();
+    assert_eq!((output.stdout.as_slice(), bench.logins()), (&b"there\n"[..], 2));
+    third.run_to_success("true").await.unwrap();
+    assert_eq!(bench.logins(), 3, "the way is shared");
+    // A way that was closed is made anew, and what went over it too.
+    door.ssh().await.unwrap().close();
+    inside.run_to_success("true").await.unwrap();
+    assert_eq!(bench.logins(), 5);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use haar_cloud::cloud::{Access, Cloud};
+use haar_cloud::cloud::{Access, Cloud, Way};
 use haar_cloud::fake::{Build, Fake};
 use haar_cloud::provider::Ground;
 use haar_cloud::{Server, SpawnOrder};
@@ -24,6 +24,7 @@ pub(crate) struct Reachable {
     pub(crate) cloud: Cloud,
     /// Who the tests run as.
     pub(crate) user: String,
+    access: Access,
     folder: tempfile::TempDir,
     sshd: Option<Child>,
 }
@@ -45,7 +46,7 @@ impl Reachable {
             script_limit: Duration::from_secs(3),
             ..Access::default()
         };
-        let (fake, cloud) = here(folder.path(), access).await;
+        let (fake, cloud) = here(folder.path(), access.clone()).await;
         fake.with(|world| {
             world.console = format!(
                 "booting\n-----BEGIN SSH HOST KEY KEYS-----\n{} root@x\n-----END SSH HOST KEY KEYS-----\n",
@@ -57,7 +58,7 @@ impl Reachable {
         fs::write(folder.path().join("host_key"), &host_key.private).unwrap();
         fs::set_permissions(folder.path().join("host_key"), fs::Permissions::from_mode(0o600)).unwrap();
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
-        let mut reachable = Self { fake, cloud, user, folder, sshd: None };
+        let mut reachable = Self { fake, cloud, user, access, folder, sshd: None };
         reachable.run(port);
         Some(reachable)
     }
@@ -66,6 +67,17 @@ impl Reachable {
     pub(crate) async fn spawn(&self) -> Server {
         let order = SpawnOrder::new("debian-12", &self.user, "small");
         self.cloud.spawn(order, || {}).await.unwrap()
+    }
+
+    /// The handle of another process, which goes to servers this way.
+    pub(crate) fn process(&self, way: Way) -> Cloud {
+        let access = Access { way, ..self.access.clone() };
+        Cloud::with(self.fake.clone(), self.cloud.name(), self.path("records"), access, None).unwrap()
+    }
+
+    /// How many connections were ever logged in.
+    pub(crate) fn logins(&self) -> usize {
+        fs::read_to_string(self.path("log")).unwrap().matches("Accepted publickey").count()
     }
 
     /// Its first boot is done from now on.

@@ -39,7 +39,8 @@ fn a_server_is_rented_from_a_haar_cloud_used_and_given_back() {
     assert!(code == 0 && said.lines().any(|line| line == server), "{code} {said}");
 
     goes_there_and_back(&cloud, server);
-    shows_another_host_key(&cloud, server, Path::new(&record));
+    let id = spawned["items"][0]["id"].as_str().unwrap();
+    shows_another_host_key(&cloud, server, id, Path::new(&record));
 
     let left = farm(&cloud, "teardown", &["--dry-run"]);
     assert!(left.contains(server) && left.contains("would be destroyed"), "{left}");
@@ -63,8 +64,9 @@ fn goes_there_and_back(cloud: &Cloud, server: &str) {
     assert!(code != 0 && said.contains("/no/such"), "{code} {said}");
 }
 
-/// Whoever stands where the server should be, and shows another key, hears nothing of us.
-fn shows_another_host_key(cloud: &Cloud, server: &str, record: &Path) {
+/// A key that the server was not given counts if its console tells it. Whoever else stands where the server should
+/// be, and shows another key, hears nothing of us.
+fn shows_another_host_key(cloud: &Cloud, server: &str, id: &str, record: &Path) {
     let text = std::fs::read_to_string(record).unwrap();
     let mut other: Value = serde_json::from_str(&text).unwrap();
     let key = std::fs::read_to_string(cloud.path("key.pub")).unwrap();
@@ -73,11 +75,34 @@ fn shows_another_host_key(cloud: &Cloud, server: &str, record: &Path) {
             entry["server"]["host_keys"][0] = Value::String(key.trim().to_owned());
         }
     }
-    std::fs::write(record, serde_json::to_string_pretty(&other).unwrap()).unwrap();
+    let other = serde_json::to_string_pretty(&other).unwrap();
+    std::fs::write(record, &other).unwrap();
+    assert_eq!(tried(cloud, "ssh", &[server, "--", "true"]).0, 0, "its console tells the key that it shows");
+    std::fs::write(record, &other).unwrap();
+    assert_eq!(tried(cloud, "run", &[server, "--", "true"]).0, 0);
+    forget_console(cloud, id);
+    std::fs::write(record, &other).unwrap();
     for (verb, words) in [("run", [server, "--", "touch /root/heard"]), ("ssh", [server, "--", "true"])] {
         let (code, said) = tried(cloud, verb, &words);
         assert!(code != 0 && said.to_lowercase().contains("host key"), "{verb}: {code} {said}");
     }
     std::fs::write(record, text).unwrap();
     assert_eq!(tried(cloud, "run", &[server, "--", "test ! -e /root/heard"]).0, 0);
+}
+
+/// What the guest's console has said so far is lost.
+fn forget_console(cloud: &Cloud, id: &str) {
+    let log = format!("{id}.log");
+    let (mut folders, mut found) = (vec![cloud.data()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name() == *log {
+                std::fs::write(entry.path(), "").unwrap();
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "the log of the console is not where it was");
 }

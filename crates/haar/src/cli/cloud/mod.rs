@@ -59,6 +59,9 @@ pub(crate) struct Which {
     /// The deployment: what everything of it is called; haar-USER unless said
     #[arg(long, global = true, env = "HAAR_CLOUD_NAME", hide_env_values = true, value_name = "DEPLOYMENT")]
     pub(crate) name: Option<String>,
+    /// The server to go through to those without an external address, or `none`; the first that has one unless said
+    #[arg(long, global = true, env = "HAAR_CLOUD_JUMP", hide_env_values = true, value_name = "SERVER|none")]
+    pub(crate) jump: Option<String>,
 }
 
 #[derive(Debug, clap::Subcommand)]

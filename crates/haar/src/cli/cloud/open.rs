@@ -1,12 +1,14 @@
 //! Which deployment is meant, and everything a command on it needs.
 
+use std::sync::Arc;
+
 use haar_cloud::Cloud;
-use haar_cloud::cloud::Access;
+use haar_cloud::cloud::{Access, Way};
 use haar_cloud::name::{ResourceName, host_name};
 use nix::unistd::{User, getuid};
 
 use super::progress::Board;
-use super::{FOLDER, Which, provider};
+use super::{FOLDER, Which, provider, server};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Format};
 use crate::cli::{Global, credentials};
@@ -34,10 +36,19 @@ pub(super) async fn open(global: &Global, which: &Which) -> Result<Open, Failure
     let folder = credentials::folder().map_err(no_place)?.join(FOLDER);
     let chosen = provider::choose(kind, global, &folder).await?;
     let board = Board::new(output::bars() && global.output == Format::Table);
-    let cloud =
-        Cloud::with(chosen.provider, &name, chosen.folder, Access::default(), Some(board.observer()))?;
+    let cloud = |way| {
+        let access = Access { way, ..Access::default() };
+        let (provider, folder) = (Arc::clone(&chosen.provider), chosen.folder.clone());
+        Cloud::with(provider, &name, folder, access, Some(board.observer()))
+    };
     let again = again(which, |variable| std::env::var(variable).ok());
-    Ok(Open { cloud, board, format: global.output, again })
+    let mut open = Open { cloud: cloud(way(which))?, board: board.clone(), format: global.output, again };
+    if let Way::Through(text) = way(which)
+        && let Ok(server) = server::one(&open, Some(&text)).await
+    {
+        open.cloud = cloud(Way::Through(server.id().to_owned()))?;
+    }
+    Ok(open)
 }
 
 impl Open {
@@ -59,6 +70,15 @@ impl Open {
     }
 }
 
+/// The way to servers without an external address.
+fn way(which: &Which) -> Way {
+    match which.jump.as_deref() {
+        None => Way::HeadNode,
+        Some("none") => Way::Direct,
+        Some(server) => Way::Through(server.to_owned()),
+    }
+}
+
 fn default_name() -> String {
     let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
     format!("haar-{}", host_name(&user.unwrap_or_else(|| getuid().to_string())))
@@ -66,8 +86,11 @@ fn default_name() -> String {
 
 /// What was said on the command line. What a variable says is known to the next command as well.
 fn again(which: &Which, variable: impl Fn(&str) -> Option<String>) -> String {
-    let said =
-        [("provider", "HAAR_CLOUD_PROVIDER", &which.provider), ("name", "HAAR_CLOUD_NAME", &which.name)];
+    let said = [
+        ("provider", "HAAR_CLOUD_PROVIDER", &which.provider),
+        ("name", "HAAR_CLOUD_NAME", &which.name),
+        ("jump", "HAAR_CLOUD_JUMP", &which.jump),
+    ];
     let mut words = String::new();
     for (word, name, value) in said {
         if let Some(value) = value.as_ref().filter(|value| variable(name).as_ref() != Some(*value)) {
@@ -83,10 +106,15 @@ mod tests {
 
     #[test]
     fn a_hint_means_the_same_deployment() {
-        let which = Which { provider: Some("local".to_owned()), name: Some("render farm".to_owned()) };
-        assert_eq!(again(&which, |_| None), " --provider local --name 'render farm'");
+        let which = Which {
+            provider: Some("local".to_owned()),
+            name: Some("render farm".to_owned()),
+            jump: Some("none".to_owned()),
+        };
+        assert_eq!(again(&which, |_| None), " --provider local --name 'render farm' --jump none");
         let variable = |name: &str| (name == "HAAR_CLOUD_PROVIDER").then(|| "local".to_owned());
-        assert_eq!(again(&which, variable), " --name 'render farm'");
+        assert_eq!(again(&which, variable), " --name 'render farm' --jump none");
+        assert_eq!(way(&which), Way::Direct);
     }
 
     #[test]

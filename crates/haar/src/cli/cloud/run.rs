@@ -77,7 +77,7 @@ async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u
             }
         }
     });
-    let pool = server.ssh().await?;
+    let pool = server.reach().await?;
     let ended = match open.is_json() {
         true => collect(server, &pool, command, &cancel).await,
         false => stream(open, &pool, command, &cancel).await,

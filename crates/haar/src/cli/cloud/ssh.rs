@@ -1,19 +1,22 @@
 //! `haar cloud ssh`: the system's ssh, with the deployment's key and the server's own host key, and no other.
 //!
-//! Both lie in files that are there as long as ssh runs, in a folder for the user alone beside the record.
+//! A server without an external address is reached through one that has one, as by every other verb. The keys lie
+//! in files that are there as long as ssh runs, in a folder for the user alone beside the record.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use haar_cloud::Server;
 use tokio::process::Command;
 
 use super::open::Open;
 use super::server;
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::cli::ssh::{Signals, to_the_end};
 
 /// How long the server may take to answer at all.
@@ -38,26 +41,48 @@ pub(crate) struct Words {
 
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let server = server::one(open, words.server.as_deref()).await?;
-    let address = server::address(&server)?;
     let Some(key) = open.cloud.private_key().await? else {
         return Err(Failure::Usage(format!("there is no key yet; deploy first:  {}", open.hint("deploy"))));
     };
-    let details = server.details();
-    if details.host_keys.is_empty() {
-        let why = "its host key is not known, so that nobody can tell it from an impostor; spawn another";
-        return Err(Failure::Usage(format!("cannot log in to {}: {why}", server.name())));
+    let mut goal = Stop::of(&server).await?;
+    if let Some(user) = &words.user {
+        goal.user.clone_from(user);
     }
+    let through = match server.through().await? {
+        Some(through) => Some(Stop::of(&through).await?),
+        None => None,
+    };
     let beside = open.cloud.journal().store().path();
     let not_written = |error| Failure::local("cannot write the keys for ssh", error);
-    let files = Files::write(&beside, &key, server.id(), &details.host_keys).map_err(not_written)?;
+    let stops: Vec<&Stop> = through.iter().chain([&goal]).collect();
+    let files = Files::write(&beside, &key, &stops).map_err(not_written)?;
     open.board.clear();
-    let user = words.user.as_deref().unwrap_or(&details.user);
-    let arguments = arguments(&files, user, address, server.id(), &words.command);
+    let arguments = arguments(&files, through.as_ref(), &goal, &words.command);
     let not_run = |error| Failure::local("cannot run ssh", error);
     let mut signals = Signals::listen().map_err(not_run)?;
     let code = to_the_end(Command::new("ssh").args(arguments), &mut signals).await.map_err(not_run)?;
     drop(files);
     if code == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(code).unwrap_or(1))) }
+}
+
+/// A server on the way, the last one included.
+struct Stop {
+    id: String,
+    user: String,
+    address: IpAddr,
+    host_keys: Vec<String>,
+}
+
+impl Stop {
+    async fn of(server: &Server) -> Result<Stop, Failure> {
+        let address = server::address(server)?;
+        let host_keys = server.host_keys().await?;
+        if host_keys.is_empty() {
+            let why = "its host key is not known, so that nobody can tell it from an impostor; spawn another";
+            return Err(Failure::Usage(format!("cannot log in to {}: {why}", server.name())));
+        }
+        Ok(Stop { id: server.id().to_owned(), user: server.user().to_owned(), address, host_keys })
+    }
 }
 
 /// What ssh reads; gone with this value.
@@ -66,13 +91,16 @@ struct Files {
 }
 
 impl Files {
-    fn write(beside: &Path, key: &str, alias: &str, host_keys: &[String]) -> std::io::Result<Files> {
+    fn write(beside: &Path, key: &str, stops: &[&Stop]) -> std::io::Result<Files> {
         let folder = beside.with_extension(format!("ssh-{}", std::process::id()));
         // One that is left of a process that had this number and was killed.
         let _ = std::fs::remove_dir_all(&folder);
         DirBuilder::new().mode(0o700).create(&folder)?;
         let files = Files { folder };
-        let known: String = host_keys.iter().map(|key| format!("{alias} {}\n", key.trim())).collect();
+        let keys_of = |stop: &&Stop| -> String {
+            stop.host_keys.iter().map(|key| format!("{} {}\n", stop.id, key.trim())).collect()
+        };
+        let known: String = stops.iter().map(keys_of).collect();
         for (path, text) in [(files.key(), format!("{}\n", key.trim_end())), (files.known_hosts(), known)] {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(text.as_bytes())?;
@@ -96,12 +124,30 @@ impl Drop for Files {
     }
 }
 
-fn arguments(files: &Files, user: &str, address: IpAddr, alias: &str, command: &[OsString]) -> Vec<OsString> {
-    let mut arguments = Vec::new();
+/// What ssh is told to log in to `goal`, and to run there.
+fn arguments(files: &Files, through: Option<&Stop>, goal: &Stop, command: &[OsString]) -> Vec<OsString> {
+    let mut arguments = options(files, goal);
+    if let Some(through) = through {
+        let mut way = OsString::from("ProxyCommand=exec ssh");
+        let forward: [OsString; 4] = ["-W".into(), "[%h]:%p".into(), "--".into(), host(through)];
+        for word in options(files, through).iter().map(|word| escaped(word)).chain(forward) {
+            way.push(" ");
+            way.push(output::quoted(&word.to_string_lossy()));
+        }
+        arguments.extend(["-o".into(), way]);
+    }
+    arguments.extend(["--".into(), host(goal)]);
+    arguments.extend(command.iter().cloned());
+    arguments
+}
+
+/// Who is expected there, and who we are.
+fn options(files: &Files, stop: &Stop) -> Vec<OsString> {
+    let mut options = Vec::new();
     for (option, value) in [
         ("UserKnownHostsFile", quoted(&files.known_hosts())),
         ("GlobalKnownHostsFile", "/dev/null".into()),
-        ("HostKeyAlias", alias.into()),
+        ("HostKeyAlias", stop.id.as_str().into()),
         ("StrictHostKeyChecking", "yes".into()),
         ("IdentityFile", quoted(&files.key())),
         ("IdentitiesOnly", "yes".into()),
@@ -110,17 +156,24 @@ fn arguments(files: &Files, user: &str, address: IpAddr, alias: &str, command: &
         let mut word = OsString::from(option);
         word.push("=");
         word.push(value);
-        arguments.extend(["-o".into(), word]);
+        options.extend(["-o".into(), word]);
     }
-    arguments.extend(["-l".into(), user.into(), "--".into(), address.to_string().into()]);
-    arguments.extend(command.iter().cloned());
-    arguments
+    options.extend(["-l".into(), stop.user.as_str().into()]);
+    options
 }
 
-/// A path as ssh's options take it; a blank in it does not end it.
+fn host(stop: &Stop) -> OsString {
+    stop.address.to_string().into()
+}
+
+fn escaped(word: &OsStr) -> OsString {
+    word.to_string_lossy().replace('%', "%%").into()
+}
+
+/// A path as ssh's options take it: a blank in it does not end it, and a `%` begins no word of ssh's own.
 fn quoted(path: &Path) -> OsString {
     let mut word = OsString::from("\"");
-    word.push(path);
+    word.push(escaped(path.as_os_str()));
     word.push("\"");
     word
 }
@@ -131,18 +184,52 @@ mod tests {
 
     use super::*;
 
+    fn stop(id: &str, address: &str) -> Stop {
+        Stop {
+            id: id.to_owned(),
+            user: "debian".to_owned(),
+            address: address.parse().unwrap(),
+            host_keys: vec![format!("ssh-ed25519 {id}")],
+        }
+    }
+
+    #[test]
+    fn on_the_way_through_another_server_each_is_known_by_its_own_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let (head, goal) = (stop("head", "192.0.2.7"), stop("s1", "10.0.0.7"));
+        let files = Files::write(&folder.path().join("haar.it's b.json"), "PEM", &[&head, &goal]).unwrap();
+        let known = std::fs::read_to_string(files.known_hosts()).unwrap();
+        assert_eq!(known, "head ssh-ed25519 head\ns1 ssh-ed25519 s1\n");
+        let words = arguments(&files, Some(&head), &goal, &[]);
+        // As ssh itself understands them.
+        let asked = std::process::Command::new("ssh").arg("-G").args(&words).output();
+        let Ok(asked) = asked else { return };
+        let told = String::from_utf8(asked.stdout).unwrap();
+        let line = |key: &str| told.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        assert_eq!((line("hostname "), line("hostkeyalias ")), ("10.0.0.7", "s1"), "{told}");
+        let way = line("proxycommand ").replace("%%", "%").replace("[%h]:%p", "[10.0.0.7]:22");
+        let way = way.strip_prefix("exec ssh ").unwrap();
+        let asked = std::process::Command::new("sh").arg("-c").arg(format!("ssh -G {way}")).output().unwrap();
+        let told = String::from_utf8(asked.stdout).unwrap();
+        let line = |key: &str| told.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        assert_eq!((line("hostname "), line("hostkeyalias ")), ("192.0.2.7", "head"), "{told}");
+        assert_eq!(line("stricthostkeychecking "), "true");
+        let file = files.known_hosts();
+        assert_eq!(line("userknownhostsfile "), file.to_str().unwrap(), "{told}");
+    }
+
     #[test]
     fn ssh_is_told_one_key_and_one_host_key_and_to_trust_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let record = folder.path().join("haar.a b.json");
-        let host_keys = ["ssh-ed25519 AAAA".to_owned()];
-        let files = Files::write(&record, "PEM\n\n", "s1", &host_keys).unwrap();
+        let goal = stop("s1", "10.0.0.7");
+        let files = Files::write(&record, "PEM\n\n", &[&goal]).unwrap();
         assert_eq!(std::fs::read_to_string(files.key()).unwrap(), "PEM\n");
-        assert_eq!(std::fs::read_to_string(files.known_hosts()).unwrap(), "s1 ssh-ed25519 AAAA\n");
+        assert_eq!(std::fs::read_to_string(files.known_hosts()).unwrap(), "s1 ssh-ed25519 s1\n");
         for path in [files.key(), files.known_hosts()] {
             assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let words = arguments(&files, "debian", "10.0.0.7".parse().unwrap(), "s1", &["uptime".into()]);
+        let words = arguments(&files, None, &goal, &["uptime".into()]);
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
         assert!(
             words.contains(&"StrictHostKeyChecking=yes") && words.contains(&"HostKeyAlias=s1"),
