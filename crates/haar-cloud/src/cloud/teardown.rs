@@ -274,6 +274,9 @@ fn targets(record: &Record, found: &[Found]) -> Vec<Found> {
     let mut targets: Vec<Found> = found.iter().filter(|thing| thing.ours).cloned().collect();
     for entry in record.to_destroy() {
         let Some(id) = entry.cloud_id() else { continue };
+        if is_anothers_by_now(entry, id, found) {
+            continue;
+        }
         if !targets.iter().any(|thing| thing.kind == entry.kind && thing.id == id) {
             let (kind, name, id) = (entry.kind, entry.name.clone(), id.to_owned());
             targets.push(Found { kind, name, id, ours: true });
@@ -281,6 +284,12 @@ fn targets(record: &Record, found: &[Found]) -> Vec<Found> {
     }
     targets.sort_by_key(|thing| thing.kind);
     targets
+}
+
+/// Whether somebody made something anew under an id of ours: that of a key pair is just its name.
+fn is_anothers_by_now(entry: &Entry, id: &str, found: &[Found]) -> bool {
+    let is_it = |thing: &&Found| thing.kind == entry.kind && thing.id == id;
+    entry.kind == Kind::KeyPair && found.iter().find(is_it).is_some_and(|thing| !thing.ours)
 }
 
 /// Notes of ours without an id that the cloud does not show either.

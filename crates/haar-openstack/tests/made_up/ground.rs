@@ -1,6 +1,7 @@
 //! What servers stand on: made in order, found again, finished when half made, and refused when it is
 //! not what it should be.
 
+use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
 use haar_cloud::{Class, Provider as _};
 use haar_openstack::OpenStack;
@@ -360,6 +361,21 @@ async fn defect_29_a_network_that_the_own_server_is_in_twice_is_one_of_new_serve
     cloud.create_server(&site.deployment, &order, &site.journal).await.unwrap();
     let networks = fake.world().body("POST /compute/v2.1/servers")["server"]["networks"].clone();
     assert_eq!(networks, json!([{"uuid": first}, {"uuid": other}]));
+}
+
+#[tokio::test]
+async fn a_key_pair_that_is_anothers_by_now_is_not_torn_down() {
+    let fake = Fake::start().await;
+    let provider = std::sync::Arc::new(cloud(&fake).await);
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = haar_cloud::Cloud::new(provider, &"a".parse().unwrap(), folder.path()).unwrap();
+    cloud.deploy(Ground::default()).await.unwrap();
+    // Ours was deleted by hand, and the same user has made one of the same name for something else.
+    fake.world().of("keypairs")[0]["public_key"] = OTHER_KEY.into();
+    let torn = cloud.tear_down().await.unwrap();
+    assert!(!torn.destroyed.iter().any(|thing| thing.kind == Kind::KeyPair), "{torn:?}");
+    assert_eq!(fake.world().of("keypairs").len(), 1);
+    assert!(fake.world().of("networks").iter().all(|network| network["name"] != "a"));
 }
 
 #[tokio::test]
