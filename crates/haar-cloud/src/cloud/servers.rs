@@ -115,7 +115,10 @@ impl Cloud {
 
     /// Deletes a server of ours and waits until it is gone.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let record = self.record().await?;
+        let record = match self.record().await {
+            Ok(record) => record,
+            Err(error) => return self.remove_unread(id, error).await,
+        };
         let is_it =
             |entry: &&Entry| entry.kind == Kind::Server && entry.cloud_id() == Some(id) && entry.is_ours();
         if let Some(entry) = record.as_ref().and_then(|record| record.entries().find(is_it)) {
@@ -132,6 +135,13 @@ impl Cloud {
         Err(Error::BadInput { what: "the server", value: id.to_owned(), why })
     }
 
+    /// Deletes a server whose record cannot be read: one that this process holds is ours all the same.
+    async fn remove_unread(&self, id: &str, error: Error) -> Result<()> {
+        let Some(server) = self.held().get(id).and_then(WeakServer::upgrade) else { return Err(error) };
+        tracing::warn!(%error, server = server.name(), "it is destroyed, although the record cannot be read");
+        self.discard(None, id, server.name()).await
+    }
+
     /// Deletes a server until it is gone, then what belongs to it, then its entry.
     pub(super) async fn discard(&self, entry: Option<EntryId>, id: &str, name: &str) -> Result<()> {
         if let Some(entry) = entry {
@@ -140,7 +150,7 @@ impl Cloud {
                 tracing::warn!(%error, server = name, "cannot note that it is being destroyed");
             }
         }
-        let outside = self.outside_addresses(id, name).await?;
+        let outside = self.outside_addresses(id, name).await;
         self.delete_server(id, name).await?;
         self.release_belongings(id, name, &outside).await?;
         let id = id.to_owned();
@@ -199,24 +209,33 @@ impl Cloud {
         }
     }
 
-    /// The external addresses of a server, where the id of one is not on record: a cloud names an address by
-    /// itself, and after the server's end nothing tells whose it was.
-    async fn outside_addresses(&self, id: &str, name: &str) -> Result<Vec<String>> {
-        let Some(record) = self.record().await? else { return Ok(Vec::new()) };
-        if belongings(&record, id, name).iter().all(|entry| entry.cloud_id().is_some()) {
-            return Ok(Vec::new());
+    /// The external addresses of a server, where the id of one is not on record, or one is on record that was
+    /// found and not made: a cloud names an address by itself, and after the server's end nothing tells whose it
+    /// was.
+    async fn outside_addresses(&self, id: &str, name: &str) -> Vec<String> {
+        let record = match self.record().await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, server = name, "what belongs to it cannot be read");
+                return Vec::new();
+            }
+        };
+        let is_open = belongings(&record, id, name, &[]).iter().any(|entry| entry.cloud_id().is_none());
+        if !is_open && !record.to_destroy().into_iter().any(is_bare_address) {
+            return Vec::new();
         }
         match self.server_view(id).await {
-            Ok(view) => Ok(view.external_addresses.iter().map(IpAddr::to_string).collect()),
+            Ok(view) => view.external_addresses.iter().map(IpAddr::to_string).collect(),
             // What it was is left for a look at everything that bears our mark.
-            Err(_) => Ok(Vec::new()),
+            Err(_) => Vec::new(),
         }
     }
 
     /// Deletes the addresses, ports and volumes that are on record as a server's.
     async fn release_belongings(&self, id: &str, name: &str, outside: &[String]) -> Result<()> {
         let Some(record) = self.record().await? else { return Ok(()) };
-        let (deployment, belongings) = (record.deployment(), belongings(&record, id, name));
+        let (deployment, belongings) = (record.deployment(), belongings(&record, id, name, outside));
         let mut found = Vec::new();
         if belongings.iter().any(|entry| entry.cloud_id().is_none()) {
             found = self.survey(Some(deployment)).await?;
@@ -283,11 +302,18 @@ fn is_unknown(record: &Record, thing: &Found, kind: Kind) -> bool {
     thing.ours && thing.kind == kind && !record.entries().any(is_it)
 }
 
-/// What is on record as belonging to a server: its name or id is in theirs.
-pub(super) fn belongings(record: &Record, id: &str, name: &str) -> Vec<Entry> {
+/// Whether it is an address that was found, and so has no name but its own.
+fn is_bare_address(entry: &Entry) -> bool {
+    entry.kind == Kind::FloatingIp && entry.name.parse::<IpAddr>().is_ok()
+}
+
+/// What is on record as belonging to a server: its name or id is in theirs, or it is one of the server's
+/// addresses `outside`.
+pub(super) fn belongings(record: &Record, id: &str, name: &str, outside: &[String]) -> Vec<Entry> {
     let belongs = |entry: &&Entry| {
+        let is_named = entry.name.contains(name) || entry.name.contains(id);
         matches!(entry.kind, Kind::FloatingIp | Kind::Port | Kind::Volume)
-            && (entry.name.contains(name) || entry.name.contains(id))
+            && (is_named || (is_bare_address(entry) && outside.contains(&entry.name)))
     };
     record.to_destroy().into_iter().filter(belongs).cloned().collect()
 }

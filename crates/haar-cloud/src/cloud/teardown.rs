@@ -317,7 +317,7 @@ fn spare_own(record: &Record, targets: Vec<Found>, here: Option<&str>) -> (Vec<F
     }
     let servers = targets.iter().filter(|thing| thing.kind == Kind::Server && !is_own(thing));
     let theirs: Vec<Entry> =
-        servers.flat_map(|server| belongings(record, &server.id, &server.name)).collect();
+        servers.flat_map(|server| belongings(record, &server.id, &server.name, &[])).collect();
     let goes = |thing: &Found| match thing.kind {
         Kind::Server => !is_own(thing),
         _ => theirs.iter().any(|entry| entry.kind == thing.kind && entry.cloud_id() == Some(&thing.id)),

@@ -5,6 +5,7 @@ mod bench;
 mod catalog;
 mod contract;
 mod defects;
+mod endings;
 mod leaks;
 mod numbered;
 mod offers;
