@@ -172,6 +172,30 @@ async fn what_somebody_else_made_is_used_and_not_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_in_the_place_of_ours_is_what_servers_are_put_on() {
+    let bench = Bench::start("lab").await;
+    bench.deploy().await.unwrap();
+    let on_record = |kind| {
+        let record = bench.journal.store().load().unwrap().unwrap();
+        record.find(kind, "lab").unwrap().cloud_id().unwrap().to_owned()
+    };
+    let kinds = [Kind::Subnet, Kind::Network, Kind::SecurityGroup];
+    let ours = kinds.map(on_record);
+    for (kind, id) in kinds.into_iter().zip(&ours) {
+        bench.cloud.delete(kind, id).await.unwrap();
+    }
+    bench.foreign_network("lab", "192.168.64.0/18").await;
+    bench.deploy().await.unwrap();
+    let found = bench.cloud.survey(&bench.deployment.name, Some(bench.deployment.id)).await.unwrap();
+    for kind in kinds {
+        let there = found.iter().find(|thing| thing.kind == kind).unwrap();
+        assert_eq!(on_record(kind), there.id, "{kind}");
+    }
+    assert_eq!(found.iter().filter(|thing| thing.ours).count(), 1, "{found:?}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_network_with_another_range_is_named_and_left() {
     let mut bench = Bench::start("lab").await;
     bench.deploy().await.unwrap();

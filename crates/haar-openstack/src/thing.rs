@@ -96,10 +96,6 @@ impl Site<'_> {
             let message = format!("it belongs to another deployment, {id}; deploy under another name");
             return Err(Error::Conflict { what: format!("{kind} {name}"), message });
         }
-        // What the record took for made is not there any more.
-        if let Some(entry) = entry.filter(|entry| entry.cloud_id() != Some(other.thing().id.as_str())) {
-            self.journal.gone(entry.id).await?;
-        }
         self.journal.reuse(kind, name, &other.thing().id).await?;
         Ok(Some((other, Whose::Theirs)))
     }

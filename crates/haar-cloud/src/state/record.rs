@@ -137,13 +137,22 @@ impl Record {
         Ok(self.push(kind, name, Phase::Planned, now))
     }
 
-    /// Notes something found that is used and not ours.
+    /// Notes something found that is used and not ours. Whoever says so has looked: another thing that was
+    /// on record under this name is not there any more, and is forgotten.
     ///
     /// # Errors
     /// [`Error::TearingDown`].
     pub fn reuse(&mut self, kind: Kind, name: &str, cloud_id: &str, now: Timestamp) -> Result<EntryId> {
-        let id = self.plan(kind, name, now)?;
-        if let Some(entry) = self.entry_mut(id).filter(|entry| entry.phase == Phase::Planned) {
+        let mut id = self.plan(kind, name, now)?;
+        let known = self.entry(id).and_then(Entry::cloud_id);
+        if known == Some(cloud_id) {
+            return Ok(id);
+        }
+        if known.is_some() {
+            self.gone(id);
+            id = self.plan(kind, name, now)?;
+        }
+        if let Some(entry) = self.entry_mut(id) {
             entry.phase = Phase::Reused { cloud_id: cloud_id.to_owned() };
         }
         Ok(id)
@@ -280,6 +289,19 @@ mod tests {
         record.made(made, "r1").unwrap();
         record.reuse(Kind::Router, "a", "r1", NOW).unwrap();
         assert_eq!(record.to_destroy().len(), 1, "found again, our own stays ours");
+    }
+
+    #[test]
+    fn what_somebody_else_has_in_the_place_of_ours_is_what_is_used() {
+        let mut record = record();
+        let ours = record.plan(Kind::Network, "a", NOW).unwrap();
+        record.made(ours, "n1").unwrap();
+        for there in ["n2", "n3"] {
+            let reused = record.reuse(Kind::Network, "a", there, NOW).unwrap();
+            let entry = record.find(Kind::Network, "a").unwrap();
+            assert_eq!((entry.id, entry.cloud_id(), entry.is_ours()), (reused, Some(there), false));
+        }
+        assert_eq!(record.entries().count(), 1);
     }
 
     #[test]
