@@ -1,8 +1,11 @@
 //! The provider `haar` against a real controller: what is made, found, used and refused.
 //!
-//! No hypervisor is there, so that no guest can be; those are in the live tests of the command line.
+//! No hypervisor is there but for the contract, where one reports as done whatever it is told; guests that boot are
+//! in the live tests of the command line.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::sync::Arc;
 
 use haar_api::client::Client;
 use haar_api::endpoint::Nothing;
@@ -10,6 +13,7 @@ use haar_api::table as t;
 use haar_api::v1::{
     FwGroupView, ImageCreate, ImageFormat, List, NetworkCreate, Ref, SubnetCreate, SubnetView,
 };
+use haar_cloud::contract::{Setup, hold};
 use haar_cloud::haar::HaarCloud;
 use haar_cloud::image::Image;
 use haar_cloud::name::{DeploymentId, ResourceName};
@@ -20,6 +24,9 @@ use haar_controller::{Config, Running};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+#[path = "haar/agent.rs"]
+mod agent;
 
 /// A controller, the provider that speaks to it, and a deployment with its record.
 struct Bench {
@@ -192,6 +199,29 @@ async fn what_somebody_else_has_in_the_place_of_ours_is_what_servers_are_put_on(
         assert_eq!(on_record(kind), there.id, "{kind}");
     }
     assert_eq!(found.iter().filter(|thing| thing.ours).count(), 1, "{found:?}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provider_haar_holds_the_contract() {
+    let bench = Bench::start("not of the contract").await;
+    let image = bench.image().await;
+    let agent = agent::join(&bench.client).await;
+    let setup = Setup {
+        provider: Arc::new(bench.cloud.clone()),
+        folder: bench.folder.path().join("contract"),
+        name: "contract".parse().unwrap(),
+        ground: Ground::default(),
+        os: image.name,
+        user: "root".to_owned(),
+        flavor: "tiny".to_owned(),
+        several: true,
+        // A guest has its own address, and no other.
+        external: false,
+    };
+    hold(&setup).await;
+    assert!(bench.cloud.servers().await.unwrap().is_empty());
+    drop(agent);
     bench.end().await;
 }
 
