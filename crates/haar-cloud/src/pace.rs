@@ -2,7 +2,7 @@
 //!
 //! The limit follows what was seen: four times a moving average, never less than three minutes. After a
 //! failure the next spawn waits, each time longer, per flavor and image: one flavor without hardware holds
-//! up no other. Lots come in as numbers. Deliberately absent: clocks and sleeping; who waits can be
+//! up no other, and spawns that fail together count as one. Lots and times come in as numbers. Deliberately absent: clocks and sleeping; who waits can be
 //! cancelled.
 
 use std::collections::BTreeMap;
@@ -56,7 +56,15 @@ pub struct Pace {
     plain: Average,
     volume: Average,
     /// Failures in a row, by flavor and image; one that works is not in it.
-    failures: BTreeMap<(String, String), u32>,
+    failures: BTreeMap<(String, String), Failures>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    number: u32,
+    /// When the last one that counts was told.
+    last: Duration,
 }
 
 impl Pace {
@@ -81,7 +89,7 @@ impl Pace {
     pub fn wait(&self, flavor: &str, image: &str, lot: f64) -> Duration {
         let key = (flavor.to_owned(), image.to_owned());
         let Some(failures) = self.failures.get(&key).copied() else { return Duration::ZERO };
-        let longest = longest_wait(failures);
+        let longest = longest_wait(failures.number);
         Duration::from_secs_f64(FIRST_WAIT + lot.clamp(0.0, 1.0) * (longest - FIRST_WAIT))
     }
 
@@ -94,10 +102,18 @@ impl Pace {
         self.failures.remove(&(flavor.to_owned(), image.to_owned()));
     }
 
-    /// A spawn failed. Not for one that was cancelled or never asked of the cloud.
-    pub fn failed(&mut self, flavor: &str, image: &str) {
-        let failures = self.failures.entry((flavor.to_owned(), image.to_owned())).or_default();
-        *failures = failures.saturating_add(1);
+    /// A spawn failed that began at `began`, both times since any fixed start. One that began before the last
+    /// failure was known is no further one: many at once fail for one reason. Not for one that was cancelled or
+    /// never asked of the cloud.
+    pub fn failed(&mut self, flavor: &str, image: &str, began: Duration, now: Duration) {
+        let key = (flavor.to_owned(), image.to_owned());
+        let Some(failures) = self.failures.get_mut(&key) else {
+            self.failures.insert(key, Failures { number: 1, last: now });
+            return;
+        };
+        if began >= failures.last {
+            *failures = Failures { number: failures.number.saturating_add(1), last: now };
+        }
     }
 }
 
@@ -136,17 +152,27 @@ mod tests {
     #[test]
     fn a_failing_flavor_holds_up_no_other() {
         let mut pace = Pace::default();
-        pace.failed("big", "i");
+        pace.failed("big", "i", seconds(0), seconds(1));
         assert_eq!(pace.wait("big", "i", 0.5), seconds(1));
         assert_eq!(pace.wait("small", "i", 0.5), Duration::ZERO);
         assert_eq!(pace.wait("big", "other", 0.5), Duration::ZERO);
     }
 
     #[test]
+    fn spawns_that_began_together_and_fail_together_are_one_failure() {
+        let mut pace = Pace::default();
+        (0..10).for_each(|number| pace.failed("f", "i", seconds(0), seconds(10 + number)));
+        assert_eq!(pace.wait("f", "i", 1.0), seconds(1));
+        (0..10).for_each(|number| pace.failed("f", "i", seconds(30), seconds(40 + number)));
+        assert_eq!(pace.wait("f", "i", 1.0), Duration::from_millis(1500));
+    }
+
+    #[test]
     fn no_number_of_failures_and_no_lot_leads_beyond_a_minute() {
         let mut pace = Pace::default();
-        pace.failures.insert(("f".to_owned(), "i".to_owned()), u32::MAX);
-        pace.failed("f", "i");
+        let many = Failures { number: u32::MAX, last: seconds(1) };
+        pace.failures.insert(("f".to_owned(), "i".to_owned()), many);
+        pace.failed("f", "i", seconds(2), seconds(3));
         assert_eq!(pace.wait("f", "i", 1.0), seconds(60));
         assert_eq!(pace.wait("f", "i", 7.0), seconds(60));
         assert_eq!(pace.wait("f", "i", -1.0), seconds(1));

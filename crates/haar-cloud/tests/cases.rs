@@ -214,12 +214,12 @@ fn case_17_the_limit_of_a_spawn_follows_what_was_seen() {
 fn case_18_after_failures_the_waits_grow_to_a_minute_and_success_ends_them() {
     let mut pace = Pace::default();
     assert_eq!(pace.wait("f", "i", 1.0), Duration::ZERO);
-    for longest in [1.0, 1.5, 2.25, 3.375] {
-        pace.failed("f", "i");
+    for (began, longest) in (0..).zip([1.0, 1.5, 2.25, 3.375]) {
+        pace.failed("f", "i", seconds(began), seconds(began));
         let (least, most) = (pace.wait("f", "i", 0.0), pace.wait("f", "i", 1.0));
         assert_eq!((least, most), (seconds(1), Duration::from_secs_f64(longest)));
     }
-    (0..100).for_each(|_| pace.failed("f", "i"));
+    (10..110).for_each(|began| pace.failed("f", "i", seconds(began), seconds(began)));
     assert_eq!(pace.wait("f", "i", 1.0), seconds(60));
     pace.succeeded("f", "i", Boot::Plain, seconds(1));
     assert_eq!(pace.wait("f", "i", 1.0), Duration::ZERO);

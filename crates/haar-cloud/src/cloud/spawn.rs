@@ -206,14 +206,14 @@ impl Spawn {
         let draft = self.until_cancelled("a server", self.cloud.draft(order)).await?;
         self.keep_pace(&draft).await?;
         let entry = self.cloud.note(&draft).await?;
-        let began = Instant::now();
+        let (began, start) = (Instant::now(), self.cloud.now());
         self.cloud.tell(format_args!("server {}", draft.name()), "asking the cloud for it");
         let created = self.create(&draft, entry).await;
         drop(told);
-        let created = created.inspect_err(|error| self.count_failure(&draft, error))?;
+        let created = created.inspect_err(|error| self.count_failure(&draft, start, error))?;
         let answer = self.bring_up(&draft, entry, &created, began).await;
         if let Err(error) = &answer {
-            self.count_failure(&draft, error);
+            self.count_failure(&draft, start, error);
             self.cloud.tell(format_args!("server {}", draft.name()), format!("deleting it: {error}"));
             if let Err(left) = self.cloud.discard(Some(entry), &created.id, draft.name()).await {
                 tracing::warn!(error = %left, server = draft.name(), "it stays on record, it may be there still");
@@ -239,9 +239,11 @@ impl Spawn {
         self.until_cancelled(draft.name(), pause).await
     }
 
-    fn count_failure(&self, draft: &Draft, error: &Error) {
+    /// Counts the failure of a spawn that began `start` after the cloud's handle was made.
+    fn count_failure(&self, draft: &Draft, start: Duration, error: &Error) {
         if !matches!(error.class(), Class::Cancelled | Class::State) {
-            self.cloud.pace().failed(&draft.order.flavor.id, &draft.order.image.id);
+            let (flavor, image) = (&draft.order.flavor.id, &draft.order.image.id);
+            self.cloud.pace().failed(flavor, image, start, self.cloud.now());
         }
     }
 

@@ -57,3 +57,16 @@ async fn a_record_that_cannot_be_read_keeps_no_server_alive() {
     assert_eq!(bench.servers_on_record(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_that_fail_together_make_the_next_wait_as_for_one() {
+    let bench = Bench::deployed().await;
+    bench.fake.with(|world| world.build = haar_cloud::fake::Build::Fails("No valid host was found"));
+    let spawns = (0..20).map(|_| bench.cloud.spawn(bench.order(), || {}));
+    for server in futures_util::future::join_all(spawns).await {
+        server.unwrap_err();
+    }
+    bench.fake.with(|world| world.build = haar_cloud::fake::Build::After(std::time::Duration::ZERO));
+    let began = tokio::time::Instant::now();
+    bench.cloud.spawn(bench.order(), || {}).await.unwrap();
+    assert!(began.elapsed().as_secs() <= 4, "{:?}", began.elapsed());
+}
