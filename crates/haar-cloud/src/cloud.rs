@@ -25,7 +25,7 @@
 //! }
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,6 +150,8 @@ struct Inner {
     held: Mutex<BTreeMap<String, WeakServer>>,
     /// Connections that others are reached through, by the cloud's id of their server.
     ways: tokio::sync::Mutex<BTreeMap<String, Pool>>,
+    /// Names of the servers that this process ends when they idle.
+    kept: Mutex<BTreeSet<String>>,
     background: TaskTracker,
 }
 
@@ -200,6 +202,7 @@ impl Cloud {
             lookers: wait::Lookers::default(),
             held: Mutex::default(),
             ways: tokio::sync::Mutex::default(),
+            kept: Mutex::default(),
             background,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -295,6 +298,11 @@ impl Cloud {
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         locked(&self.inner.pace)
+    }
+
+    /// Names of the servers that this process ends when they idle.
+    pub(crate) fn kept(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        locked(&self.inner.kept)
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, WeakServer>> {

@@ -132,6 +132,13 @@ impl Life {
         }
     }
 
+    /// Begins the countdown anew, if nothing is in use.
+    pub fn rest(&mut self, now: Duration) {
+        if self.commands == 0 && self.space.is_empty() {
+            self.idle_since = Some(now);
+        }
+    }
+
     /// Looks whether it idled for long enough.
     pub fn tick(&mut self, now: Duration) -> Tick {
         match self.leaves_at() {
@@ -229,12 +236,6 @@ impl Life {
     fn leaves_at(&self) -> Option<Duration> {
         self.still_up().ok()?;
         self.idle_since?.checked_add(self.ttd?)
-    }
-
-    fn rest(&mut self, now: Duration) {
-        if self.commands == 0 && self.space.is_empty() {
-            self.idle_since = Some(now);
-        }
     }
 
     /// What was in use ends with it: nothing is both taken and destroyed.

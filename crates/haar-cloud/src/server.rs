@@ -4,7 +4,7 @@
 //! share one life. What is decided about that life is decided beneath one short lock in [`crate::life`], so
 //! that a server is never given to somebody and destroyed; nothing is waited for beneath it. A countdown is
 //! a task, so room is given back within a tokio runtime. Deliberately absent: telling other processes what
-//! is in use here.
+//! is in use here; hence a server that idles is ended by the process that spawned it, and by no other.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

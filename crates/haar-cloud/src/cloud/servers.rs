@@ -40,7 +40,8 @@ impl Cloud {
         patiently(READ_LIMIT, &format!("server {id}"), || self.provider().server(id)).await
     }
 
-    /// Every server of the deployment that is on record and stays, whichever process made it.
+    /// Every server of the deployment that is on record and stays, whichever process made it. One that another
+    /// process made is not ended when it idles here; see [`Server::take_over`].
     ///
     /// # Errors
     /// [`Error::State`].
@@ -144,6 +145,7 @@ impl Cloud {
 
     /// Deletes a server until it is gone, then what belongs to it, then its entry.
     pub(super) async fn discard(&self, entry: Option<EntryId>, id: &str, name: &str) -> Result<()> {
+        self.kept().remove(name);
         if let Some(entry) = entry {
             // A disk that is full must not keep a server that costs money.
             if let Err(error) = self.note_leaving(entry).await {

@@ -41,7 +41,8 @@ pub struct SpawnOrder {
     pub flavor: String,
     /// The least disk in GB; the image and the flavor may make it more.
     pub disk_gb: u64,
-    /// How long it may idle after it was used; 0 is for ever.
+    /// How long it may idle after it was used; 0 is for ever. The process that spawns it sees to that; see
+    /// [`Server::take_over`].
     pub ttd: Duration,
     /// Whether it gets an address that others can reach.
     pub external: bool,
@@ -269,6 +270,7 @@ impl Spawn {
             return Err(cancelled(name));
         }
         let details = cloud.note_arrival(entry, address).await?;
+        cloud.kept().insert(name.to_owned());
         let (flavor, image) = (&draft.order.flavor.id, &draft.order.image.id);
         cloud.pace().succeeded(flavor, image, draft.boot, took);
         cloud.tell(format_args!("server {name}"), format!("runs at {address}"));

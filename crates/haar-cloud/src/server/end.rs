@@ -47,6 +47,7 @@ impl Server {
         self.leave();
         self.inner.end.cancel();
         self.guarded().life.destroyed();
+        self.cloud().kept().remove(self.name());
         self.close_ssh();
     }
 

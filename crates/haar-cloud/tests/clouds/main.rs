@@ -9,6 +9,7 @@ mod endings;
 mod leaks;
 mod numbered;
 mod offers;
+mod processes;
 mod reach;
 mod servers;
 mod ssh;
