@@ -4,13 +4,19 @@
 //! the cloud; nothing is ever believed at first sight. While a command runs the server does not idle, and
 //! when the server is destroyed its commands are ended. Dropping a method ends its command on the server.
 
+use std::time::Duration;
+
 use haar_ssh::{Chunk, Command, Exit, HostKeys, Login, Options, Output, Pool, Running, Target};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
 use crate::state::Kind;
 use crate::user_data::{host_keys_from_console, is_host_key};
 use crate::{Error, Result};
+
+/// How long a server may take to show that it is alive.
+const ALIVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// A command whose output comes as it is written. Dropping it ends the command on the server.
 #[derive(Debug)]
@@ -94,12 +100,20 @@ impl Server {
         self.by_ssh(|pool| async move { pool.background(command, end).await }).await
     }
 
-    /// Whether it runs, and a session of ssh can be had of it now.
+    /// Whether it runs, and a command can be run on it now. To look is no use of it: it idles on.
     ///
     /// # Errors
     /// What the cloud says, if it says neither yes nor no.
     pub async fn is_alive(&self) -> Result<bool> {
-        Ok(self.is_running().await? && self.run(&Command::new("true")).await.is_ok())
+        if !self.is_running().await? {
+            return Ok(false);
+        }
+        let look = async {
+            let pool = self.ssh().await.ok()?;
+            pool.run(&Command::new("true"), &self.until_destroyed()).await.ok()
+        };
+        // A server may well take a command and never begin it: its home hangs, it can start no process.
+        Ok(timeout(ALIVE_LIMIT, look).await.is_ok_and(|answer| answer.is_some()))
     }
 
     /// Its connections of ssh, shared by all who hold it. Nothing is dialled before it is needed.

@@ -171,6 +171,48 @@ async fn case_26_the_end_of_a_command_begins_the_countdown_and_a_running_one_hol
 }
 
 #[tokio::test]
+async fn to_look_whether_a_server_is_alive_keeps_none_and_ends_none() {
+    let Some(bench) = Reachable::start("alive").await else { return };
+    bench.booted();
+    let ttd = Duration::from_millis(1000);
+    let order = SpawnOrder { ttd, ..SpawnOrder::new("debian-12", &bench.user, "small") };
+    let id = bench.cloud.spawn(order.clone(), || {}).await.unwrap().id().to_owned();
+    // Another process has learned its host key, so that here it was never used.
+    let elsewhere = bench.process().server(&id).await.unwrap();
+    elsewhere.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    let unused = bench.cloud.server(&id).await.unwrap();
+    let used = bench.cloud.spawn(order, || {}).await.unwrap();
+    used.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !used.is_destroyed() {
+        assert!(Instant::now() < deadline, "looking at it kept it");
+        assert!(unused.is_alive().await.unwrap());
+        used.is_alive().await.unwrap();
+    }
+    bench.cloud.settled().await;
+    // For longer than it may idle.
+    let end = Instant::now() + 2 * ttd;
+    while Instant::now() < end {
+        assert!(unused.is_alive().await.unwrap(), "looking at it ended it");
+    }
+    assert!(!unused.is_destroyed() && bench.fake.servers_there() == 1);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_commands_and_runs_none_is_not_alive() {
+    let Some(bench) = Reachable::start("not_alive").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    server.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
+    assert!(server.is_alive().await.unwrap());
+    let key = fs::read_to_string(bench.path("authorized_keys")).unwrap();
+    fs::write(bench.path("authorized_keys"), format!("command=\"sleep 1000\" {key}")).unwrap();
+    let other = bench.process().server(server.id()).await.unwrap();
+    let look = timeout(Duration::from_secs(60), other.is_alive());
+    assert!(!look.await.expect("it is waited for without end").unwrap());
+}
+
+#[tokio::test]
 async fn case_29_a_command_ends_with_its_server_and_streams_as_it_goes() {
     let Some(bench) = Reachable::start("case_29_end").await else { return };
     bench.booted();
