@@ -1,6 +1,7 @@
 //! What goes wrong before there is an answer: no way to the cloud, or none that can be trusted.
 //!
-//! A certificate that cannot be trusted is no passing trouble; everything else of this kind may be.
+//! A certificate that cannot be trusted is no passing trouble, and nothing was asked then. Everything else of this
+//! kind may pass, and what was asked may have been done: an alert or a broken record may come after a request.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -66,15 +67,20 @@ pub(super) fn cut_off(what: &str, error: &reqwest::Error) -> Error {
     }
 }
 
-/// Whether TLS itself refused. It is kept inside an I/O error, whose `source` skips it.
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
+/// Whether we do not trust who is there. It is kept inside an I/O error, whose `source` skips it.
+fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::Error::{InvalidCertRevocationList, InvalidCertificate, NoCertificatesPresented};
+    let mut next = Some(error);
+    while let Some(cause) = next {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) || cause.is::<rustls::Error>() {
-            return true;
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(tls) = inner.or_else(|| cause.downcast_ref::<rustls::Error>()) {
+            return matches!(
+                tls,
+                InvalidCertificate(_) | NoCertificatesPresented | InvalidCertRevocationList(_)
+            );
         }
-        source = cause.source();
+        next = cause.source();
     }
     false
 }
@@ -88,4 +94,25 @@ fn words(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_certificate_that_is_not_trusted_is_no_passing_trouble() {
+        use rustls::{AlertDescription, CertificateError};
+        let inside = |tls: rustls::Error| std::io::Error::other(tls);
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(is_untrusted(&unknown()) && is_untrusted(&inside(unknown())));
+        assert!(is_untrusted(&inside(rustls::Error::NoCertificatesPresented)));
+        let others = [
+            rustls::Error::AlertReceived(AlertDescription::InternalError),
+            rustls::Error::DecryptError,
+            rustls::Error::General("closed".to_owned()),
+        ];
+        assert!(others.into_iter().all(|other| !is_untrusted(&inside(other))));
+        assert!(!is_untrusted(&std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+    }
 }

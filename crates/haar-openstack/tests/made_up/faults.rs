@@ -5,6 +5,7 @@ use std::time::Duration;
 use haar_cloud::{Class, Error, Provider as _};
 use haar_openstack::OpenStack;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::fake::{Fake, Fault};
 
@@ -58,6 +59,25 @@ async fn nothing_at_all_is_to_be_asked_again() {
     });
     let error = OpenStack::connect(fake.settings_with(&[("OS_AUTH_URL", &silent)])).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_tls_that_breaks_off_is_to_be_asked_again_and_no_bad_certificate() {
+    let fake = Fake::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    // A balancer that restarts: to each hello it says that it has an internal error.
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut hello = [0; 512];
+            let _ = stream.read(&mut hello).await;
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 80]).await;
+            // Until it has left, so that the alert arrives.
+            while stream.read(&mut hello).await.is_ok_and(|bytes| bytes > 0) {}
+        }
+    });
+    let error = OpenStack::connect(fake.settings_with(&[("OS_AUTH_URL", &url)])).await.unwrap_err();
+    assert!(error.is_transient() && !error.to_string().contains("certificate"), "{error:?}");
 }
 
 #[tokio::test]
