@@ -79,6 +79,8 @@ pub enum Fault {
     Refuse(Error),
     /// It is done, and the answer is lost.
     Lose,
+    /// It is done, and this is said all the same.
+    Deny(Error),
     /// It is never answered, and nothing is done.
     Hang,
 }
@@ -177,6 +179,10 @@ impl Fake {
                 self.with(act)?;
                 self.dawdle().await;
                 return Err(transient("the connection was reset"));
+            }
+            Some(Fault::Deny(error)) => {
+                self.with(act)?;
+                return Err(error);
             }
             None => {}
         }

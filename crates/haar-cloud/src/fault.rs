@@ -26,7 +26,8 @@ pub struct Answer<'a> {
     pub status: u16,
     /// The body as it came.
     pub body: &'a [u8],
-    /// The header `Retry-After`, if there is one.
+    /// The header `Retry-After`, if there is one. It counts where it says that nothing was done; a gateway that
+    /// lost its cloud's answer may send one too.
     pub retry_after: Option<&'a str>,
 }
 
@@ -46,14 +47,10 @@ impl Answer<'_> {
         let body = Body::parse(self.body);
         let message = body.words.clone();
         let what = format!("{} {}", self.kind, self.name);
-        let transient = |message: String| Error::Transient {
-            what: what.clone(),
-            message,
-            retry_after: self
-                .retry_after
-                .and_then(|seconds| seconds.trim().parse().ok())
-                .map(Duration::from_secs),
-        };
+        let retry_after = self.retry_after.filter(|_| matches!(self.status, 413 | 429 | 503));
+        let retry_after =
+            retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let transient = |message: String| Error::Transient { what: what.clone(), message, retry_after };
         match self.status {
             401 => Error::Auth { message },
             403 | 409 | 413 if body.is_quota() => Error::OverQuota { lacks: lacks(&message) },
@@ -302,6 +299,14 @@ mod tests {
     fn the_clouds_wish_to_be_left_alone_is_kept() {
         let Error::Transient { retry_after, .. } = answer(429, "") else { panic!("not transient") };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_answer_that_got_lost_says_nothing_of_a_pause() {
+        for status in [200, 202, 404, 408, 500, 502, 504] {
+            let Error::Transient { retry_after, .. } = answer(status, "") else { panic!("{status}") };
+            assert_eq!(retry_after, None, "{status}");
+        }
     }
 
     #[test]

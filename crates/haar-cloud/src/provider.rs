@@ -210,8 +210,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// Asks for a server. It is there when [`Self::server`] says that it is active. Notes on its own only
     /// what goes beyond the server itself, such as further ports, under names in which the server's name or
-    /// id is: they are deleted after it. An [`Error::Transient`] with a time to wait says that nothing was
-    /// made; one without it leaves that open, and the server is looked for by its name.
+    /// id is: they are deleted after it. After an [`Error::Transient`] with a
+    /// time to wait it is asked again, unless the server is there by then; one without leaves open whether it
+    /// was made, and the server is looked for by its name.
     async fn create_server(
         &self,
         deployment: &Deployment,

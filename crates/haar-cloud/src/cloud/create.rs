@@ -1,7 +1,8 @@
 //! Asking the cloud for a server so that it is never there without anybody knowing.
 //!
 //! The request is not cut off by a cancellation: its answer is waited for. When the answer is lost, the
-//! server is looked for by its name, which nobody else has, and used if it is there. One that does not show
+//! server is looked for by its name, which nobody else has, and used if it is there. So it is before a cloud
+//! that was busy is asked once more. One that does not show
 //! is looked for a while longer in the background, and deleted when it shows; its note stays until then.
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Cloud;
 use super::spawn::{Draft, Spawn};
-use super::wait::{ASK_LIMIT, Patience, bounded, retry_after};
+use super::wait::{ASK_LIMIT, Patience, bounded, may_pass, retry_after};
 use crate::provider::{NewServer, ServerView};
 use crate::state::EntryId;
 use crate::{Class, Error, Result};
@@ -40,10 +41,16 @@ impl Spawn {
             if is_doubtful(&error) {
                 return self.look_for_lost(draft, entry, error).await;
             }
-            if retry_after(&error).is_some()
-                && self.cancel.run_until_cancelled(patience.pause_after(&error)).await == Some(true)
-            {
-                continue;
+            if retry_after(&error).is_some() {
+                let pause = self.cancel.run_until_cancelled(patience.pause_after(&error));
+                let again = pause.await == Some(true);
+                // Whoever answers for a busy cloud may have handed the request on all the same.
+                match self.cloud.look_by_name(draft, &mut patience).await {
+                    Ok(Some(view)) => return Ok(NewServer { id: view.id, admin_password: None }),
+                    Ok(None) if again => continue,
+                    Ok(None) => {}
+                    Err(_) => return self.look_for_lost(draft, entry, error).await,
+                }
             }
             if matches!(error.class(), Class::NotFound | Class::Input) {
                 self.cloud.doubt_offers().await;
@@ -82,6 +89,16 @@ impl Cloud {
         Ok(servers
             .into_iter()
             .find(|view| view.name == draft.name() && super::servers::is_ours(view.owner, id)))
+    }
+
+    /// As [`Self::find_by_name`], asked again as long as the patience lasts.
+    async fn look_by_name(&self, draft: &Draft, patience: &mut Patience) -> Result<Option<ServerView>> {
+        loop {
+            match self.find_by_name(draft).await {
+                Err(error) if may_pass(&error) && patience.pause_after(&error).await => {}
+                answer => return answer,
+            }
+        }
     }
 
     /// Goes on looking for a server that may have been made, to delete it.

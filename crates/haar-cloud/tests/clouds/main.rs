@@ -6,6 +6,7 @@ mod catalog;
 mod contract;
 mod defects;
 mod endings;
+mod failures;
 mod leaks;
 mod numbered;
 mod offers;
