@@ -2,14 +2,15 @@
 //!
 //! The private key is on disk before the cloud sees its public half, so no key pair is ever without its key.
 //! One process at a time deploys or tears down. Deploying again is always right: it finds what is there,
-//! ends a tear-down that was given up, and settles what an earlier process left open.
+//! ends a tear-down that was given up, and settles what an earlier process left open. A ground is on record once
+//! it stands, so that a deploy which fails changes nothing for servers.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::wait::{Patience, READ_LIMIT, bounded, patiently};
-use super::{Cloud, GROUND, PUBLIC_KEY, ground_of};
+use super::{Cloud, GROUND, PUBLIC_KEY};
 use crate::key;
 use crate::name::DeploymentId;
 use crate::provider::{Deployment, Found, Ground};
@@ -44,8 +45,7 @@ impl Cloud {
         ground.check()?;
         let _exclusive = self.exclusive().await?;
         self.tell(format_args!("deployment {}", self.name()), "preparing the record and the key");
-        self.prepare(&ground).await?;
-        let deployment = self.deployment().await?;
+        let deployment = self.prepare(ground).await?;
         self.tell(format_args!("deployment {}", self.name()), "making networks and access");
         let mut patience = Patience::new(DEPLOY_LIMIT);
         loop {
@@ -56,6 +56,13 @@ impl Cloud {
                 Err(error) => return Err(error),
             }
         }
+        // Not before: servers stand on what is there, and a wish that could not be met would spoil each of them.
+        let ground = serde_json::to_string(&deployment.ground).expect("a ground has only text and numbers");
+        let note = self.journal().change(move |record| {
+            record.set_fact(GROUND, &ground);
+            Ok(())
+        });
+        note.await?;
         self.recover().await?;
         Ok(deployment)
     }
@@ -121,12 +128,12 @@ impl Cloud {
         self.journal().on_disk(Store::exclusive).await
     }
 
-    /// Writes down all that a spawn in any process needs to know, the key first.
-    async fn prepare(&self, ground: &Ground) -> Result<()> {
-        let ground = serde_json::to_string(ground).expect("a ground has only text and numbers");
+    /// Begins the record, the key first; what is to be deployed on this ground.
+    async fn prepare(&self, ground: Ground) -> Result<Deployment> {
+        let name = self.name().clone();
         self.journal()
             .on_disk(move |store| {
-                store.begin(Timestamp::now())?;
+                let id = store.begin(Timestamp::now())?.deployment();
                 if store.secrets()?.private_key().is_none() {
                     let private_key = key::generate()?.private;
                     store.change_secrets(|secrets| {
@@ -143,11 +150,10 @@ impl Cloud {
                     if record.is_tearing_down() {
                         record.give_up_tear_down();
                     }
-                    record.set_fact(GROUND, &ground);
                     record.set_fact(PUBLIC_KEY, &public_key);
-                    debug_assert!(ground_of(record).is_some(), "a ground can be read as it was written");
                     Ok(())
-                })
+                })?;
+                Ok(Deployment { name, id, ground, public_key })
             })
             .await
     }
