@@ -42,7 +42,7 @@ use crate::provider::{Deployment, Ground};
 use crate::server::WeakServer;
 use crate::state::{self, Record, Store};
 use crate::user_data::SENTINEL;
-use crate::{Provider, Result};
+use crate::{Error, Provider, Result};
 
 mod arrive;
 mod catalog;
@@ -170,7 +170,7 @@ impl Cloud {
     /// The deployment `name` in a cloud, with its record beneath `folder`. Nothing is asked or touched yet.
     ///
     /// # Errors
-    /// [`Error::BadInput`](crate::Error::BadInput) for a provider whose name could lead out of the folder.
+    /// [`Error::BadInput`] for a provider whose name could lead out of the folder.
     pub fn new(provider: Arc<dyn Provider>, name: &ResourceName, folder: impl Into<PathBuf>) -> Result<Self> {
         Self::with(provider, name, folder, Access::default(), None)
     }
@@ -235,7 +235,7 @@ impl Cloud {
     /// The record, if there is one.
     ///
     /// # Errors
-    /// [`Error::State`](crate::Error::State).
+    /// [`Error::State`].
     pub async fn record(&self) -> Result<Option<Record>> {
         self.journal().on_disk(Store::load).await
     }
@@ -243,7 +243,7 @@ impl Cloud {
     /// The private key that opens the servers, in OpenSSH's form; `None` before the first deploy.
     ///
     /// # Errors
-    /// [`Error::State`](crate::Error::State).
+    /// [`Error::State`].
     pub async fn private_key(&self) -> Result<Option<String>> {
         self.journal().on_disk(|store| Ok(store.secrets()?.private_key().map(str::to_owned))).await
     }
@@ -251,7 +251,7 @@ impl Cloud {
     /// The deployment as it was last deployed, from any process.
     ///
     /// # Errors
-    /// [`Error::State`](crate::Error::State); without a deployment the message says to deploy.
+    /// [`Error::State`]; without a deployment the message says to deploy.
     pub async fn deployment(&self) -> Result<Deployment> {
         let name = self.name().clone();
         let read = self.journal().on_disk(move |store| {
@@ -284,6 +284,17 @@ impl Cloud {
 
     pub(crate) fn background(&self) -> &TaskTracker {
         &self.inner.background
+    }
+
+    /// Does something that goes on when whoever asked for it has left; [`Self::settled`] waits for it.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.background().spawn(work).await.unwrap_or_else(|cut_off| match cut_off.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Cancelled { what: format!("deployment {}", self.name()) }),
+        })
     }
 
     pub(crate) fn tell(&self, about: impl fmt::Display, doing: impl Into<String>) {

@@ -78,17 +78,19 @@ impl Cloud {
     }
 
     /// Destroys a server and what belongs to it, and waits until it is gone. One that is gone already is
-    /// no fault. No destroy script is run; that is [`Server::destroy`].
+    /// no fault. No destroy script is run; that is [`Server::destroy`]. Dropped, it goes on; see
+    /// [`Self::settled`].
     ///
     /// # Errors
     /// [`Error::BadInput`] for a server that is not the deployment's, [`Error::Timeout`], and what the cloud
     /// says; it is on record then.
     pub async fn destroy(&self, id: &str) -> Result<()> {
         let held = self.held().get(id).and_then(WeakServer::upgrade);
-        match held {
-            Some(server) => server.destroy_at_once().await,
-            None => self.remove(id).await,
+        if let Some(server) = held {
+            return server.destroy_at_once().await;
         }
+        let (cloud, id) = (self.clone(), id.to_owned());
+        self.to_the_end(async move { cloud.remove(&id).await }).await
     }
 
     /// The one handle of a server: all that hold it share its life.

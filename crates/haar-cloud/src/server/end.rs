@@ -24,13 +24,15 @@ const SYNC: &str = "sync";
 
 impl Server {
     /// Destroys it: ends what runs on it, runs the destroy script, writes its disks out, and waits until the
-    /// cloud has it no more. One that is gone already is no fault, and several at once wait for one end.
+    /// cloud has it no more. One that is gone already is no fault, and several at once wait for one end. Dropped,
+    /// it goes on; see [`Cloud::settled`](crate::Cloud::settled).
     ///
     /// # Errors
     /// What the cloud says; the server stays unusable and on record then, and can be destroyed again.
     pub async fn destroy(&self) -> Result<()> {
         self.leave();
-        self.end(true).await
+        let server = self.clone();
+        self.cloud().to_the_end(async move { server.end(true).await }).await
     }
 
     /// As [`Self::destroy`], without a last word to the server itself.
@@ -39,7 +41,8 @@ impl Server {
     /// As [`Self::destroy`].
     pub async fn destroy_at_once(&self) -> Result<()> {
         self.leave();
-        self.end(false).await
+        let server = self.clone();
+        self.cloud().to_the_end(async move { server.end(false).await }).await
     }
 
     /// Takes note that somebody else has destroyed it.
@@ -65,7 +68,7 @@ impl Server {
     }
 
     /// Deletes a server whose life is leaving.
-    pub(super) async fn end(&self, gracefully: bool) -> Result<()> {
+    async fn end(&self, gracefully: bool) -> Result<()> {
         let _one_at_a_time = self.inner.ending.lock().await;
         if self.guarded().life.is_gone() {
             return Ok(());

@@ -1,10 +1,13 @@
 //! What fails halfway: nothing is made twice, spoilt, or left behind.
 
+use std::time::Duration;
+
 use crate::bench::{Bench, seconds};
-use haar_cloud::Error;
 use haar_cloud::fake::{Call, Fault};
 use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
+use haar_cloud::Error;
+use tokio::time::timeout;
 
 fn busy() -> Error {
     let retry_after = Some(seconds(2));
@@ -32,6 +35,37 @@ async fn a_server_that_was_made_in_spite_of_a_busy_answer_is_not_made_again() {
     bench.fake.order(Call::CreateServer, Fault::Refuse(long(1000)));
     bench.cloud.spawn(bench.order(), || {}).await.unwrap_err();
     assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_nobody_waits_for_goes_on_until_all_is_settled() {
+    let bench = Bench::deployed().await;
+    for gracefully in [false, true] {
+        let server = bench.cloud.spawn(bench.order(), || {}).await.unwrap();
+        let process = bench.process();
+        let end =
+            async { if gracefully { server.destroy().await } else { process.destroy(server.id()).await } };
+        timeout(Duration::from_millis(10), end).await.unwrap_err();
+        assert_eq!(bench.fake.servers_there(), 1);
+        bench.cloud.settled().await;
+        process.settled().await;
+        assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_of_ours_the_cloud_has_can_be_destroyed_by_its_id() {
+    let bench = Bench::deployed().await;
+    bench.fake.with(|world| world.leaving = None);
+    let leaving = bench.cloud.spawn(bench.order(), || {}).await.unwrap().id().to_owned();
+    bench.cloud.destroy(&leaving).await.unwrap_err();
+    let id = bench.cloud.record().await.unwrap().unwrap().deployment();
+    let stray = bench.fake.with(|world| world.put(Kind::Server, "a-stray", Some(id), ""));
+    bench.fake.with(|world| world.leaving = Some(seconds(1)));
+    let process = bench.process();
+    process.destroy(&leaving).await.unwrap();
+    process.destroy(&stray).await.unwrap();
+    assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
