@@ -28,6 +28,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ mod arrive;
 mod catalog;
 mod create;
 mod deploy;
+mod leftover;
+mod prepare;
 mod servers;
 mod spawn;
 mod teardown;
@@ -152,6 +155,8 @@ struct Inner {
     ways: tokio::sync::Mutex<BTreeMap<String, Pool>>,
     /// Names of the servers that this process ends when they idle.
     kept: Mutex<BTreeSet<String>>,
+    /// Whether a task goes on ending what should be gone.
+    ending: AtomicBool,
     background: TaskTracker,
 }
 
@@ -203,6 +208,7 @@ impl Cloud {
             held: Mutex::default(),
             ways: tokio::sync::Mutex::default(),
             kept: Mutex::default(),
+            ending: AtomicBool::default(),
             background,
         };
         Ok(Self { inner: Arc::new(inner) })

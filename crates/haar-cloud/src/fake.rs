@@ -36,7 +36,7 @@ use crate::flavor::Flavor;
 use crate::image::Image;
 use crate::journal::Journal;
 use crate::name::{DeploymentId, ResourceName};
-use crate::provider::{Deployment, Found, NewServer, Provider, ServerOrder, ServerView};
+use crate::provider::{Deployment, Found, NewServer, Prepared, Provider, ServerOrder, ServerView};
 use crate::quota::Quota;
 use crate::state::Kind;
 use crate::{Error, Result};
@@ -269,6 +269,35 @@ impl Provider for Fake {
 
     fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)> {
         GROUND.map(|kind| (kind, deployment.name.to_string())).to_vec()
+    }
+
+    /// A volume does not go with its server by itself: so it is left when a cloud falls in the midst of it.
+    async fn prepare_server(
+        &self,
+        deployment: &Deployment,
+        order: &ServerOrder,
+        journal: &Journal,
+    ) -> Result<Prepared> {
+        if order.volume_gb.is_none() {
+            return Ok(Prepared::Ready);
+        }
+        let call = Call::Make(Kind::Volume);
+        let noted = journal.find(Kind::Volume, &order.name).await?;
+        let there = self.answer(call, |world| Ok(world.volume(&order.name))).await?;
+        match there {
+            Some(id) => {
+                let entry = journal.plan(Kind::Volume, &order.name).await?;
+                journal.made(entry, &id).await?;
+                Ok(Prepared::Ready)
+            }
+            None if noted.is_some() => Err(transient("the volume is not shown")),
+            None => {
+                let mark = Some(deployment.id);
+                let make = self.answer(call, |world| Ok(world.put(Kind::Volume, &order.name, mark, "")));
+                journal.make(Kind::Volume, &order.name, make).await?;
+                Ok(Prepared::Making("its volume is creating".to_owned()))
+            }
+        }
     }
 
     async fn create_server(

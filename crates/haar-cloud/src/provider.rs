@@ -112,6 +112,15 @@ pub struct ServerOrder {
     pub user: String,
 }
 
+/// Whether a server can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// All that it needs is there.
+    Ready,
+    /// Something is being made; in words.
+    Making(String),
+}
+
 /// A server that the cloud has just begun to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewServer {
@@ -207,6 +216,18 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// What [`Self::deploy`] would make, of what [`Self::survey`] did not find: kinds and names.
     fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)>;
+
+    /// Makes what has to be there before a server can be asked for, such as the volume it boots from, and says
+    /// how far that is; it is called until it is ready. What is made is noted under a name in which the
+    /// server's name is: it goes with the server, also with one that is never asked for.
+    async fn prepare_server(
+        &self,
+        _deployment: &Deployment,
+        _order: &ServerOrder,
+        _journal: &Journal,
+    ) -> Result<Prepared> {
+        Ok(Prepared::Ready)
+    }
 
     /// Asks for a server. It is there when [`Self::server`] says that it is active. Notes on its own only
     /// what goes beyond the server itself, such as further ports, under names in which the server's name or

@@ -5,7 +5,7 @@
 //! token that runs out is replaced unseen; lists are read to their last page; every failure has the class
 //! that [`haar_cloud::fault`] finds by status and fault.
 //!
-//! What it makes bears the deployment's mark from the moment it exists: servers as metadata, everything
+//! What it makes bears the deployment's mark from the moment it exists: servers and volumes as metadata, everything
 //! of the network as its description, and as a tag besides, a key pair as the comment of its key. Only what
 //! bears the mark, or stands in the record under its id, is ever taken for ours.
 //!
@@ -35,6 +35,7 @@ mod project;
 mod server;
 pub mod settings;
 mod thing;
+mod volume;
 
 pub use open_stack::OpenStack;
 pub use settings::Settings;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use haar_cloud::flavor::Flavor;
 use haar_cloud::image::Image;
 use haar_cloud::name::{DeploymentId, ResourceName};
-use haar_cloud::provider::{Deployment, Found, NewServer, Provider, ServerOrder, ServerView};
+use haar_cloud::provider::{Deployment, Found, NewServer, Prepared, Provider, ServerOrder, ServerView};
 use haar_cloud::quota::Quota;
 use haar_cloud::state::Kind;
 use haar_cloud::{Error, Journal, Result};
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::client::{Ask, Client, Service, path};
 use crate::ground::{key_pair, router};
-use crate::{Settings, ground, here, project, server};
+use crate::{Settings, ground, here, project, server, volume};
 
 /// An OpenStack cloud, in one project and region.
 #[derive(Debug)]
@@ -67,6 +67,15 @@ impl Provider for OpenStack {
         ground::needed(deployment)
     }
 
+    async fn prepare_server(
+        &self,
+        deployment: &Deployment,
+        order: &ServerOrder,
+        journal: &Journal,
+    ) -> Result<Prepared> {
+        volume::prepare(&self.client, deployment, order, journal).await
+    }
+
     async fn create_server(
         &self,
         deployment: &Deployment,
@@ -113,7 +122,7 @@ impl Provider for OpenStack {
         let label = kind.to_string();
         let ask = Ask::delete(service, path(&[collection, id])).about(&label, id);
         match self.client.done(ask).await {
-            // Cinder says so of a volume that a server still has.
+            // Cinder says so of a volume that a server still has, and of one that is being made.
             Err(Error::Refused { what, status: 400, message }) if kind == Kind::Volume => {
                 Err(Error::Conflict { what, message })
             }

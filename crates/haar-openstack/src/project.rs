@@ -14,6 +14,7 @@ use crate::client::{Ask, Client, Service, path, query};
 use crate::ground::{key_pair, network, router};
 use crate::server;
 use crate::thing::{Marked, Thing, Whose};
+use crate::volume;
 
 /// Every flavor this project can have.
 pub(crate) async fn flavors(client: &Client) -> Result<Vec<Flavor>> {
@@ -151,6 +152,7 @@ pub(crate) async fn survey(
         found.extend(known(&things, name, id).map(|thing| as_found(kind, thing, id)));
     }
     found.extend(addresses(client, id).await?);
+    found.extend(volume::found(client, name, id).await?);
     if let Some(whose) = key_pair::whose(client, name.as_str(), id).await? {
         let (name, ours) = (name.to_string(), whose == Whose::Ours);
         found.push(Found { kind: Kind::KeyPair, id: name.clone(), name, ours });

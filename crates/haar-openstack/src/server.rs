@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::client::{Ask, Client, Service, path, query};
 use crate::ground::{self, Footing, network, outside};
 use crate::thing::{Site, Thing};
+use crate::volume;
 
 pub(crate) mod told;
 
@@ -36,13 +37,14 @@ pub(crate) async fn create(
         admin_password: Option<String>,
     }
     let footing = ground::footing(deployment, journal).await?;
-    let body = body(deployment, order, &footing);
+    let volume = volume::of(order, journal).await?;
+    let body = body(deployment, order, &footing, volume.as_deref());
     let ask = Ask::post(Service::Compute, path(&["servers"]), body).about("server", &order.name);
     let Told { id, admin_password } = client.object(ask, "server").await?;
     Ok(NewServer { id, admin_password: admin_password.filter(|password| !password.is_empty()) })
 }
 
-fn body(deployment: &Deployment, order: &ServerOrder, footing: &Footing) -> Value {
+fn body(deployment: &Deployment, order: &ServerOrder, footing: &Footing, volume: Option<&str>) -> Value {
     let (key, value) = deployment.id.metadata();
     let networks: Vec<Value> = footing.networks.iter().map(|id| json!({"uuid": id})).collect();
     let mut server = json!({
@@ -57,20 +59,27 @@ fn body(deployment: &Deployment, order: &ServerOrder, footing: &Footing) -> Valu
     if let Some(group) = &footing.security_group {
         server["security_groups"] = json!([{"name": group}, {"name": DEFAULT_GROUP}]);
     }
-    match order.volume_gb {
-        None => server["imageRef"] = order.image.id.as_str().into(),
-        Some(volume_gb) => {
-            server["block_device_mapping_v2"] = json!([{
-                "boot_index": 0,
-                "uuid": order.image.id,
-                "source_type": "image",
-                "destination_type": "volume",
-                "volume_size": volume_gb,
-                "delete_on_termination": true,
-            }]);
+    match (order.volume_gb, volume) {
+        (None, _) => server["imageRef"] = order.image.id.as_str().into(),
+        (Some(_), Some(volume)) => {
+            server["block_device_mapping_v2"] = boot_from(json!({"uuid": volume, "source_type": "volume"}));
+        }
+        // Where we cannot make it, Nova is asked to.
+        (Some(volume_gb), None) => {
+            let image = &order.image.id;
+            server["block_device_mapping_v2"] =
+                boot_from(json!({"uuid": image, "source_type": "image", "volume_size": volume_gb}));
         }
     }
     json!({"server": server})
+}
+
+/// A volume as the disk to boot from, which goes with the server.
+fn boot_from(mut device: Value) -> Value {
+    device["boot_index"] = 0.into();
+    device["destination_type"] = "volume".into();
+    device["delete_on_termination"] = true.into();
+    json!([device])
 }
 
 /// A server as it is now.

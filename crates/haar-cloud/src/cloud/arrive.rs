@@ -16,7 +16,7 @@ use crate::state::{self, Entry, EntryId, Kind, Phase, ServerDetails};
 use crate::{Error, Result};
 
 /// How long a cloud that gives no answers is asked on about a server that is being made.
-const SILENCE_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a cloud may take to show a server that it has just accepted.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
 /// How long an active server may be without its address.

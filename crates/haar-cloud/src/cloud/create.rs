@@ -55,7 +55,7 @@ impl Spawn {
             if matches!(error.class(), Class::NotFound | Class::Input) {
                 self.cloud.doubt_offers().await;
             }
-            self.cloud.forget_entry(entry).await?;
+            self.cloud.abandon(draft, entry).await?;
             return Err(error);
         }
     }
@@ -112,7 +112,7 @@ impl Cloud {
                 let found = cloud.find_by_name(&draft).await;
                 let answer = match found {
                     Ok(Some(view)) => cloud.discard(Some(entry), &view.id, &name).await,
-                    Ok(None) if began.elapsed() >= LATE_LIMIT => cloud.forget_entry(entry).await,
+                    Ok(None) if began.elapsed() >= LATE_LIMIT => cloud.abandon(&draft, entry).await,
                     // Nobody knows; the note stays, for the next deploy or tear-down.
                     Err(error) if began.elapsed() >= LATE_LIMIT => Err(error),
                     Ok(None) | Err(_) => continue,

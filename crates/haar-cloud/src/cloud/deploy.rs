@@ -94,11 +94,18 @@ impl Cloud {
 
     /// Puts on record what the cloud has with our mark and the record does not know, gives notes without an
     /// id the one they have in the cloud, and forgets old notes of what was never made. Gives what it put
-    /// on record. Can be called at any time, also while others spawn.
+    /// on record. What should be gone by then is ended by a task; see [`Self::settled`]. Can be called at any
+    /// time, also while others spawn.
     ///
     /// # Errors
     /// [`Error::State`], and what the cloud says.
     pub async fn recover(&self) -> Result<Vec<Found>> {
+        let adopted = self.make_record_good().await?;
+        self.end_leftovers_in_background();
+        Ok(adopted)
+    }
+
+    pub(super) async fn make_record_good(&self) -> Result<Vec<Found>> {
         let Some(record) = self.record().await? else { return Ok(Vec::new()) };
         let found = self.survey(Some(record.deployment())).await?;
         self.journal().change(move |record| settle(record, &found, Timestamp::now())).await

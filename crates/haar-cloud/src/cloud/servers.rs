@@ -20,6 +20,8 @@ use crate::{Error, Result};
 pub(super) const GOING_LIMIT: Duration = Duration::from_secs(120);
 /// How long what belongs to a server may be in the way of its own end.
 pub(super) const IN_USE_LIMIT: Duration = Duration::from_secs(150);
+/// How long a volume may take to go: some clouds write over all of it.
+const VOLUME_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// After so long a server that is still there is asked to go once more.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -199,16 +201,25 @@ impl Cloud {
         }
     }
 
-    /// Deletes something else than a server. Whether it was there.
+    /// Deletes something else than a server. Whether it was there. Of a volume the end is only begun by the
+    /// request, and may fail, so that it is asked until nobody knows the volume.
     pub(super) async fn delete_thing(&self, kind: Kind, id: &str, limit: Duration) -> Result<bool> {
         let what = format!("{kind} {id}");
-        let mut patience = Patience::new(limit);
+        let is_volume = kind == Kind::Volume;
+        let mut patience = Patience::new(if is_volume { limit.max(VOLUME_LIMIT) } else { limit });
+        let mut was_there = false;
         loop {
-            match bounded(ASK_LIMIT, &what, self.provider().delete(kind, id)).await {
+            let error = match bounded(ASK_LIMIT, &what, self.provider().delete(kind, id)).await {
+                Ok(()) if is_volume => {
+                    was_there = true;
+                    Error::Conflict { what: what.clone(), message: "it is being deleted".to_owned() }
+                }
                 Ok(()) => return Ok(true),
-                Err(error) if error.is_not_found() => return Ok(false),
-                Err(error) if may_pass(&error) && patience.pause_after(&error).await => {}
-                Err(error) => return Err(error),
+                Err(error) if error.is_not_found() => return Ok(was_there),
+                Err(error) => error,
+            };
+            if !may_pass(&error) || !patience.pause_after(&error).await {
+                return Err(error);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Spawning a server: from an order to a server with an address, or to nothing at all.
 //!
 //! ```text
-//!   draft ─▶ pace ─▶ note ─▶ create ─▶ active ─▶ address ─▶ on record, with the caller
-//!     └───────┴───────▶ an error        └───────────┴─────▶ deleted until gone, then an error
+//!   draft ─▶ pace ─▶ note ─▶ prepare ─▶ create ─▶ active ─▶ address ─▶ on record, with the caller
+//!     └───────┴─────▶ an error ◀─┴──────────┘        └───────────┴─────▶ deleted until gone, then an error
 //! ```
 //!
 //! It runs as a task of its own. If the caller drops it, the task undoes what it did: a request that was
@@ -207,7 +207,16 @@ impl Spawn {
         let draft = self.until_cancelled("a server", self.cloud.draft(order)).await?;
         self.keep_pace(&draft).await?;
         let entry = self.cloud.note(&draft).await?;
-        let (began, start) = (Instant::now(), self.cloud.now());
+        let start = self.cloud.now();
+        if let Err(error) = self.until_prepared(&draft).await {
+            self.count_failure(&draft, start, &error);
+            if matches!(error.class(), Class::NotFound | Class::Input) {
+                self.cloud.doubt_offers().await;
+            }
+            self.cloud.abandon(&draft, entry).await?;
+            return Err(error);
+        }
+        let began = Instant::now();
         self.cloud.tell(format_args!("server {}", draft.name()), "asking the cloud for it");
         let created = self.create(&draft, entry).await;
         drop(told);

@@ -166,6 +166,12 @@ impl World {
         self.servers.values().map(|server| server.volume_gb).collect()
     }
 
+    /// The volume of this name.
+    pub(super) fn volume(&self, name: &str) -> Option<String> {
+        let is_it = |thing: &Thing| thing.kind == Kind::Volume && thing.name == name;
+        self.things.iter().find(|(_, thing)| is_it(thing)).map(|(id, _)| id.clone())
+    }
+
     pub(super) fn quota(&self) -> Quota {
         let flavor = |server: &FakeServer| self.flavors.iter().find(|flavor| flavor.id == server.flavor);
         let there = self.servers.values().filter(|server| !self.is_gone(server));
@@ -331,7 +337,12 @@ impl World {
         let servers = servers.map(|server| (Kind::Server, server.mark, &server.name));
         let things = self.things.values().map(|thing| (thing.kind, thing.mark, &thing.name));
         let mut all = servers.chain(things);
-        let user = all.find(|(kind, mark, _)| users.contains(kind) && *mark == thing.mark);
+        let is_user = |kind: Kind, name: &str| match thing.kind {
+            // A volume has its server's name.
+            Kind::Volume => kind == Kind::Server && *name == thing.name,
+            _ => users.contains(&kind),
+        };
+        let user = all.find(|(kind, mark, name)| is_user(*kind, name) && *mark == thing.mark);
         user.map(|(kind, _, name)| format!("{kind} {name} uses it"))
     }
 

@@ -6,7 +6,7 @@ use crate::bench::{Bench, seconds};
 use haar_cloud::fake::{Call, Fault};
 use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
-use haar_cloud::Error;
+use haar_cloud::{Error, SpawnOrder};
 use tokio::time::timeout;
 
 fn busy() -> Error {
@@ -35,6 +35,41 @@ async fn a_server_that_was_made_in_spite_of_a_busy_answer_is_not_made_again() {
     bench.fake.order(Call::CreateServer, Fault::Refuse(long(1000)));
     bench.cloud.spawn(bench.order(), || {}).await.unwrap_err();
     assert_eq!((bench.fake.servers_there(), bench.servers_on_record()), (2, 2));
+}
+
+/// Volumes that the cloud has, and those that are on record.
+fn volumes(bench: &Bench) -> (usize, usize) {
+    let there = bench.fake.left().iter().filter(|left| left.starts_with("volume")).count();
+    let record = bench.cloud.journal().store().load().unwrap().unwrap();
+    (there, record.entries().filter(|entry| entry.kind == Kind::Volume).count())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_goes_with_its_server_and_with_one_that_never_comes() {
+    let bench = Bench::deployed().await;
+    let order = SpawnOrder { disk_gb: 30, ..bench.order() };
+    let server = bench.cloud.spawn(order.clone(), || {}).await.unwrap();
+    assert_eq!(volumes(&bench), (1, 1));
+    server.destroy().await.unwrap();
+    assert_eq!(volumes(&bench), (0, 0));
+    let full = || Error::NoHardware { message: "full".to_owned() };
+    bench.fake.order(Call::CreateServer, Fault::Refuse(full()));
+    bench.cloud.spawn(order.clone(), || {}).await.unwrap_err();
+    assert_eq!((volumes(&bench), bench.servers_on_record()), ((0, 0), 0), "the server was refused");
+    // Its answer is lost, and it is found by its name.
+    bench.fake.order(Call::Make(Kind::Volume), Fault::Refuse(busy()));
+    bench.fake.order(Call::Make(Kind::Volume), Fault::Lose);
+    bench.fake.order(Call::Make(Kind::Volume), Fault::Lose);
+    bench.cloud.spawn(order.clone(), || {}).await.unwrap().destroy().await.unwrap();
+    assert_eq!((volumes(&bench), bench.servers_on_record()), ((0, 0), 0));
+    for wait in [1, 100, 300, 1000, 4000] {
+        let spawn = bench.cloud.spawn(order.clone(), || {});
+        if let Ok(server) = timeout(Duration::from_millis(wait), spawn).await {
+            server.unwrap().destroy().await.unwrap();
+        }
+        bench.cloud.settled().await;
+        assert_eq!((volumes(&bench), bench.servers_on_record()), ((0, 0), 0), "dropped after {wait} ms");
+    }
 }
 
 #[tokio::test(start_paused = true)]

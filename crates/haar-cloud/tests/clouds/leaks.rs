@@ -104,6 +104,8 @@ async fn one_spawn(cloud: Cloud, mut lot: Lot) {
     let order = SpawnOrder {
         external: lot.below(3) == 0,
         ttd: Duration::from_secs(lot.below(3) * 20),
+        // More than a small one has: it boots from a volume.
+        disk_gb: if lot.below(5) == 0 { 30 } else { 0 },
         ..SpawnOrder::new("debian-12", "debian", if lot.below(4) == 0 { "large" } else { "small" })
     };
     let patience = match lot.below(2) {

@@ -10,4 +10,5 @@ mod logins;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod volumes;
 mod whole;

@@ -8,7 +8,7 @@ use haar_openstack::OpenStack;
 use serde_json::json;
 
 use crate::fake::Fake;
-use crate::support::Site;
+use crate::support::{Site, prepared};
 
 async fn deployed(name: &str) -> (Fake, OpenStack, Site) {
     let fake = Fake::start().await;
@@ -31,11 +31,19 @@ async fn case_14_a_volume_is_booted_from_where_one_is_asked_for_and_goes_with_th
     assert_eq!(plain["security_groups"][1], json!({"name": "default"}));
 
     order.volume_gb = Some(20);
+    fake.world().without = vec!["volumev3"];
+    let cloud = OpenStack::connect(fake.settings()).await.unwrap();
+    prepared(&cloud, &site, &order).await;
     let made = cloud.create_server(&site.deployment, &order, &site.journal).await.unwrap();
     assert_eq!(made.admin_password.as_deref(), Some("pw"));
     let booted = fake.world().body("POST /compute/v2.1/servers")["server"].clone();
     let volume = &booted["block_device_mapping_v2"][0];
     assert_eq!((&volume["volume_size"], &volume["delete_on_termination"]), (&json!(20), &json!(true)));
+    assert_eq!(
+        (&volume["source_type"], &volume["uuid"]),
+        (&json!("image"), &json!("i1")),
+        "Nova makes it there"
+    );
     assert!(booted.get("imageRef").is_none());
 }
 

@@ -12,7 +12,7 @@ use haar_openstack::{OpenStack, Settings};
 use uuid::Uuid;
 
 use crate::member;
-use crate::support::Site;
+use crate::support::{Site, prepared};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -115,6 +115,7 @@ pub(crate) async fn settled(cloud: &OpenStack, id: &str) -> ServerView {
 
 /// Asks for a server, notes it, and waits until it is made or failed.
 pub(crate) async fn spawned(cloud: &OpenStack, site: &Site, order: &ServerOrder) -> ServerView {
+    prepared(cloud, site, order).await;
     let create = async {
         let made = cloud.create_server(&site.deployment, order, &site.journal).await?;
         Ok(made.id)
@@ -152,14 +153,26 @@ pub(crate) async fn tear_down(cloud: &OpenStack, site: &Site) {
             destroyed(cloud, id).await;
             continue;
         }
-        let ask = || async {
-            match cloud.delete(*kind, id).await {
-                Ok(()) | Err(Error::NotFound { .. }) => Some(()),
-                // Ports go a moment after their server.
-                Err(Error::Conflict { .. }) => None,
-                Err(error) => panic!("{kind} {id}: {error}"),
-            }
-        };
-        until(&format!("{kind} {id} to go"), ask).await;
+        deleted(cloud, *kind, id).await;
+    }
+}
+
+/// Deletes something else than a server, which may be in use for a moment.
+async fn deleted(cloud: &OpenStack, kind: Kind, id: &str) {
+    let ask = || async {
+        match cloud.delete(kind, id).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Some(()),
+            // Ports go a moment after their server.
+            Err(Error::Conflict { .. }) => None,
+            Err(error) => panic!("{kind} {id}: {error}"),
+        }
+    };
+    until(&format!("{kind} {id} to go"), ask).await;
+}
+
+/// Deletes the volumes on record, whose servers are gone.
+pub(crate) async fn released(cloud: &OpenStack, site: &Site) {
+    for (_, id) in site.ours().into_iter().filter(|(kind, _)| *kind == Kind::Volume) {
+        deleted(cloud, Kind::Volume, &id).await;
     }
 }

@@ -4,7 +4,7 @@ use haar_cloud::provider::ServerState;
 use haar_cloud::state::Kind;
 use haar_cloud::{Class, Provider as _};
 
-use crate::harness::{Cloud, destroyed, spawned, until};
+use crate::harness::{Cloud, destroyed, released, spawned, until};
 use crate::support::Site;
 
 #[tokio::test]
@@ -50,6 +50,10 @@ async fn case_14_a_volume_to_boot_from_comes_and_goes_with_its_server() {
         let view = spawned(&cloud, &site, &order).await;
         assert_eq!(view.state, ServerState::Active, "{view:?}");
         assert_eq!(used().await, before + 5);
+        let survey = cloud.survey(&site.deployment.name, Some(site.deployment.id)).await.unwrap();
+        let volume = survey.into_iter().find(|found| found.kind == Kind::Volume).unwrap();
+        assert!(volume.ours && volume.name == view.name, "{volume:?}");
+        assert!(site.ours().contains(&(Kind::Volume, volume.id)));
         destroyed(&cloud, &view.id).await;
         until("the volume to go", || async { (used().await == before).then_some(()) }).await;
     };
@@ -105,6 +109,7 @@ async fn a_build_that_fails_for_no_lack_of_machines_says_so_and_leaves_no_volume
             let fault = view.fault.as_ref().unwrap();
             assert!(fault.class() == Class::Server && fault.to_string().contains(&view.name), "{fault}");
             destroyed(&cloud, &view.id).await;
+            released(&cloud, &site).await;
         }
         until("the volume to go", || async { (used().await == before).then_some(()) }).await;
     };

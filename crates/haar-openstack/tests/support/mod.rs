@@ -1,8 +1,10 @@
 //! What the tests of both clouds share: a deployment with a record of its own.
 
+use std::time::{Duration, Instant};
+
 use haar_cloud::image::choose;
 use haar_cloud::name::ResourceName;
-use haar_cloud::provider::{Deployment, Ground, ServerOrder};
+use haar_cloud::provider::{Deployment, Ground, Prepared, ServerOrder};
 use haar_cloud::state::{Kind, Store};
 use haar_cloud::{Journal, Provider};
 use jiff::Timestamp;
@@ -56,5 +58,14 @@ impl Site {
             user_data: "#!/bin/sh\ntrue\n".to_owned(),
             user: "debian".to_owned(),
         }
+    }
+}
+
+/// Waits until a server can be asked for.
+pub(crate) async fn prepared(cloud: &dyn Provider, site: &Site, order: &ServerOrder) {
+    let end = Instant::now() + Duration::from_secs(180);
+    while cloud.prepare_server(&site.deployment, order, &site.journal).await.unwrap() != Prepared::Ready {
+        assert!(Instant::now() < end, "gave up waiting for what the server needs");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

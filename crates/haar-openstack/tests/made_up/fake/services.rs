@@ -62,6 +62,7 @@ pub(crate) fn serve(world: &mut World, call: &Call<'_>) -> Reply {
         ["compute", "v2.1", rest @ ..] => compute(world, call, rest),
         ["network", "v2.0", rest @ ..] => network(world, call, rest),
         ["image", "v2", "images"] => page(world, call, "images", "images"),
+        ["volume", "v3", "p1", "volumes", rest @ ..] => volumes(world, call, rest),
         ["volume", "v3", "p1", "os-quota-sets", "p1"] => {
             let gigabytes = json!({"limit": -1, "in_use": 7, "reserved": 1});
             Reply::json(200, &json!({"quota_set": {"id": "p1", "gigabytes": gigabytes}}))
@@ -123,6 +124,40 @@ fn grow(world: &mut World, id: &str) {
             server.as_object_mut().unwrap().extend(then);
         }
         Some(looks) => server["later"]["looks"] = (looks - 1).into(),
+    }
+}
+
+/// A volume is made by the second look at it, and is gone after the second request for its end. None goes with its
+/// server by itself: so it is left when Nova falls in the midst of it.
+fn volumes(world: &mut World, call: &Call<'_>, path: &[&str]) -> Reply {
+    match (call.method, path) {
+        ("GET", ["detail"]) => page(world, call, "volumes", "volumes"),
+        ("POST", []) => {
+            let mut volume = call.body["volume"].clone();
+            volume["status"] = "creating".into();
+            let id = world.add("volumes", volume);
+            one(world, "volumes", "volume", &id)
+        }
+        ("GET", [id]) => {
+            let shown = one(world, "volumes", "volume", id);
+            if let Some(volume) = find(world, "volumes", id).filter(|volume| volume["status"] == "creating") {
+                volume["status"] = "available".into();
+            }
+            shown
+        }
+        ("DELETE", [id]) => match find(world, "volumes", id) {
+            None => not_found(id),
+            Some(volume) if volume["status"] == "deleting" => {
+                remove(world, "volumes", id);
+                let message = "Invalid volume: Volume status must be available or error";
+                Reply::json(400, &json!({"badRequest": {"code": 400, "message": message}}))
+            }
+            Some(volume) => {
+                volume["status"] = "deleting".into();
+                Reply::empty(202)
+            }
+        },
+        _ => Reply::empty(404),
     }
 }
 
