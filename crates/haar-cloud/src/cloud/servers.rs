@@ -147,9 +147,18 @@ impl Cloud {
         self.discard(None, id, server.name()).await
     }
 
-    /// Deletes a server until it is gone, then what belongs to it, then its entry.
+    /// Deletes a server until it is gone, then what belongs to it, then its entry. When that fails, a task goes
+    /// on trying.
     pub(super) async fn discard(&self, entry: Option<EntryId>, id: &str, name: &str) -> Result<()> {
         self.kept().remove(name);
+        let answer = self.discard_once(entry, id, name).await;
+        if answer.is_err() {
+            self.end_leftovers_later();
+        }
+        answer
+    }
+
+    async fn discard_once(&self, entry: Option<EntryId>, id: &str, name: &str) -> Result<()> {
         if let Some(entry) = entry {
             // A disk that is full must not keep a server that costs money.
             if let Err(error) = self.note_leaving(entry).await {

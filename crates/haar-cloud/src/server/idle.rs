@@ -13,10 +13,6 @@ use tokio::time::sleep;
 use super::Server;
 use crate::life::Tick;
 
-/// How often an idle server that does not go is told so again.
-const TRIES: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-
 impl Server {
     /// From now on this process ends the server when it idles for as long as it may, and the countdown begins
     /// here if nothing is in use. For the process that spawned it this is so already; it is meant for one that
@@ -60,25 +56,12 @@ impl Server {
                 Tick::LookAt(at) => wait = at.saturating_sub(now),
                 Tick::Nothing => return,
                 Tick::Destroy => {
-                    let server = self.clone();
-                    self.cloud().background().spawn(async move { server.end_idle().await });
+                    if let Err(error) = self.destroy().await {
+                        tracing::warn!(%error, server = self.name(), "an idle server could not be destroyed");
+                    }
                     return;
                 }
             }
-        }
-    }
-
-    async fn end_idle(&self) {
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..TRIES {
-            match self.destroy().await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(%error, server = self.name(), "an idle server could not be destroyed");
-                }
-            }
-            sleep(pause).await;
-            pause *= 2;
         }
     }
 }

@@ -7,7 +7,7 @@ use haar_cloud::fake::{Call, Fault};
 use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
 use haar_cloud::{Error, SpawnOrder};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 fn busy() -> Error {
     let retry_after = Some(seconds(2));
@@ -69,6 +69,31 @@ async fn a_volume_goes_with_its_server_and_with_one_that_never_comes() {
         }
         bench.cloud.settled().await;
         assert_eq!((volumes(&bench), bench.servers_on_record()), ((0, 0), 0), "dropped after {wait} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_should_be_gone_is_ended_later_by_this_process_or_the_next() {
+    for by_the_next in [false, true] {
+        let bench = Bench::deployed().await;
+        bench.fake.with(|world| world.leaving = None);
+        let order = SpawnOrder { disk_gb: 30, ..bench.order() };
+        bench.cloud.spawn(order, || {}).await.unwrap().destroy().await.unwrap_err();
+        assert_eq!((bench.fake.servers_there(), bench.servers_on_record(), volumes(&bench)), (1, 1, (1, 1)));
+        if by_the_next {
+            bench.fake.with(|world| world.leaving = Some(seconds(1)));
+            let process = bench.process();
+            process.deploy(Ground::default()).await.unwrap();
+            process.settled().await;
+        } else {
+            // For a day nobody can delete anything.
+            sleep(seconds(3600 * 24)).await;
+            assert_eq!(bench.fake.servers_there(), 1);
+            bench.fake.with(|world| world.leaving = Some(seconds(1)));
+            sleep(seconds(900)).await;
+        }
+        let left = (bench.fake.servers_there(), bench.servers_on_record(), volumes(&bench));
+        assert_eq!(left, (0, 0, (0, 0)), "by the next: {by_the_next}");
     }
 }
 
