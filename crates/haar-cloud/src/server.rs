@@ -21,7 +21,7 @@ use crate::life::Life;
 use crate::name::host_name;
 use crate::provider::ServerState;
 use crate::space::{NoRoom, Request, Space};
-use crate::state::ServerDetails;
+use crate::state::{Entry, Kind, PreparedServer, ServerDetails};
 
 mod end;
 mod files;
@@ -65,19 +65,15 @@ struct Guarded {
     life: Life,
     /// Whether a task looks at the idle time.
     watched: bool,
-    prepared: Option<Prepared>,
+    /// What this process has seen to be on it.
+    ready: Option<PreparedServer>,
+    /// What is on it, whoever put it there.
+    prepared: Option<PreparedServer>,
     shared_disk: bool,
     destroy_script: Option<Vec<u8>>,
     /// Host keys that the server told on its console.
     learned_keys: Vec<String>,
     ssh: Option<Pool>,
-}
-
-/// What was put on the server once it was ready.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Prepared {
-    script: Vec<u8>,
-    files: CopyList,
 }
 
 /// What somebody wants of a server.
@@ -109,8 +105,9 @@ impl Server {
         let guarded = Guarded {
             life,
             watched: false,
-            prepared: None,
-            shared_disk: false,
+            ready: None,
+            prepared: details.prepared.clone(),
+            shared_disk: details.shared_disk,
             destroy_script: None,
             learned_keys: Vec::new(),
             ssh: None,
@@ -304,17 +301,38 @@ impl Server {
         }
     }
 
-    /// Whether it is what somebody wants. Two spellings of one image are two operating systems.
+    /// Whether it is what somebody wants, whichever process prepared it, as far as the record told when this
+    /// process last looked for it. Two spellings of one image are two operating systems.
     #[must_use]
     pub fn matches(&self, wanted: &Likeness<'_>) -> bool {
+        let like = PreparedServer::new(wanted.script, wanted.files);
         let guarded = self.guarded();
-        let nothing = Prepared::default();
-        let prepared = guarded.prepared.as_ref().unwrap_or(&nothing);
         self.os() == wanted.os
-            && prepared.script == wanted.script
-            && prepared.files.as_str() == wanted.files.as_str()
+            && guarded.prepared.as_ref().unwrap_or(&PreparedServer::default()) == &like
             && wanted.flavor.is_none_or(|flavor| flavor == self.flavor().id)
             && guarded.shared_disk == wanted.shared_disk
+    }
+
+    /// Takes note of what is on record about it by now.
+    pub(crate) fn learn(&self, details: &ServerDetails) {
+        let mut guarded = self.guarded();
+        guarded.prepared.clone_from(&details.prepared);
+        guarded.shared_disk = details.shared_disk;
+    }
+
+    /// Puts on record what other processes are to know of it.
+    async fn note(&self, change: impl FnOnce(&mut ServerDetails) + Send + 'static) -> Result<()> {
+        let id = self.id().to_owned();
+        let note = self.cloud().journal().change(move |record| {
+            let is_it = |entry: &&Entry| entry.kind == Kind::Server && entry.cloud_id() == Some(&id);
+            let found = record.entries().find(is_it).map(|entry| (entry.id, entry.server.clone()));
+            if let Some((entry, Some(mut details))) = found {
+                change(&mut details);
+                record.describe_server(entry, details)?;
+            }
+            Ok(())
+        });
+        note.await
     }
 
     /// What is run on the server before it is destroyed: the content of a script, with its `#!` line.

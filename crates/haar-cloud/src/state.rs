@@ -27,7 +27,7 @@ mod file;
 mod record;
 mod secrets;
 
-pub use entry::{Entry, EntryId, Kind, Phase, ServerDetails};
+pub use entry::{Entry, EntryId, Kind, Phase, PreparedServer, ServerDetails};
 pub use error::Error;
 pub use record::Record;
 pub use secrets::Secrets;

@@ -101,6 +101,7 @@ impl Cloud {
         // An id may come again where a cloud has few; a name never does.
         let known = held.get(id).and_then(WeakServer::upgrade).filter(|server| server.name() == name);
         if let Some(server) = known {
+            server.learn(&details);
             return server;
         }
         held.retain(|_, server| server.upgrade().is_some());

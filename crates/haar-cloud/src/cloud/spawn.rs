@@ -170,6 +170,8 @@ impl Cloud {
             head_node: false,
             address: None,
             host_keys: vec![host_key.public.trim().to_owned()],
+            prepared: None,
+            shared_disk: false,
         };
         let server = ServerOrder {
             name: deployment.name.server(Uuid::new_v4()),

@@ -15,8 +15,9 @@ use haar_ssh::{Command, quote};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::{Prepared, Server};
+use super::Server;
 use crate::copy_list::CopyList;
+use crate::state::PreparedServer;
 use crate::{Error, Result};
 
 /// The pause between two looks.
@@ -31,8 +32,8 @@ impl Server {
     /// [`Error::RemoteExit`] with what the script complained of, [`Error::Cancelled`] when the server is
     /// destroyed meanwhile.
     pub async fn wait_until_ready(&self, files: &CopyList, script: &[u8]) -> Result<()> {
-        let wanted = Prepared { script: script.to_vec(), files: files.clone() };
-        if self.guarded().prepared.as_ref() == Some(&wanted) {
+        let wanted = PreparedServer::new(script, files);
+        if self.guarded().ready.as_ref() == Some(&wanted) {
             return Ok(());
         }
         let _in_use = self.in_use()?;
@@ -48,7 +49,11 @@ impl Server {
             self.run_once(script).await?;
             self.renew_ssh();
         }
-        self.guarded().prepared = Some(wanted);
+        let noted = wanted.clone();
+        self.note(|details| details.prepared = Some(noted)).await?;
+        let mut guarded = self.guarded();
+        guarded.prepared = Some(wanted.clone());
+        guarded.ready = Some(wanted);
         Ok(())
     }
 

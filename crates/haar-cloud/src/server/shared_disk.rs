@@ -68,11 +68,12 @@ impl Server {
         let command = Command::new("sh").stdin(mount_script(from)).limit(LIMIT);
         let output = self.run(&command).await?;
         self.succeeded("mounting the shared disk", output)?;
+        self.note(|details| details.shared_disk = true).await?;
         self.guarded().shared_disk = true;
         Ok(())
     }
 
-    /// Whether the shared disk was mounted by this process.
+    /// Whether the shared disk was mounted, by whatever process.
     #[must_use]
     pub fn has_shared_disk(&self) -> bool {
         self.guarded().shared_disk

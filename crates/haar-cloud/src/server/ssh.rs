@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
-use crate::state::Kind;
 use crate::user_data::{host_keys_from_console, is_host_key};
 use crate::{Error, Result};
 
@@ -215,17 +214,10 @@ impl Server {
         if new.is_empty() {
             return Ok(false);
         }
-        let (id, keys) = (self.id().to_owned(), new.clone());
-        let note = self.cloud().journal().change(move |record| {
-            let is_it =
-                |entry: &&crate::state::Entry| entry.kind == Kind::Server && entry.cloud_id() == Some(&id);
-            let found = record.entries().find(is_it).map(|entry| (entry.id, entry.server.clone()));
-            if let Some((entry, Some(mut details))) = found {
-                let known = details.host_keys.clone();
-                details.host_keys.extend(keys.into_iter().filter(|key| !known.contains(key)));
-                record.describe_server(entry, details)?;
-            }
-            Ok(())
+        let keys = new.clone();
+        let note = self.note(move |details| {
+            let known = details.host_keys.clone();
+            details.host_keys.extend(keys.into_iter().filter(|key| !known.contains(key)));
         });
         note.await?;
         let mut guarded = self.guarded();

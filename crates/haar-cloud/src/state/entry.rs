@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use crate::copy_list::CopyList;
 use crate::flavor::Flavor;
 
 /// The number of an entry; never used twice in a deployment.
@@ -103,6 +105,30 @@ pub struct ServerDetails {
     /// The host keys it must show, in OpenSSH's form.
     #[serde(default)]
     pub host_keys: Vec<String>,
+    /// What was put on it once it was ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PreparedServer>,
+    /// Whether the shared disk was mounted on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared_disk: bool,
+}
+
+/// What was put on a server, by which one that somebody wants is told from others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedServer {
+    /// The digest of the script that was run: a script may hold secrets. Empty for none.
+    pub script: String,
+    /// The list of the files that were copied.
+    pub files: String,
+}
+
+impl PreparedServer {
+    /// What is kept of a script (empty for none) and a list of files.
+    #[must_use]
+    pub fn new(script: &[u8], files: &CopyList) -> Self {
+        let script = if script.is_empty() { String::new() } else { hex::encode(Sha256::digest(script)) };
+        Self { script, files: files.as_str().to_owned() }
+    }
 }
 
 /// One thing in the cloud.

@@ -8,7 +8,7 @@ use crate::sshd::Reachable;
 use haar_cloud::cloud::Way;
 use haar_cloud::copy_list::CopyList;
 use haar_cloud::fake::{Call, Fault};
-use haar_cloud::server::{Chunk, Command};
+use haar_cloud::server::{Chunk, Command, Likeness};
 use haar_cloud::state::Kind;
 use haar_cloud::{Error, SpawnOrder};
 use tokio::time::{sleep, timeout};
@@ -287,6 +287,26 @@ async fn a_secret_that_is_copied_lies_open_at_no_moment() {
         watcher.join().unwrap()
     });
     assert_eq!(modes.into_iter().collect::<Vec<_>>(), [0o600]);
+}
+
+#[tokio::test]
+async fn a_server_that_one_process_prepared_is_what_another_wants() {
+    let Some(bench) = Reachable::start("matches").await else { return };
+    bench.booted();
+    let server = bench.spawn().await;
+    let process = bench.process();
+    let before = process.server(server.id()).await.unwrap();
+    let (files, script) = (CopyList::parse(&bench.text("missing")).unwrap(), b"#!/bin/sh\ntrue secret\n");
+    let like = Likeness { os: "debian-12", script, files: &files, flavor: None, shared_disk: false };
+    assert!(!before.matches(&like));
+    server.wait_until_ready(&files, script).await.unwrap();
+    assert!(server.matches(&like));
+    let same = process.server(server.id()).await.unwrap();
+    assert!(same.matches(&like) && before.matches(&like), "all handles learn it");
+    let other = bench.process().server(server.id()).await.unwrap();
+    assert!(other.matches(&like) && !other.matches(&Likeness { script: NOTHING, ..like }));
+    let record = fs::read_to_string(bench.cloud.journal().store().path()).unwrap();
+    assert!(!record.contains("secret"), "a script may hold secrets");
 }
 
 #[tokio::test]
