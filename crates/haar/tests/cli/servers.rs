@@ -82,6 +82,34 @@ async fn a_deployment_goes_from_nothing_to_servers_and_back_to_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_listed_can_be_destroyed_by_what_it_is_called() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let deployed = cloud.haar("cloud deploy --name farm -o json").await.json();
+    let said = cloud.haar("cloud spawn --name farm --image tiny-1 --count 3 --no-wait -o json").await.json();
+    let ids: Vec<&str> = (0..3).map(|place| said["items"][place]["id"].as_str().unwrap()).collect();
+    // As after an end that was cut off, and after a record that was lost.
+    let path = deployed["record"].as_str().unwrap();
+    let mut record: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let entries = record["entries"].as_array_mut().unwrap();
+    entries.retain(|entry| entry["cloud_id"] != ids[1]);
+    for entry in entries.iter_mut().filter(|entry| entry["cloud_id"] == ids[0]) {
+        entry["phase"] = "leaving".into();
+    }
+    std::fs::write(path, record.to_string()).unwrap();
+    let list = cloud.haar("cloud list --name farm").await.well();
+    assert!(list.contains("leaving") && list.contains("not on record") && list.contains("running"), "{list}");
+
+    let unknown = cloud.haar(&format!("cloud destroy --name farm {} nobody", ids[0])).await;
+    assert!(unknown.code == 4 && unknown.err.contains("nobody"), "{unknown:?}");
+    let gone = cloud.haar(&format!("cloud destroy --name farm {} {}", ids[0], &ids[1][..8])).await.well();
+    assert!(gone.contains("2 servers destroyed"), "{gone}");
+    cloud.haar("cloud destroy --name farm --all").await.well();
+    assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
+    assert!(cloud.haar("cloud list --name farm").await.well().contains("no servers"));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn defect_38_a_haar_cloud_holds_the_contract_of_all_providers() {
     let (cloud, _agent) = with_images(Luck::Good).await;
     let provider = HaarCloud::new(&cloud.url, Some(cloud.admin.clone()), None).unwrap();

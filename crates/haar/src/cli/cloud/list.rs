@@ -3,11 +3,11 @@
 //! Listed is what is on record, whoever put it there, beside what the cloud says of it; and what the cloud has
 //! with our mark that no record knows: nothing that costs is left out.
 
+use haar_cloud::Error;
 use haar_cloud::flavor::{Flavor, PriceList};
 use haar_cloud::name::{DeploymentId, Owner};
 use haar_cloud::provider::{ServerState, ServerView};
 use haar_cloud::state::{Entry, Kind, Phase, Record};
-use haar_cloud::{Error, Server};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::deploy::said;
 use super::open::Open;
 use super::price::{self, PriceWords};
-use super::server;
+use super::server::{self, Names};
 use crate::cli::failure::Failure;
 use crate::cli::{output, several};
 
@@ -46,8 +46,7 @@ struct Listed {
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let prices = words.prices.load()?;
     let record = open.cloud.record().await?;
-    let views = open.cloud.provider().servers().await?;
-    let listed = record.as_ref().map(|record| listed(record, &views)).unwrap_or_default();
+    let listed = all(open, record.as_ref()).await?;
     if open.is_json() {
         let items: Vec<Value> = listed.iter().map(|server| as_json(server, prices.as_ref())).collect();
         return output::json(&json!({"name": open.cloud.name().as_str(), "items": items}));
@@ -71,6 +70,17 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
         output::out(&format!("  together {}\n", price::sum(prices, flavors)));
     }
     Ok(())
+}
+
+async fn all(open: &Open, record: Option<&Record>) -> Result<Vec<Listed>, Failure> {
+    let views = open.cloud.provider().servers().await?;
+    Ok(record.map(|record| listed(record, &views)).unwrap_or_default())
+}
+
+/// What a listed server goes by; `None` before the cloud has given it an id.
+fn names(server: &Listed) -> Option<Names> {
+    let address = server.address.as_ref().and_then(|address| address.parse().ok());
+    server.id.clone().map(|id| Names { id, name: server.name.clone(), address })
 }
 
 fn listed(record: &Record, views: &[ServerView]) -> Vec<Listed> {
@@ -191,34 +201,33 @@ pub(crate) struct DestroyWords {
 }
 
 pub(super) async fn destroy(open: &Open, words: &DestroyWords) -> Result<(), Failure> {
-    let mut servers: Vec<Server> = Vec::new();
-    // Every text is looked up before anything is done.
+    let record = open.cloud.record().await?;
+    let there: Vec<Names> = all(open, record.as_ref()).await?.iter().filter_map(names).collect();
+    let mut servers: Vec<Names> = if words.all { there.clone() } else { Vec::new() };
+    // Every text is looked up before anything is done, among all that is listed: whatever costs can be named.
     for text in &words.server {
-        let server = server::one(open, Some(text)).await?;
-        if !servers.iter().any(|known| known.id() == server.id()) {
-            servers.push(server);
+        let server = &there[server::place(&there, text)?];
+        if !servers.iter().any(|known| known.id == server.id) {
+            servers.push(server.clone());
         }
     }
-    if words.all {
-        servers = open.cloud.servers().await?;
-    }
     let mut gone = Vec::new();
-    let begin = async |server: &Server| {
-        let (cloud, id) = (open.cloud.clone(), server.id().to_owned());
+    let begin = async |server: &Names| {
+        let (cloud, id) = (open.cloud.clone(), server.id.clone());
         Ok(tokio::spawn(async move { cloud.destroy(&id).await }))
     };
-    let end = async |server: &Server, task: JoinHandle<haar_cloud::Result<()>>| {
-        let cut_off = || Error::Cancelled { what: server.name().to_owned() };
+    let end = async |server: &Names, task: JoinHandle<haar_cloud::Result<()>>| {
+        let cut_off = || Error::Cancelled { what: server.name.clone() };
         task.await.unwrap_or_else(|_| Err(cut_off()))?;
-        gone.push(json!({"id": server.id(), "name": server.name()}));
+        gone.push(json!({"id": server.id, "name": server.name}));
         Ok(())
     };
-    let name = |server: &Server| server.name().to_owned();
+    let name = |server: &Names| server.name.clone();
     several::each_to_the_end(&servers, name, begin, end).await?;
     open.board.clear();
     let line = match servers.as_slice() {
         [] => "no server was there".to_owned(),
-        [one] => format!("server {} destroyed", one.name()),
+        [one] => format!("server {} destroyed", one.name),
         several => format!("{} servers destroyed", several.len()),
     };
     said(open, &json!({"destroyed": gone}), &line)

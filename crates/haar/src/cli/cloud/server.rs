@@ -32,8 +32,13 @@ pub(super) async fn one(open: &Open, text: Option<&str>) -> Result<Server, Failu
         address: server.address(),
     };
     let all: Vec<Names> = servers.iter().map(names).collect();
-    match meant(&all, text)[..] {
-        [place] => Ok(servers.swap_remove(place)),
+    Ok(servers.swap_remove(place(&all, text)?))
+}
+
+/// The place of the one that a text means.
+pub(super) fn place(all: &[Names], text: &str) -> Result<usize, Failure> {
+    match meant(all, text)[..] {
+        [place] => Ok(place),
         [] => Err(Error::NotFound { kind: "server".to_owned(), name: text.to_owned() }.into()),
         _ => Err(Failure::Usage(format!("`{text}` could mean several servers; say more of it"))),
     }
@@ -47,10 +52,11 @@ pub(super) fn address(server: &Server) -> Result<IpAddr, Failure> {
 }
 
 /// What a server goes by.
-struct Names {
-    id: String,
-    name: String,
-    address: Option<IpAddr>,
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) address: Option<IpAddr>,
 }
 
 /// The places of those that a text means: whoever is called exactly so, else whoever's id, or the id in whose
