@@ -47,6 +47,7 @@ use crate::{Error, Provider, Result};
 
 mod arrive;
 mod catalog;
+mod claim;
 mod create;
 mod deploy;
 mod leftover;
@@ -144,6 +145,8 @@ struct Inner {
     name: ResourceName,
     journal: Journal,
     began: Instant,
+    /// Whether the record is known to be of this place.
+    claimed: AtomicBool,
     access: Access,
     observer: Option<Observer>,
     pace: Mutex<Pace>,
@@ -191,7 +194,7 @@ impl Cloud {
         access: Access,
         observer: Option<Observer>,
     ) -> Result<Self> {
-        let store = Store::new(folder, provider.kind(), name)?;
+        let store = Store::new(folder, provider.kind(), name)?.at(provider.place());
         let background = TaskTracker::new();
         // So that waiting for it ends when nothing is under way; it still takes new tasks.
         background.close();
@@ -200,6 +203,7 @@ impl Cloud {
             name: name.clone(),
             journal: Journal::new(store),
             began: Instant::now(),
+            claimed: AtomicBool::new(false),
             access,
             observer,
             pace: Mutex::default(),
@@ -233,7 +237,8 @@ impl Cloud {
     }
 
     /// Waits until nothing is done any more for what was dropped or failed: servers of a dropped spawn are
-    /// gone, or on record. To be called before a process ends.
+    /// gone, or on record; commands on servers are ended, and files that were being copied there removed. To be
+    /// called before a process ends.
     pub async fn settled(&self) {
         self.inner.background.wait().await;
     }

@@ -244,6 +244,10 @@ impl Provider for Fake {
         "fake"
     }
 
+    fn place(&self) -> Option<String> {
+        self.with(|world| world.place.clone())
+    }
+
     async fn flavors(&self) -> Result<Vec<Flavor>> {
         self.answer(Call::Flavors, |world| Ok(world.flavors.clone())).await
     }
@@ -267,8 +271,8 @@ impl Provider for Fake {
         self.answer(Call::Survey, |world| Ok(world.survey(name, id))).await
     }
 
-    fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)> {
-        GROUND.map(|kind| (kind, deployment.name.to_string())).to_vec()
+    async fn needed(&self, deployment: &Deployment) -> Result<Vec<(Kind, String)>> {
+        Ok(GROUND.map(|kind| (kind, deployment.name.to_string())).to_vec())
     }
 
     /// A volume does not go with its server by itself: so it is left when a cloud falls in the midst of it.

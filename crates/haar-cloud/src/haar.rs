@@ -53,6 +53,7 @@ const DEFAULT_PROJECT: &str = "default";
 pub struct HaarCloud {
     client: Client,
     project: String,
+    id: Option<String>,
 }
 
 impl HaarCloud {
@@ -69,7 +70,13 @@ impl HaarCloud {
     /// The same with a client that is there already.
     #[must_use]
     pub fn with_client(client: Client, project: Option<&str>) -> Self {
-        Self { client, project: project.unwrap_or(DEFAULT_PROJECT).to_owned() }
+        Self { client, project: project.unwrap_or(DEFAULT_PROJECT).to_owned(), id: None }
+    }
+
+    /// The same, with the cloud's id, by which its records are told from those of others.
+    #[must_use]
+    pub fn with_id(self, id: impl Into<String>) -> Self {
+        Self { id: Some(id.into()), ..self }
     }
 }
 
@@ -77,6 +84,11 @@ impl HaarCloud {
 impl Provider for HaarCloud {
     fn kind(&self) -> &'static str {
         KIND
+    }
+
+    fn place(&self) -> Option<String> {
+        let id = self.id.as_ref()?;
+        Some(format!("project {} of the Haar cloud {id}", self.project))
     }
 
     async fn flavors(&self) -> Result<Vec<Flavor>> {
@@ -99,8 +111,8 @@ impl Provider for HaarCloud {
         survey::find(self, name, id).await
     }
 
-    fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)> {
-        ground::needed(deployment)
+    async fn needed(&self, deployment: &Deployment) -> Result<Vec<(Kind, String)>> {
+        Ok(ground::needed(deployment))
     }
 
     async fn create_server(
@@ -137,8 +149,8 @@ impl Provider for HaarCloud {
         survey::delete(self, kind, id).await
     }
 
-    /// The guest whose id the firmware of this machine shows. Only root can read that; for others, and on
-    /// whatever is no guest of this cloud, it is none.
+    /// The guest whose id the firmware of this machine shows, which only root can read, or else cloud-init noted.
+    /// On whatever is no guest of this cloud it is none.
     async fn here(&self) -> Result<Option<String>> {
         server::here(self).await
     }

@@ -128,6 +128,10 @@ impl Provider for Local {
         "local"
     }
 
+    fn is_this_machine(&self) -> bool {
+        true
+    }
+
     async fn flavors(&self) -> Result<Vec<Flavor>> {
         Ok(vec![self.flavor()?])
     }
@@ -159,8 +163,8 @@ impl Provider for Local {
         Ok(found.into_iter().filter(|found| found.ours || name.resembles_server(&found.name)).collect())
     }
 
-    fn needed(&self, _deployment: &Deployment) -> Vec<(Kind, String)> {
-        Vec::new()
+    async fn needed(&self, _deployment: &Deployment) -> Result<Vec<(Kind, String)>> {
+        Ok(Vec::new())
     }
 
     async fn create_server(

@@ -1,8 +1,8 @@
 //! Names: the one name a deployment goes by, the names derived from it, and whose something in a cloud is.
 //!
 //! A name never proves ownership: `wr-dev-al` is also the beginning of what `wr-dev-alice` made. A random
-//! [`DeploymentId`] does, written as metadata on servers and as a tag on everything of the network.
-//! Deliberately absent: key pairs, which carry neither; the record and their fingerprint tell.
+//! [`DeploymentId`] does, written as metadata on servers and as a tag on everything of the network. A key pair
+//! has neither, and bears the tag as the comment of its key.
 
 use std::collections::BTreeMap;
 use std::fmt;

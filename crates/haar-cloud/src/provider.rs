@@ -95,7 +95,7 @@ pub struct Deployment {
 }
 
 /// A server to be created.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerOrder {
     /// Its name, which no other server has.
     pub name: String,
@@ -121,13 +121,37 @@ pub enum Prepared {
     Making(String),
 }
 
+/// Its user data has the server's private host key, and is not shown.
+impl fmt::Debug for ServerOrder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, image, flavor, volume_gb, user_data, user } = self;
+        formatter
+            .debug_struct("ServerOrder")
+            .field("name", name)
+            .field("image", image)
+            .field("flavor", flavor)
+            .field("volume_gb", volume_gb)
+            .field("user_data", &format_args!("{} bytes", user_data.len()))
+            .field("user", user)
+            .finish()
+    }
+}
+
 /// A server that the cloud has just begun to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewServer {
     /// The cloud's id.
     pub id: String,
     /// The administrator's password, where the cloud makes one.
     pub admin_password: Option<String>,
+}
+
+/// The password is not shown.
+impl fmt::Debug for NewServer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let password = self.admin_password.as_ref().map(|_| "hidden");
+        formatter.debug_struct("NewServer").field("id", &self.id).field("admin_password", &password).finish()
+    }
 }
 
 /// What a server does, as far as this crate has to tell apart.
@@ -197,6 +221,18 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The word for this kind of cloud, as in `--provider`.
     fn kind(&self) -> &'static str;
 
+    /// Which cloud it is, and what of it: whatever is here under one id is elsewhere nothing, or another's. A
+    /// record is only ever used with the place it was made in. The words are the same for as long as it is the
+    /// same place, and a person can tell them apart. `None`: there is but one such place.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether its servers are this machine, to which nobody logs in by ssh.
+    fn is_this_machine(&self) -> bool {
+        false
+    }
+
     /// The sizes that servers can have now.
     async fn flavors(&self) -> Result<Vec<Flavor>>;
 
@@ -215,7 +251,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
     async fn survey(&self, name: &ResourceName, id: Option<DeploymentId>) -> Result<Vec<Found>>;
 
     /// What [`Self::deploy`] would make, of what [`Self::survey`] did not find: kinds and names.
-    fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)>;
+    async fn needed(&self, deployment: &Deployment) -> Result<Vec<(Kind, String)>>;
 
     /// Makes what has to be there before a server can be asked for, such as the volume it boots from, and says
     /// how far that is; it is called until it is ready. What is made is noted under a name in which the
@@ -266,4 +302,27 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// The id of the server that this process runs on, if it is one of this cloud.
     async fn here(&self) -> Result<Option<String>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let new = NewServer { id: "7".to_owned(), admin_password: Some("hush".to_owned()) };
+        let flavor = Flavor { id: "1".into(), name: "a".into(), cores: 1, ram_mb: 1, disk_gb: 1 };
+        let image =
+            Image { id: "1".into(), name: "i".into(), created_at: None, min_disk_gb: 0, min_ram_mb: 0 };
+        let order = ServerOrder {
+            name: "s".to_owned(),
+            image,
+            flavor,
+            volume_gb: None,
+            user_data: "hush".to_owned(),
+            user: "root".to_owned(),
+        };
+        let text = format!("{new:?} {order:?}");
+        assert!(!text.contains("hush") && text.contains("hidden") && text.contains("4 bytes"), "{text}");
+    }
 }

@@ -126,9 +126,21 @@ impl Usage {
     }
 }
 
+/// What sets a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LimitOf {
+    /// What the project may use: beyond it, the quota is used up.
+    #[default]
+    Project,
+    /// What the machines have: beyond it there is no hardware left, and the cloud itself says why.
+    Machines,
+}
+
 /// Limits and use of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Quota {
+    /// What sets these limits.
+    pub limit_of: LimitOf,
     /// The most servers; `None` is no limit.
     pub max_instances: Option<u64>,
     /// The most cores.
@@ -162,11 +174,15 @@ impl Quota {
         lacks
     }
 
-    /// As [`Self::lacks`], as a refusal.
+    /// As [`Self::lacks`], as a refusal. What the machines have is not for us to judge: how it is spread over them
+    /// is not known here.
     ///
     /// # Errors
     /// [`Error::OverQuota`] with each thing that is lacking.
     pub fn check(&self, spawn: &Usage, pending: &Usage) -> Result<()> {
+        if self.limit_of == LimitOf::Machines {
+            return Ok(());
+        }
         let lacks = self.lacks(spawn, pending);
         if lacks.is_empty() { Ok(()) } else { Err(Error::OverQuota { lacks }) }
     }
@@ -190,6 +206,16 @@ mod tests {
         assert!(Quota::default().lacks(&spawn, &Usage::default()).is_empty());
         let none = Quota { max_instances: limit(0), ..Quota::default() };
         assert_eq!(none.lacks(&spawn, &Usage::default()).len(), 1);
+    }
+
+    #[test]
+    fn what_the_machines_lack_is_no_quota() {
+        let spawn = Usage::of_spawn(&flavor(), None);
+        let full = Quota { max_cores: Some(1), ..Quota::default() };
+        assert!(full.check(&spawn, &Usage::default()).unwrap_err().is_over_quota());
+        let machines = Quota { limit_of: LimitOf::Machines, ..full };
+        assert!(machines.check(&spawn, &Usage::default()).is_ok());
+        assert_eq!(machines.lacks(&spawn, &Usage::default()).len(), 1, "it can still be looked at");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! a task, so room is given back within a tokio runtime. Deliberately absent: telling other processes what
 //! is in use here; hence a server that idles is ended by the process that spawned it, and by no other.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -60,7 +61,6 @@ struct Inner {
 }
 
 /// What is changed beneath the lock, each time in one step.
-#[derive(Debug)]
 struct Guarded {
     life: Life,
     /// Whether a task looks at the idle time.
@@ -74,6 +74,13 @@ struct Guarded {
     /// Host keys that the server told on its console.
     learned_keys: Vec<String>,
     ssh: Option<Pool>,
+}
+
+/// Scripts and files often hold secrets, and are not shown.
+impl fmt::Debug for Guarded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Guarded").field("life", &self.life).finish_non_exhaustive()
+    }
 }
 
 /// What somebody wants of a server.

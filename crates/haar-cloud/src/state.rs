@@ -10,6 +10,9 @@
 //! [`Record::plan`] and [`Record::made`] are these notes. Whatever is planned and has no id after a crash
 //! may exist, and [`Record::unsettled`] names it.
 //!
+//! A record is of one cloud, region and project; with the login to another it is refused, so that nothing is
+//! ever taken for gone because it was looked for elsewhere.
+//!
 //! The lock is held for a moment, never while a cloud is asked. A file that is damaged, or from a newer
 //! version, is refused and left as it is. All this blocks on the disk; an async caller puts it on a thread
 //! for blocking work.
@@ -24,11 +27,13 @@ use crate::name::{DeploymentId, ResourceName};
 mod entry;
 mod error;
 mod file;
+mod folder;
 mod record;
 mod secrets;
 
 pub use entry::{Entry, EntryId, Kind, Phase, PreparedServer, ServerDetails};
 pub use error::Error;
+pub use folder::folder_of;
 pub use record::Record;
 pub use secrets::Secrets;
 
@@ -41,6 +46,7 @@ pub struct Store {
     folder: PathBuf,
     provider: String,
     name: ResourceName,
+    place: Option<String>,
 }
 
 impl Store {
@@ -56,7 +62,14 @@ impl Store {
                 why: "only letters, digits and hyphens may be in it".to_owned(),
             });
         }
-        Ok(Self { folder: folder.into(), provider: provider.to_owned(), name: name.clone() })
+        Ok(Self { folder: folder.into(), provider: provider.to_owned(), name: name.clone(), place: None })
+    }
+
+    /// The same for one place alone; see [`Provider::place`](crate::Provider::place). A record of another place is
+    /// refused, and a new one bears it.
+    #[must_use]
+    pub fn at(self, place: Option<String>) -> Self {
+        Self { place, ..self }
     }
 
     /// The file of the record.
@@ -100,7 +113,10 @@ impl Store {
         if let Some(record) = self.load()? {
             return Ok(record);
         }
-        let record = Record::new(&self.provider, &self.name, deployment, now);
+        let mut record = Record::new(&self.provider, &self.name, deployment, now);
+        if let Some(place) = &self.place {
+            record.set_place(place);
+        }
         file::write(&self.path(), &record)?;
         Ok(record)
     }
@@ -178,6 +194,12 @@ impl Store {
         if record.provider() != self.provider || *record.name() != self.name {
             let found = format!("{}.{}", record.provider(), record.name());
             return Err(Error::Foreign { path: self.path(), found });
+        }
+        if let (Some(of), Some(here)) = (record.place(), &self.place)
+            && of != here
+        {
+            let (of, here) = (of.to_owned(), here.clone());
+            return Err(Error::Elsewhere { path: self.path(), of, here });
         }
         match record.damage() {
             Some(why) => Err(Error::Damaged { path: self.path(), why }),

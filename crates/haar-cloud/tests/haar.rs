@@ -140,7 +140,7 @@ async fn a_deploy_makes_each_thing_once_under_its_full_name() {
         bench.deploy().await.unwrap();
         let kinds = [Kind::SecurityGroup, Kind::Network, Kind::Subnet];
         assert_eq!(bench.on_record(), kinds.map(|kind| (kind, true)));
-        let needed = bench.cloud.needed(&bench.deployment);
+        let needed = bench.cloud.needed(&bench.deployment).await.unwrap();
         assert_eq!(needed, kinds.map(|kind| (kind, "render farm".to_owned())));
         let name = "render farm".to_owned();
         let sorted = [Kind::Subnet, Kind::Network, Kind::SecurityGroup];

@@ -140,6 +140,13 @@ impl Client {
         Ok(self.session().await?.project.clone())
     }
 
+    /// Our project and region, in words.
+    pub(crate) async fn place(&self) -> Result<String> {
+        let session = self.session().await?;
+        let region = session.catalog.region().unwrap_or("(none)");
+        Ok(format!("project {} in region {region}", session.project))
+    }
+
     /// Whether the catalog has a service.
     pub(crate) async fn has(&self, service: Service) -> Result<bool> {
         let session = self.session().await?;

@@ -63,11 +63,12 @@ async fn around(site: &Site<'_>) -> Result<String> {
     Ok(network)
 }
 
-/// What a deploy makes where nothing is there yet.
-pub(crate) fn needed(deployment: &Deployment) -> Vec<(Kind, String)> {
+/// What a deploy makes where nothing is there yet; on a server of this cloud no network of its own.
+pub(crate) fn needed(deployment: &Deployment, here: Option<&str>) -> Vec<(Kind, String)> {
     let group = (!deployment.ground.ports.is_empty()).then_some(Kind::SecurityGroup);
-    let kinds = [Kind::Network, Kind::Subnet, Kind::Router, Kind::RouterInterface];
-    let kinds = std::iter::once(Kind::KeyPair).chain(group).chain(kinds);
+    let around = [Kind::Network, Kind::Subnet, Kind::Router, Kind::RouterInterface];
+    let around = around.into_iter().filter(|_| here.is_none());
+    let kinds = std::iter::once(Kind::KeyPair).chain(group).chain(around);
     kinds.map(|kind| (kind, deployment.name.to_string())).collect()
 }
 

@@ -1,8 +1,9 @@
 //! Whether this process runs on a server of the cloud, and on which.
 //!
-//! A server of OpenStack has its id as its machine's number in the firmware, or can ask the metadata
-//! service, which is only done where the firmware says OpenStack. Either way the cloud itself must know the
-//! id: the number of a laptop, or of a server in another cloud, is nobody's.
+//! A server of OpenStack has its id as its machine's number in the firmware, which only root may read; cloud-init
+//! notes the id where everybody may; and the metadata service can be asked, which is only done where the firmware
+//! says OpenStack. Whichever it is, the cloud itself must know the id: the number of a laptop, or of a server in
+//! another cloud, is nobody's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The id of our own server.
 pub(crate) async fn server(client: &Client) -> Result<Option<String>> {
     let machine = &client.settings().machine;
-    for id in [number(&machine.firmware).await, metadata(machine).await].into_iter().flatten() {
+    // The firmware's word comes first: what cloud-init noted may be of the machine that a disk was copied from.
+    let noted = noted(&machine.cloud_init).await;
+    for id in [number(&machine.firmware).await, noted, metadata(machine).await].into_iter().flatten() {
         match server::view(client, &id).await {
             Ok(view) => return Ok(Some(view.id)),
             Err(error) if error.is_not_found() => {}
@@ -35,6 +38,12 @@ pub(crate) async fn server(client: &Client) -> Result<Option<String>> {
 async fn number(firmware: &Path) -> Option<String> {
     let text = fact(firmware, "product_uuid").await?;
     Uuid::try_parse(&text).ok().map(|id| id.to_string())
+}
+
+/// What cloud-init was told, by a disk as well as by the service.
+async fn noted(file: &Path) -> Option<String> {
+    let text = tokio::fs::read_to_string(file).await.ok()?;
+    Uuid::try_parse(text.trim()).ok().map(|id| id.to_string())
 }
 
 async fn metadata(machine: &Machine) -> Option<String> {

@@ -20,6 +20,7 @@ use crate::{Settings, ground, here, project, server, volume};
 #[derive(Debug)]
 pub struct OpenStack {
     client: Client,
+    place: String,
     here: OnceCell<Option<String>>,
 }
 
@@ -31,8 +32,8 @@ impl OpenStack {
     /// that cannot be trusted, and settings that cannot be used; [`Error::Transient`] for no answer.
     pub async fn connect(settings: Settings) -> Result<Self> {
         let client = Client::new(settings)?;
-        client.project().await?;
-        Ok(Self { client, here: OnceCell::new() })
+        let place = client.place().await?;
+        Ok(Self { client, place, here: OnceCell::new() })
     }
 }
 
@@ -40,6 +41,12 @@ impl OpenStack {
 impl Provider for OpenStack {
     fn kind(&self) -> &'static str {
         "openstack"
+    }
+
+    /// By the project's id, which no other cloud has, and the region's name. Where Keystone is does not count: one
+    /// cloud may be reached by several addresses.
+    fn place(&self) -> Option<String> {
+        Some(self.place.clone())
     }
 
     async fn flavors(&self) -> Result<Vec<Flavor>> {
@@ -63,8 +70,8 @@ impl Provider for OpenStack {
         project::survey(&self.client, name, id).await
     }
 
-    fn needed(&self, deployment: &Deployment) -> Vec<(Kind, String)> {
-        ground::needed(deployment)
+    async fn needed(&self, deployment: &Deployment) -> Result<Vec<(Kind, String)>> {
+        Ok(ground::needed(deployment, self.here().await?.as_deref()))
     }
 
     async fn prepare_server(

@@ -5,7 +5,7 @@ use haar_cloud::flavor::Flavor;
 use haar_cloud::image::Image;
 use haar_cloud::name::{DeploymentId, Owner, ResourceName};
 use haar_cloud::provider::Found;
-use haar_cloud::quota::{Quota, Usage, limit};
+use haar_cloud::quota::{LimitOf, Quota, Usage, limit};
 use haar_cloud::state::Kind;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -86,6 +86,7 @@ pub(crate) async fn quota(client: &Client) -> Result<Quota> {
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let volumes = volumes(client).await?;
     Ok(Quota {
+        limit_of: LimitOf::Project,
         max_instances: limit(absolute.max_total_instances),
         max_cores: limit(absolute.max_total_cores),
         max_ram_mb: limit(absolute.max_ram),

@@ -107,13 +107,19 @@ pub enum Scope {
 pub struct Machine {
     /// The folder with the facts of its firmware.
     pub firmware: PathBuf,
+    /// The file in which cloud-init notes what instance it is, whether told by a service or by a disk.
+    pub cloud_init: PathBuf,
     /// The address of the cloud's metadata service.
     pub metadata_url: String,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { firmware: "/sys/class/dmi/id".into(), metadata_url: "http://169.254.169.254".to_owned() }
+        Self {
+            firmware: "/sys/class/dmi/id".into(),
+            cloud_init: "/var/lib/cloud/data/instance-id".into(),
+            metadata_url: "http://169.254.169.254".to_owned(),
+        }
     }
 }
 
@@ -166,10 +172,10 @@ impl Settings {
                 values.extend(key, values::of_env(&variable, key));
             }
         }
-        Self::from_values(&values, &login)
+        Self::from_values(&values, &login, variable("HOME"))
     }
 
-    fn from_values(values: &Values, login: &Login) -> Result<Self> {
+    fn from_values(values: &Values, login: &Login, home: Option<String>) -> Result<Self> {
         if values.get("insecure").is_some_and(|word| values::is_yes(&word)) {
             return Err(Error::BadInput {
                 what: "the wish not to check certificates",
@@ -184,11 +190,19 @@ impl Settings {
             scope: values.scope(),
             region: values.get("region_name"),
             interface: values.interface()?,
-            ca_file: values.get("cacert").map(PathBuf::from),
+            ca_file: values.get("cacert").map(|path| at_home(&path, home)),
             external_network: values.get("pool_name"),
             page_size: None,
             machine: Machine::default(),
         })
+    }
+}
+
+/// A path that may begin with `~/`, as in other readers of these files.
+fn at_home(path: &str, home: Option<String>) -> PathBuf {
+    match (path.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
     }
 }
 
@@ -217,6 +231,19 @@ mod tests {
         };
         assert_eq!((name.as_str(), domain.as_str()), ("p", "d"));
         assert_eq!((settings.interface.as_str(), settings.region.as_deref()), ("public", Some("r")));
+    }
+
+    #[test]
+    fn a_file_of_certificates_may_lie_at_home() {
+        for (cacert, home, expected) in [
+            ("~/ca.pem", Some("/srv/al"), "/srv/al/ca.pem"),
+            ("/etc/~/ca.pem", Some("/srv/al"), "/etc/~/ca.pem"),
+            ("~/ca.pem", None, "~/ca.pem"),
+        ] {
+            let mut set = [PASSWORD, &[("OS_CACERT", cacert)]].concat();
+            set.extend(home.map(|home| ("HOME", home)));
+            assert_eq!(read(&set).unwrap().ca_file.unwrap().to_str(), Some(expected));
+        }
     }
 
     #[test]

@@ -4,17 +4,28 @@
 //! `ssh` program; [`quote`](crate::quote) makes a text one word of it, and [`script`](crate::script) a script of
 //! `sh` a command for any of them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::Sig;
 
 /// A command for the user's login shell on the server, whichever that is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     pub(crate) text: String,
     pub(crate) limit: Option<Duration>,
     pub(crate) stdin: Option<Bytes>,
+}
+
+/// What it reads is often a secret, and is not shown.
+impl fmt::Debug for Command {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, limit, stdin } = self;
+        let stdin = stdin.as_ref().map(Bytes::len);
+        let fields = &mut formatter.debug_struct("Command");
+        fields.field("text", text).field("limit", limit).field("stdin_bytes", &stdin).finish()
+    }
 }
 
 impl Command {
@@ -118,6 +129,12 @@ pub(crate) enum Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_command_reads_is_not_shown() {
+        let text = format!("{:?}", Command::new("cat").stdin("hush"));
+        assert!(!text.contains("hush") && text.contains("Some(4)"), "{text}");
+    }
 
     #[test]
     fn output_beyond_the_cap_is_dropped_and_said() {

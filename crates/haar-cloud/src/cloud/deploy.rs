@@ -44,6 +44,7 @@ impl Cloud {
     pub async fn deploy(&self, ground: Ground) -> Result<Deployment> {
         ground.check()?;
         let _exclusive = self.exclusive().await?;
+        self.claim().await?;
         self.tell(format_args!("deployment {}", self.name()), "preparing the record and the key");
         let deployment = self.prepare(ground).await?;
         self.tell(format_args!("deployment {}", self.name()), "making networks and access");
@@ -85,7 +86,7 @@ impl Cloud {
             public_key,
         };
         let mut found = self.survey(id).await?;
-        let things = self.provider().needed(&deployment).into_iter().map(|(kind, name)| {
+        let things = self.provider().needed(&deployment).await?.into_iter().map(|(kind, name)| {
             let place = found.iter().position(|found| found.kind == kind && found.name == name);
             PlannedThing { kind, name, found: place.map(|place| found.swap_remove(place)) }
         });
@@ -106,6 +107,7 @@ impl Cloud {
     }
 
     pub(super) async fn make_record_good(&self) -> Result<Vec<Found>> {
+        self.claim().await?;
         let Some(record) = self.record().await? else { return Ok(Vec::new()) };
         let found = self.survey(Some(record.deployment())).await?;
         self.journal().change(move |record| settle(record, &found, Timestamp::now())).await

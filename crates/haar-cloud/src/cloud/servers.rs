@@ -121,7 +121,11 @@ impl Cloud {
 
     /// Deletes a server of ours and waits until it is gone.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let record = match self.record().await {
+        let read = match self.claim().await {
+            Ok(()) => self.record().await,
+            Err(error) => Err(error),
+        };
+        let record = match read {
             Ok(record) => record,
             Err(error) => return self.remove_unread(id, error).await,
         };

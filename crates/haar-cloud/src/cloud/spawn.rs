@@ -148,6 +148,7 @@ impl Cloud {
 
     /// Looks up all that an order names.
     async fn draft(&self, order: &SpawnOrder) -> Result<Draft> {
+        self.claim().await?;
         let deployment = self.deployment().await?;
         let image = self.image_by_prefix(&order.os).await?.image;
         let flavor = self.flavor(&order.flavor).await?;
@@ -209,6 +210,11 @@ impl Spawn {
         let draft = self.until_cancelled("a server", self.cloud.draft(order)).await?;
         self.keep_pace(&draft).await?;
         let entry = self.cloud.note(&draft).await?;
+        // Many may have waited for their turn to note.
+        if self.cancel.is_cancelled() {
+            self.cloud.forget_entry(entry).await?;
+            return Err(cancelled(draft.name()));
+        }
         let start = self.cloud.now();
         if let Err(error) = self.until_prepared(&draft).await {
             self.count_failure(&draft, start, &error);

@@ -42,6 +42,8 @@ pub struct World {
     pub leaving: Option<Duration>,
     /// The server that this process runs on.
     pub here: Option<String>,
+    /// What tells this cloud from others; `None` is as one that tells nothing.
+    pub place: Option<String>,
     /// What each server's console says.
     pub console: String,
     last: u32,
@@ -96,6 +98,7 @@ impl Default for World {
             build: Build::After(Duration::from_secs(3)),
             leaving: Some(Duration::from_secs(1)),
             here: None,
+            place: None,
             console: String::new(),
             last: 0,
             servers: BTreeMap::new(),

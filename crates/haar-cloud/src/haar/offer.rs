@@ -9,7 +9,7 @@ use super::{HaarCloud, fault};
 use crate::Result;
 use crate::flavor::Flavor;
 use crate::image::Image;
-use crate::quota::{Quota, Usage};
+use crate::quota::{LimitOf, Quota, Usage};
 
 /// MiB of a GiB; a GB of this crate is one of these here.
 const MIB_PER_GIB: u64 = 1 << 10;
@@ -54,6 +54,7 @@ pub(super) async fn quota(cloud: &HaarCloud) -> Result<Quota> {
     let sent = cloud.client.request::<t::Capacity>(&[]).send(&Nothing).await;
     let capacity: CapacityView = sent.map_err(|error| fault::error("cloud", "capacity", error))?.value;
     Ok(Quota {
+        limit_of: LimitOf::Machines,
         max_instances: None,
         max_cores: Some(capacity.used.cpu.saturating_add(capacity.free.cpu)),
         max_ram_mb: Some(capacity.used.memory.saturating_add(capacity.free.memory)),

@@ -23,6 +23,8 @@ const CONSOLE_BYTES: u64 = 1 << 20;
 const CONSOLE_LIMIT: Duration = Duration::from_secs(30);
 /// Where the firmware shows the id of a machine; that of a guest is the guest's.
 const FIRMWARE_ID: &str = "/sys/class/dmi/id/product_uuid";
+/// Where cloud-init notes for everybody what instance it is.
+const CLOUD_INIT_ID: &str = "/var/lib/cloud/data/instance-id";
 
 /// Asks for a guest in what [`super::ground`] made.
 pub(super) async fn create(
@@ -165,19 +167,44 @@ pub(super) async fn console(cloud: &HaarCloud, id: &str) -> Result<String> {
 
 /// The guest that this process runs in.
 pub(super) async fn here(cloud: &HaarCloud) -> Result<Option<String>> {
-    let read = tokio::task::spawn_blocking(|| std::fs::read_to_string(FIRMWARE_ID)).await;
-    let text = read.ok().and_then(std::result::Result::ok).unwrap_or_default();
-    let Ok(id) = Uuid::try_parse(text.trim()) else { return Ok(None) };
-    match cloud.ask::<t::GuestShow>("server", &id.to_string(), &Nothing).await {
-        Ok(guest) => Ok(Some(guest.id.to_string())),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
+    let read = |path| tokio::task::spawn_blocking(move || std::fs::read_to_string(path));
+    // The firmware's word comes first: what cloud-init noted may be of the guest that a disk was copied from.
+    for path in [FIRMWARE_ID, CLOUD_INIT_ID] {
+        let text = read(path).await.ok().and_then(std::result::Result::ok).unwrap_or_default();
+        let Some(id) = id_in(&text) else { continue };
+        match cloud.ask::<t::GuestShow>("server", &id.to_string(), &Nothing).await {
+            Ok(guest) => return Ok(Some(guest.id.to_string())),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(None)
+}
+
+/// The id of a guest: alone in the firmware, and with the number of its life as cloud-init is told it.
+fn id_in(text: &str) -> Option<Uuid> {
+    const LENGTH: usize = 36;
+    let text = text.trim();
+    let (id, life) = text.split_at_checked(LENGTH)?;
+    let is_life = |life: &str| life.parse::<u64>().is_ok();
+    let is_whole = life.is_empty() || life.strip_prefix('-').is_some_and(is_life);
+    Uuid::try_parse(id).ok().filter(|_| is_whole)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guests_id_is_read_from_firmware_and_from_what_cloud_init_noted() {
+        let id = Uuid::new_v4();
+        for text in [format!("{id}\n"), id.to_string().to_uppercase(), format!("{id}-3\n")] {
+            assert_eq!(id_in(&text), Some(id), "{text}");
+        }
+        for text in [String::new(), "i-0000002a".to_owned(), format!("{id}-x"), format!("{id}3")] {
+            assert_eq!(id_in(&text), None, "{text}");
+        }
+    }
 
     #[test]
     fn every_state_of_a_guest_is_one_of_a_server() {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use haar_ssh::{FileFault, Files, quote};
+use haar_ssh::{FileFault, Files};
 use jiff::tz::Offset;
 
 use super::Server;
@@ -146,7 +146,7 @@ fn text(path: &Path) -> String {
 fn make_dir_as_root(path: &str) -> String {
     let script = "top=$1; while up=$(dirname -- \"$top\"); [ ! -e \"$up\" ] && [ \"$up\" != \"$top\" ]; do top=$up; done; \
         sudo -n mkdir -p -- \"$1\" && sudo -n chown -R -- \"$(id -u):$(id -g)\" \"$top\"";
-    format!("sh -c {} sh {}", quote(script), quote(path))
+    haar_ssh::script(script, &[path])
 }
 
 /// An offset as `date +%z` writes it.

@@ -2,7 +2,7 @@
 //!
 //! A script runs as who logs in, from a folder that nobody else may look into. Two at once do not meet.
 
-use haar_ssh::{Command, Pool, quote};
+use haar_ssh::{Command, Pool, script};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -15,12 +15,12 @@ impl Server {
         &self,
         pool: &Pool,
         what: &str,
-        script: &[u8],
+        content: &[u8],
         cancel: &CancellationToken,
     ) -> Result<()> {
         let access = self.cloud().access();
         let path = format!("{}/{}", access.folder, Uuid::new_v4());
-        pool.files().write(&path, script, 0o700).await.map_err(|error| self.ssh_error(&error))?;
+        pool.files().write(&path, content, 0o700).await.map_err(|error| self.ssh_error(&error))?;
         let command = Command::new(run_and_remove(&access.folder, &path)).limit(access.script_limit);
         let output = pool.run(&command, cancel).await.map_err(|error| self.ssh_error(&error))?;
         self.succeeded(what, output).map(drop)
@@ -29,8 +29,7 @@ impl Server {
 
 /// Runs a file, whose path has a slash in it, and removes it however that ends.
 fn run_and_remove(folder: &str, path: &str) -> String {
-    let (folder, path) = (quote(folder), quote(path));
-    format!("chmod 700 {folder}; {path}; status=$?; rm -f {path}; exit $status")
+    script("chmod 700 \"$1\"; \"$2\"; status=$?; rm -f \"$2\"; exit $status", &[folder, path])
 }
 
 #[cfg(test)]

@@ -118,8 +118,13 @@ impl Server {
     /// Its connections of ssh, shared by all who hold it. Nothing is dialled before it is needed.
     ///
     /// # Errors
-    /// [`Error::Ssh`] without an address or a host key to expect, and [`Error::State`].
+    /// [`Error::Ssh`] without an address or a host key to expect, [`Error::BadInput`] for this machine itself, and
+    /// [`Error::State`].
     pub async fn ssh(&self) -> Result<Pool> {
+        if self.cloud().provider().is_this_machine() {
+            let why = "it is this machine: run commands and copy files here without it".to_owned();
+            return Err(Error::BadInput { what: "ssh to the server", value: self.name().to_owned(), why });
+        }
         if let Some(pool) = self.guarded().ssh.clone().filter(|pool| !pool.is_closed()) {
             return Ok(pool);
         }
@@ -130,7 +135,8 @@ impl Server {
         let options = self.ssh_options().await?;
         let mut guarded = self.guarded();
         guarded.ssh.take_if(|pool| pool.is_closed());
-        Ok(guarded.ssh.get_or_insert_with(|| Pool::new(options)).clone())
+        let background = self.cloud().background().clone();
+        Ok(guarded.ssh.get_or_insert_with(|| Pool::tracked_by(options, background)).clone())
     }
 
     /// As [`Self::ssh`], with a connection that is there now.

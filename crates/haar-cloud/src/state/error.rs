@@ -47,6 +47,30 @@ pub enum Error {
         /// Whose it is: provider and resource name.
         found: String,
     },
+    /// It is of another cloud, region or project than the one that is spoken to.
+    #[error(
+        "{} is the record of {of}, and this login leads to {here}: use the login it was made with, or another folder for each",
+        path.display()
+    )]
+    Elsewhere {
+        /// The file.
+        path: PathBuf,
+        /// Where everything on it is.
+        of: String,
+        /// What the login leads to.
+        here: String,
+    },
+    /// It does not say which cloud it is of, and this one has nothing of what is on it.
+    #[error(
+        "{} is of a program that did not note which cloud it made things in, and {here} has nothing of it: use the login it was made with; if all of it is gone, move the file away",
+        path.display()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// What the login leads to.
+        here: String,
+    },
     /// Something of the deployment is still on record.
     #[error("{} still names {}: tear that down first", path.display(), left.join(", "))]
     NotEmpty {

@@ -25,6 +25,9 @@ pub struct Record {
     provider: String,
     name: ResourceName,
     deployment: DeploymentId,
+    /// Older programs did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
     created_at: Timestamp,
     #[serde(default)]
     tearing_down_since: Option<Timestamp>,
@@ -42,6 +45,7 @@ impl Record {
             provider: provider.to_owned(),
             name: name.clone(),
             deployment,
+            place: None,
             created_at: now,
             tearing_down_since: None,
             next_entry: 1,
@@ -66,6 +70,18 @@ impl Record {
     #[must_use]
     pub fn deployment(&self) -> DeploymentId {
         self.deployment
+    }
+
+    /// The cloud, and what of it, that everything of it is in; see
+    /// [`Provider::place`](crate::Provider::place). `None` where that was not noted.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// Notes where everything of it is, for good.
+    pub(crate) fn set_place(&mut self, place: &str) {
+        self.place.get_or_insert_with(|| place.to_owned());
     }
 
     /// What cannot be in a record that this crate wrote, and would mix up two things.

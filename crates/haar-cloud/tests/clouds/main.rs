@@ -10,6 +10,7 @@ mod failures;
 mod leaks;
 mod numbered;
 mod offers;
+mod places;
 mod processes;
 mod reach;
 mod servers;

@@ -70,6 +70,7 @@ impl Endpoint {
 pub(super) struct Catalog {
     /// For messages.
     place: String,
+    region: Option<String>,
     addresses: Vec<(String, String)>,
     project: String,
 }
@@ -91,7 +92,12 @@ impl Catalog {
                 addresses.push((service.kind, endpoint.url));
             }
         }
-        Ok(Self { place, addresses, project: project.to_owned() })
+        Ok(Self { place, region, addresses, project: project.to_owned() })
+    }
+
+    /// The region that is spoken to.
+    pub(super) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
     }
 
     pub(super) fn has(&self, service: Service) -> bool {

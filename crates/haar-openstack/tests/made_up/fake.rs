@@ -125,6 +125,7 @@ impl Fake {
         };
         let mut settings = Settings::read(value).unwrap();
         settings.machine.firmware = "/nonexistent".into();
+        settings.machine.cloud_init = "/nonexistent".into();
         settings
     }
 }

@@ -72,7 +72,8 @@ async fn case_05_a_fresh_project_is_asked_in_order_and_all_of_it_is_on_record() 
         Kind::KeyPair,
     ];
     assert_eq!(kinds, all);
-    let needed: Vec<Kind> = cloud.needed(&site.deployment).into_iter().map(|(kind, _)| kind).collect();
+    let needed = cloud.needed(&site.deployment).await.unwrap();
+    let needed: Vec<Kind> = needed.into_iter().map(|(kind, _)| kind).collect();
     assert!(all.iter().all(|kind| needed.contains(kind)) && needed.len() == all.len());
 }
 
@@ -324,6 +325,9 @@ async fn case_09_defect_06_on_a_server_of_the_cloud_its_own_networks_are_used_an
     let (server, [other, first]) = our_server(&fake);
     let (cloud, site, _firmware) = on_server(&fake, &server).await;
     assert_eq!(cloud.here().await.unwrap(), Some(server));
+    let needed = cloud.needed(&site.deployment).await.unwrap();
+    let needed: Vec<Kind> = needed.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(needed, [Kind::KeyPair, Kind::SecurityGroup], "nothing is promised that is not made");
     cloud.deploy(&site.deployment, &site.journal).await.unwrap();
     let made = fake.world().changes();
     assert!(made.iter().all(|line| line.contains("keypairs") || line.contains("security-group")), "{made:?}");
@@ -390,6 +394,19 @@ async fn a_machine_that_the_cloud_does_not_know_is_not_in_it_and_the_metadata_se
     assert_eq!(OpenStack::connect(settings.clone()).await.unwrap().here().await.unwrap(), None);
     std::fs::write(firmware.path().join("product_name"), "OpenStack Nova\n").unwrap();
     assert_eq!(OpenStack::connect(settings).await.unwrap().here().await.unwrap(), Some(server));
+}
+
+#[tokio::test]
+async fn who_is_not_root_is_told_by_what_cloud_init_noted() {
+    let fake = Fake::start().await;
+    let (server, _) = our_server(&fake);
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = fake.settings();
+    settings.machine.cloud_init = folder.path().join("instance-id");
+    for (noted, here) in [(format!("{server}\n"), Some(server.clone())), ("i-0000002a\n".to_owned(), None)] {
+        std::fs::write(&settings.machine.cloud_init, noted).unwrap();
+        assert_eq!(OpenStack::connect(settings.clone()).await.unwrap().here().await.unwrap(), here);
+    }
 }
 
 async fn metadata_service(server: String) -> String {

@@ -50,6 +50,18 @@ async fn a_region_that_is_not_there_is_told_with_those_that_are() {
 }
 
 #[tokio::test]
+async fn a_region_is_a_place_and_the_address_of_keystone_is_none() {
+    let fake = Fake::start().await;
+    let place = async |set: &[(&str, &str)]| {
+        OpenStack::connect(fake.settings_with(set)).await.unwrap().place().unwrap()
+    };
+    let (one, two) = (place(&[]).await, place(&[("OS_REGION_NAME", "two")]).await);
+    assert!(one.contains("region one") && two.contains("region two"), "{one} {two}");
+    let longer = format!("{}/v3/", fake.url);
+    assert_eq!(place(&[("OS_AUTH_URL", &longer)]).await, one);
+}
+
+#[tokio::test]
 async fn a_cloud_without_volumes_has_no_limit_of_them_and_one_without_a_network_says_so() {
     let fake = Fake::start().await;
     fake.world().without = vec!["volumev3", "network"];

@@ -62,6 +62,7 @@ fn login(there: &Cloud, set: &[(&str, &str)]) -> Settings {
     })
     .unwrap();
     settings.machine.firmware = "/nonexistent".into();
+    settings.machine.cloud_init = "/nonexistent".into();
     settings
 }
 
