@@ -14,6 +14,7 @@ use crate::run;
 /// What stands for each fake driver of Nova that is tried: its name, and the arguments of cargo.
 const PASSES: &[(&str, &[&str])] = &[
     ("MediumFake", &["test", "-p", "haar-openstack"]),
+    ("MediumFake", &["test", "-p", "haar", "--features", "openstack", "--test", "cli", "openstack::"]),
     ("FakeBuildAbort", &["test", "-p", "haar-openstack", "--test", "real"]),
 ];
 
@@ -25,6 +26,7 @@ pub(super) fn main() -> Result<()> {
     }
     // First, so that what does not compile costs no bringing up.
     cargo(&["test", "-p", "haar-openstack", "--no-run"])?;
+    cargo(&["test", "-p", "haar", "--features", "openstack", "--test", "cli", "--no-run"])?;
     let cloud = Cloud::choose()?;
     for (compute, arguments) in PASSES {
         eprintln!("\n== openstack with {compute}");

@@ -37,7 +37,7 @@ impl Server {
             return Ok(());
         }
         // This machine runs already, and nobody logs in to it.
-        if self.cloud().provider().is_this_machine() && wanted == Prepared::default() {
+        if self.cloud().provider().is_this_machine() && wanted == PreparedServer::default() {
             return Ok(());
         }
         let _in_use = self.in_use()?;

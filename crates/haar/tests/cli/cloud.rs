@@ -17,6 +17,7 @@ use haar_api::v1::{
 };
 use haar_controller::{Config, Running, start};
 use tempfile::TempDir;
+use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -83,6 +84,11 @@ impl Cloud {
         haar(self.folder.path(), &[("HAAR_URL", &self.url), ("HAAR_TOKEN", &self.admin)], &words, "").await
     }
 
+    /// Starts it so.
+    pub(crate) fn begin(&self, words: &[&str]) -> Child {
+        begin(self.folder.path(), &[("HAAR_URL", &self.url), ("HAAR_TOKEN", &self.admin)], words)
+    }
+
     /// Writes a file the binary can be given.
     pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.folder.path().join(name);
@@ -94,15 +100,27 @@ impl Cloud {
 /// Runs the binary with nothing of the test's own surroundings but a home.
 pub(crate) async fn haar(home: &Path, surroundings: &[(&str, &str)], words: &[&str], input: &str) -> Said {
     use tokio::io::AsyncWriteExt as _;
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_haar"));
-    command.args(words).env_clear().env("HOME", home).kill_on_drop(true);
-    command.envs(surroundings.iter().copied());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = begin(home, surroundings, words);
     let mut stdin = child.stdin.take().unwrap();
     // One that reads no input may be gone already.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
+    end(child).await
+}
+
+/// Starts the binary so; it is killed when dropped.
+pub(crate) fn begin(home: &Path, surroundings: &[(&str, &str)], words: &[&str]) -> Child {
+    // What tests us may have us ignore signals, as a shell does for what runs in its background.
+    let mut command = tokio::process::Command::new("/usr/bin/env");
+    command.arg("--default-signal").arg(env!("CARGO_BIN_EXE_haar"));
+    command.args(words).env_clear().env("HOME", home).kill_on_drop(true);
+    command.envs(surroundings.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Waits for its end.
+pub(crate) async fn end(child: Child) -> Said {
     let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it ends").unwrap();
     Said {
         code: ended.status.code().expect("it was not killed"),
@@ -116,6 +134,8 @@ pub(crate) async fn haar(home: &Path, surroundings: &[(&str, &str)], words: &[&s
 pub(crate) enum Luck {
     Good,
     NoSpace,
+    /// It is never done with what is to run.
+    Never,
 }
 
 /// An agent at work until dropped.
@@ -169,7 +189,8 @@ async fn work(client: Client, incarnation: u64, luck: Luck) {
             continue;
         };
         let orders: Vec<FeedGuest> = feed.guests.iter().filter_map(|item| item.clone().known()).collect();
-        let done = orders.into_iter().map(|order| {
+        let is_done = |order: &FeedGuest| luck != Luck::Never || order.goal != GoalWord::Running;
+        let done = orders.into_iter().filter(is_done).map(|order| {
             let version = versions.entry(order.id.0).or_default();
             *version += 1;
             done(order, *version, luck)
@@ -206,7 +227,7 @@ fn done(order: FeedGuest, version: u64, luck: Luck) -> ReportGuest {
             let (stage, code) = (StageWord::Disks, "no_space".to_owned());
             (ReportPhase::Failed { stage, code, message: full.clone() }, PowerWord::Absent)
         }
-        (GoalWord::Running, Luck::Good) => (ReportPhase::Settled, PowerWord::Running),
+        (GoalWord::Running, Luck::Good | Luck::Never) => (ReportPhase::Settled, PowerWord::Running),
         (GoalWord::Stopped | GoalWord::Off, _) => (ReportPhase::Settled, PowerWord::Off),
     };
     let failed = matches!(phase, ReportPhase::Failed { .. });

@@ -3,11 +3,14 @@
 
 mod between;
 mod cloud;
+mod interrupts;
 #[path = "../left_out/mod.rs"]
 mod left_out;
 mod lists;
 mod modes;
 mod newcomer;
+#[cfg(feature = "openstack")]
+mod openstack;
 mod servers;
 mod words;
 

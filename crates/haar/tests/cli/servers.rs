@@ -110,6 +110,33 @@ async fn whatever_is_listed_can_be_destroyed_by_what_it_is_called() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_each_project_has_a_record_of_its_own_and_an_old_record_is_used_on() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    let ours = cloud.haar("cloud deploy --name farm -o json").await.json();
+    let theirs = cloud.haar("cloud deploy --name farm --project theirs -o json").await.json();
+    assert_ne!(ours["deployment"], theirs["deployment"]);
+    let record = |said: &Value| std::path::PathBuf::from(said["record"].as_str().unwrap());
+    assert_ne!(record(&ours), record(&theirs));
+
+    // As an older program left it: in the folder of the whole cloud, without a word of the project.
+    let new = record(&ours);
+    let mut text: Value = serde_json::from_slice(&std::fs::read(&new).unwrap()).unwrap();
+    let place = text.as_object_mut().unwrap().remove("place").unwrap();
+    let id = place.as_str().unwrap().rsplit(' ').next().unwrap()[..8].to_owned();
+    let old = new.parent().unwrap().with_file_name(format!("haar-{id}"));
+    std::fs::rename(new.parent().unwrap(), &old).unwrap();
+    let old = old.join(new.file_name().unwrap());
+    std::fs::write(&old, text.to_string()).unwrap();
+    let elsewhere = cloud.haar("cloud deploy --name farm --project others").await;
+    assert!(elsewhere.code == 1 && elsewhere.err.contains("project others"), "{elsewhere:?}");
+    let again = cloud.haar("cloud deploy --name farm -o json").await.json();
+    assert_eq!((record(&again), &again["things"]), (old, &ours["things"]));
+    let others = cloud.haar("cloud deploy --name farm --project others -o json").await.json();
+    assert_ne!(others["deployment"], ours["deployment"]);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn defect_38_a_haar_cloud_holds_the_contract_of_all_providers() {
     let (cloud, _agent) = with_images(Luck::Good).await;
     let provider = HaarCloud::new(&cloud.url, Some(cloud.admin.clone()), None).unwrap();
@@ -127,6 +154,26 @@ async fn defect_38_a_haar_cloud_holds_the_contract_of_all_providers() {
     hold(&setup).await;
     assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
     cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_machine_is_a_server_at_once_and_nobody_logs_in_to_it() {
+    let home = tempfile::tempdir().unwrap();
+    let run = async |words: &str| {
+        let words: Vec<&str> = ["cloud", "--provider", "local"].into_iter().chain(words.split(' ')).collect();
+        haar(home.path(), &[], &words, "").await
+    };
+    run("deploy").await.well();
+    let image = run("images -o json").await.json()["items"][0]["name"].as_str().unwrap().to_owned();
+    let server = run(&format!("spawn --flavor localhost -o json --image {image}")).await.json();
+    let name = server["items"][0]["name"].as_str().unwrap();
+    for words in
+        [format!("run {name} -- true"), format!("ssh {name}"), format!("copy {name}:/etc/hosts /dev/null")]
+    {
+        let said = run(&words).await;
+        assert!(said.code == 2 && said.err.contains("this machine"), "{words}: {said:?}");
+    }
+    run("teardown").await.well();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,6 +198,22 @@ async fn a_server_that_fails_on_its_machine_is_gone_again_and_the_reason_is_said
     assert!(said.err.contains("no_hardware"), "{said:?}");
     assert_eq!(cloud.haar("guest list").await.well(), "  no guests\n");
     assert!(cloud.haar("cloud list --name farm").await.well().contains("no servers"));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cloud_has_no_hardware_and_that_is_no_quota() {
+    let (cloud, _agent) = with_images(Luck::Good).await;
+    cloud.haar("cloud deploy --name farm").await.well();
+    let said = cloud.haar("cloud spawn --name farm --image tiny-1 --flavor large --count 30 --no-wait").await;
+    assert!(said.code == 3 && said.err.contains("no_hardware"), "{said:?}");
+    assert!(!said.err.contains("over_quota") && said.err.contains("memory"), "{said:?}");
+    // The whole machine is full by now, so that the numbers say so before the controller does.
+    let said = cloud.haar("cloud spawn --name farm --image tiny-1 --flavor large --no-wait -o json").await;
+    let problem: Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, problem["code"].as_str()), (3, Some("no_hardware")), "{said:?}");
+    assert!(problem["message"].as_str().unwrap().contains("lab1"), "{said:?}");
+    cloud.haar("cloud teardown --name farm").await.well();
     cloud.stop().await;
 }
 

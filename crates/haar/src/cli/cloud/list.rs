@@ -66,7 +66,7 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     columns.push("ID");
     output::out(&output::table(&columns, rows, output::colours()));
     if let Some(prices) = &prices {
-        let flavors = listed.iter().filter_map(|server| server.flavor.as_ref());
+        let flavors = listed.iter().filter(|server| costs(server)).map(|server| server.flavor.as_ref());
         output::out(&format!("  together {}\n", price::sum(prices, flavors)));
     }
     Ok(())
@@ -81,6 +81,11 @@ async fn all(open: &Open, record: Option<&Record>) -> Result<Vec<Listed>, Failur
 fn names(server: &Listed) -> Option<Names> {
     let address = server.address.as_ref().and_then(|address| address.parse().ok());
     server.id.clone().map(|id| Names { id, name: server.name.clone(), address })
+}
+
+/// Whether the cloud has it, whatever it does.
+fn costs(server: &Listed) -> bool {
+    !matches!(server.state.as_str(), "gone" | "planned")
 }
 
 fn listed(record: &Record, views: &[ServerView]) -> Vec<Listed> {
@@ -278,8 +283,10 @@ mod tests {
             view("10", ServerState::Active, Owner::Unmarked),
         ];
         let record = store.load().unwrap().unwrap();
+        let all = listed(&record, &views);
+        assert_eq!(all.iter().filter(|server| costs(server)).count(), 2);
         let states: Vec<(String, String)> =
-            listed(&record, &views).into_iter().map(|server| (server.name, server.state)).collect();
+            all.into_iter().map(|server| (server.name, server.state)).collect();
         let expected =
             [("farm-1", "running"), ("farm-2", "gone"), ("farm-3", "planned"), ("farm-8", "not on record")];
         assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));

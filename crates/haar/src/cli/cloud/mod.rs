@@ -7,6 +7,7 @@
 mod copy;
 mod deploy;
 mod failure;
+mod interrupt;
 mod list;
 mod offer;
 mod open;
@@ -17,8 +18,6 @@ mod run;
 mod server;
 mod spawn;
 mod ssh;
-
-use haar_cloud::Error;
 
 use super::Global;
 use super::failure::Failure;
@@ -96,17 +95,25 @@ pub(crate) async fn run(global: &Global, words: Words) -> Result<(), Failure> {
     if !open.is_json() {
         tell_warnings();
     }
-    let interruptible = !matches!(words.verb, Verb::Ssh(_) | Verb::Run(_));
+    // The system's ssh has the terminal, and its keys are its own to judge.
+    if !matches!(words.verb, Verb::Ssh(_)) {
+        open.interrupt.listen()?;
+    }
+    let sees_to_it = matches!(words.verb, Verb::Run(_) | Verb::Spawn(_));
     let done = tokio::select! {
         done = carry_out(&open, words.verb) => done,
-        _ = tokio::signal::ctrl_c(), if interruptible => {
-            Err(Error::Cancelled { what: format!("deployment {}", open.cloud.name()) }.into())
-        }
+        () = open.interrupt.token().cancelled(), if !sees_to_it => Err(open.interrupted()),
     };
     open.board.clear();
     // Whatever was begun for somebody who left is undone before the process ends.
     open.cloud.settled().await;
-    done
+    match (open.interrupt.code(), done) {
+        (Some(code), Err(failure)) => {
+            failure.report(open.format);
+            Err(Failure::Ended(code))
+        }
+        (_, done) => done,
+    }
 }
 
 /// What goes wrong beside the one thing asked, such as a server that could not be deleted, is said too.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use haar_cloud::Cloud;
 use haar_cloud::cloud::{Access, Way};
 use haar_cloud::name::{ResourceName, host_name};
+use haar_cloud::{Cloud, Error};
 use nix::unistd::{User, getuid};
 
+use super::interrupt::Interrupt;
 use super::progress::Board;
 use super::{FOLDER, Which, provider, server};
 use crate::cli::failure::Failure;
@@ -21,6 +22,7 @@ pub(super) struct Open {
     pub(super) cloud: Cloud,
     pub(super) board: Board,
     pub(super) format: Format,
+    pub(super) interrupt: Interrupt,
     /// The words that every command on this deployment must have too; each with a space before it.
     again: String,
 }
@@ -34,7 +36,7 @@ pub(super) async fn open(global: &Global, which: &Which) -> Result<Open, Failure
     };
     let no_place = |error| Failure::local("no place for the record", error);
     let folder = credentials::folder().map_err(no_place)?.join(FOLDER);
-    let chosen = provider::choose(kind, global, &folder).await?;
+    let chosen = provider::choose(kind, global, &folder, &name).await?;
     let board = Board::new(output::bars() && global.output == Format::Table);
     let cloud = |way| {
         let access = Access { way, ..Access::default() };
@@ -42,7 +44,13 @@ pub(super) async fn open(global: &Global, which: &Which) -> Result<Open, Failure
         Cloud::with(provider, &name, folder, access, Some(board.observer()))
     };
     let again = again(which, |variable| std::env::var(variable).ok());
-    let mut open = Open { cloud: cloud(way(which))?, board: board.clone(), format: global.output, again };
+    let mut open = Open {
+        cloud: cloud(way(which))?,
+        board: board.clone(),
+        format: global.output,
+        interrupt: Interrupt::default(),
+        again,
+    };
     if let Way::Through(text) = way(which)
         && let Ok(server) = server::one(&open, Some(&text)).await
     {
@@ -60,6 +68,22 @@ impl Open {
     /// A command line to type next; it means the same deployment.
     pub(super) fn hint(&self, command: &str) -> String {
         format!("haar cloud {command}{}", self.again)
+    }
+
+    /// What becomes of something that we were asked to end.
+    pub(super) fn interrupted(&self) -> Failure {
+        Error::Cancelled { what: format!("deployment {}", self.cloud.name()) }.into()
+    }
+
+    /// Does something, unless we are asked to end before.
+    pub(super) async fn unless_interrupted<T, E: Into<Failure>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        match self.interrupt.token().run_until_cancelled(work).await {
+            Some(done) => done.map_err(Into::into),
+            None => Err(self.interrupted()),
+        }
     }
 
     /// Says what was guessed, to people.

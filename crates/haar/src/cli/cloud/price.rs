@@ -29,11 +29,11 @@ pub(super) fn shown(prices: &PriceList, flavor: &Flavor) -> String {
     prices.price(flavor).map_or("-".to_owned(), |price| format!("{price:.3} {}", prices.currency))
 }
 
-/// What several servers cost in an hour, and how many of them have no price.
-pub(super) fn sum<'a>(prices: &PriceList, flavors: impl IntoIterator<Item = &'a Flavor>) -> String {
+/// What several servers cost in an hour, and how many of them have no price; `None` is a flavor that is not known.
+pub(super) fn sum<'a>(prices: &PriceList, flavors: impl IntoIterator<Item = Option<&'a Flavor>>) -> String {
     let (mut total, mut unknown) = (0.0, 0);
     for flavor in flavors {
-        match prices.price(flavor) {
+        match flavor.and_then(|flavor| prices.price(flavor)) {
             Some(price) => total += price,
             None => unknown += 1,
         }
@@ -52,8 +52,9 @@ mod tests {
             |name: &str| Flavor { id: name.into(), name: name.into(), cores: 1, ram_mb: 1, disk_gb: 1 };
         let prices = PriceList::parse(r#"{"currency": "EUR", "per_hour": {"a": 0.03, "b": 0.5}}"#).unwrap();
         let (a, b, c) = (flavor("a"), flavor("b"), flavor("c"));
-        assert_eq!(sum(&prices, [&a, &a, &b]), "0.560 EUR in an hour");
-        assert_eq!(sum(&prices, [&a, &c]), "0.030 EUR in an hour, and 1 without a price");
+        assert_eq!(sum(&prices, [Some(&a), Some(&a), Some(&b)]), "0.560 EUR in an hour");
+        assert_eq!(sum(&prices, [Some(&a), Some(&c)]), "0.030 EUR in an hour, and 1 without a price");
+        assert_eq!(sum(&prices, [Some(&a), None]), "0.030 EUR in an hour, and 1 without a price");
         assert_eq!((shown(&prices, &a).as_str(), shown(&prices, &c).as_str()), ("0.030 EUR", "-"));
     }
 }

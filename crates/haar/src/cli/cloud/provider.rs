@@ -7,6 +7,8 @@ use haar_api::endpoint::Nothing;
 use haar_api::table as t;
 use haar_cloud::haar::HaarCloud;
 use haar_cloud::local::Local;
+use haar_cloud::name::ResourceName;
+use haar_cloud::state::folder_of;
 use haar_cloud::{Error, Provider};
 
 use crate::cli::context::Context;
@@ -19,26 +21,32 @@ pub(super) struct Chosen {
     pub(super) folder: PathBuf,
 }
 
-/// The cloud of this kind, with the login that the environment and the saved clouds give; its records are beneath
-/// `folder`.
-pub(super) async fn choose(kind: &str, global: &Global, folder: &Path) -> Result<Chosen, Failure> {
-    match kind {
-        "haar" => haar(global, folder).await,
-        "local" => Ok(Chosen { provider: Arc::new(Local::new(folder)), folder: folder.to_owned() }),
-        "openstack" => Ok(Chosen { provider: openstack().await?, folder: folder.to_owned() }),
-        other => Err(Error::UnknownProvider { name: other.to_owned() }.into()),
-    }
+/// The cloud of this kind, with the login that the environment and the saved clouds give; the records of a deployment
+/// are beneath `folder`, in one for each cloud, region and project.
+pub(super) async fn choose(
+    kind: &str,
+    global: &Global,
+    folder: &Path,
+    name: &ResourceName,
+) -> Result<Chosen, Failure> {
+    let (provider, before) = match kind {
+        "haar" => haar(global, folder).await?,
+        "local" => (Arc::new(Local::new(folder)) as Arc<dyn Provider>, folder.to_owned()),
+        "openstack" => (openstack().await?, folder.to_owned()),
+        other => return Err(Error::UnknownProvider { name: other.to_owned() }.into()),
+    };
+    let folder = folder_of(folder, &before, provider.as_ref(), name)?;
+    Ok(Chosen { provider, folder })
 }
 
-/// The controller that the other commands speak to. Several may be known by turns under one name, so that each has a
-/// folder of its own.
-async fn haar(global: &Global, folder: &Path) -> Result<Chosen, Failure> {
+/// The controller that the other commands speak to, and the folder that all of its projects once shared.
+async fn haar(global: &Global, folder: &Path) -> Result<(Arc<dyn Provider>, PathBuf), Failure> {
     let context = Context::connect(global.clone())?;
     let asked = context.client.request::<t::Whoami>(&[]).send(&Nothing).await;
     let who = asked.map_err(|error| advice::with_next_step(&context, error.into()))?.value;
     let folder = folder.join(format!("haar-{}", output::short_id(who.cloud)));
     let cloud = HaarCloud::with_client(context.client, context.project.as_deref());
-    Ok(Chosen { provider: Arc::new(cloud), folder })
+    Ok((Arc::new(cloud.with_id(who.cloud.to_string())), folder))
 }
 
 /// The cloud that the `OS_` variables, or a `clouds.yaml`, lead to.

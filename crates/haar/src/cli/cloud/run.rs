@@ -43,11 +43,11 @@ pub(crate) struct Words {
 }
 
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
-    let server = server::one(open, words.server.as_deref()).await?;
+    let server = open.unless_interrupted(server::one(open, words.server.as_deref())).await?;
     server::address(&server)?;
     let text = words.command.join(" ");
     if words.background {
-        let process = server.run_in_background(&text).await?;
+        let process = open.unless_interrupted(server.run_in_background(&text)).await?;
         let line = format!("`{text}` runs on {} as process {process}", server.name());
         return said(open, &json!({"server": server.name(), "process": process}), &line);
     }
@@ -57,32 +57,24 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     }
     if words.stdin {
         let mut bytes = Vec::new();
-        let read = tokio::io::stdin().read_to_end(&mut bytes).await;
-        read.map_err(|error| Failure::local("cannot read standard input", error))?;
+        let mut input = tokio::io::stdin();
+        let not_read = |error| Failure::local("cannot read standard input", error);
+        open.unless_interrupted(async { input.read_to_end(&mut bytes).await.map_err(not_read) }).await?;
         command = command.stdin(bytes);
     }
     let ended = to_the_end(open, &server, &command).await?;
     if ended == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(ended).unwrap_or(u8::MAX))) }
 }
 
-/// Runs it and gives its status. When we are interrupted it is ended on the server too, and that is waited for.
+/// Runs it and gives its status. When we are interrupted it is ended on the server too.
 async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u32, Failure> {
     open.board.show(&format!("server {}", server.name()), "waiting for ssh");
-    let cancel = CancellationToken::new();
-    let interrupted = tokio::spawn({
-        let cancel = cancel.clone();
-        async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                cancel.cancel();
-            }
-        }
-    });
-    let pool = server.reach().await?;
+    let pool = open.unless_interrupted(server.reach()).await?;
+    let cancel = open.interrupt.token();
     let ended = match open.is_json() {
-        true => collect(server, &pool, command, &cancel).await,
-        false => stream(open, &pool, command, &cancel).await,
+        true => collect(server, &pool, command, cancel).await,
+        false => stream(open, &pool, command, cancel).await,
     };
-    interrupted.abort();
     ended.map_err(|error| failed(server, &error))
 }
 
@@ -112,7 +104,8 @@ async fn stream(
     command: &Command,
     cancel: &CancellationToken,
 ) -> haar_ssh::Result<u32> {
-    let mut running = pool.spawn(command, cancel).await?;
+    let cancel = cancel.child_token();
+    let mut running = pool.spawn(command, &cancel).await?;
     open.board.clear();
     while let Some(chunk) = running.next().await? {
         match chunk {

@@ -1,7 +1,7 @@
 //! `haar cloud spawn`: servers that can be used, or the reason why not.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use haar_cloud::copy_list::CopyList;
 use haar_cloud::flavor::{Flavor, Need, PriceList, Wanted};
@@ -83,53 +83,92 @@ struct Setup {
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let prices = words.prices.load()?;
     let setup = Arc::new(setup(words)?);
-    let image = open.cloud.image_by_prefix(&words.image).await?;
+    let image = open.unless_interrupted(open.cloud.image_by_prefix(&words.image)).await?;
     if image.among > 1 {
         open.say(&format!(
             "`{}` could mean {} images; taking the newest, {}",
             words.image, image.among, image.image.name
         ));
     }
-    let flavor = flavor(open, words, prices.as_ref()).await?;
+    let flavor = open.unless_interrupted(flavor(open, words, prices.as_ref())).await?;
     let user = user(open, words, &image.image.name);
     let order = SpawnOrder {
         disk_gb: words.disk.map_or(0, |disk| disk.0.div_ceil(1024)),
         external: words.external,
         ..SpawnOrder::new(&words.image, &user, &flavor.id)
     };
-    let (servers, failures) = make(open, words.count, &order, &setup).await;
+    let made = make(open, words.count, &order, &setup).await;
     open.board.clear();
-    print(open, &servers, &flavor, prices.as_ref())?;
-    outcome(open, &servers, failures)
+    print(open, &made.ready, &flavor, prices.as_ref())?;
+    outcome(open, made)
 }
 
-/// Makes all of them at once; those that can be used, and why the others cannot.
-async fn make(
-    open: &Open,
-    count: u16,
-    order: &SpawnOrder,
-    setup: &Arc<Setup>,
-) -> (Vec<Server>, Vec<(Option<Server>, Error)>) {
+/// What became of all that were asked for.
+#[derive(Default)]
+struct Made {
+    ready: Vec<Server>,
+    /// They are there, and cannot be used.
+    unready: Vec<(Server, Error)>,
+    /// Why others are not there.
+    unmade: Vec<Error>,
+}
+
+/// Makes all of them at once. When we are asked to end, those that are not there yet are not, or no longer.
+async fn make(open: &Open, count: u16, order: &SpawnOrder, setup: &Arc<Setup>) -> Made {
     let mut tasks = JoinSet::new();
+    let up: Arc<Mutex<Vec<Server>>> = Arc::default();
     for _ in 0..count {
         let (cloud, order, setup) = (open.cloud.clone(), order.clone(), Arc::clone(setup));
+        let up = Arc::clone(&up);
         tasks.spawn(async move {
             let server = cloud.spawn(order, || {}).await.map_err(|error| (None, error))?;
+            up.lock().unwrap_or_else(PoisonError::into_inner).push(server.clone());
             match make_ready(&server, &setup).await {
                 Ok(()) => Ok(server),
                 Err(error) => Err((Some(server), error)),
             }
         });
     }
-    let (mut servers, mut failures) = (Vec::new(), Vec::new());
-    while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(Ok(server)) => servers.push(server),
-            Ok(Err(failure)) => failures.push(failure),
-            Err(_) => failures.push((None, Error::Cancelled { what: "a server".to_owned() })),
+    let (mut made, mut cut_off, mut is_interrupted) = (Made::default(), 0, false);
+    loop {
+        tokio::select! {
+            biased;
+            () = open.interrupt.token().cancelled(), if !is_interrupted => {
+                is_interrupted = true;
+                open.board.clear();
+                open.say("interrupted; what is still being made is removed again");
+                tasks.abort_all();
+            }
+            ended = tasks.join_next() => match ended {
+                None => break,
+                Some(Ok(Ok(server))) => made.ready.push(server),
+                Some(Ok(Err((Some(server), error)))) => made.unready.push((server, error)),
+                Some(Ok(Err((None, error)))) => made.unmade.push(error),
+                Some(Err(_)) => cut_off += 1,
+            },
         }
     }
-    (servers, failures)
+    let up = std::mem::take(&mut *up.lock().unwrap_or_else(PoisonError::into_inner));
+    made.cut_off(up, cut_off);
+    made
+}
+
+impl Made {
+    /// Adds what was cut off: servers that are up and were not yet ready, and others that were not up.
+    fn cut_off(&mut self, up: Vec<Server>, count: usize) {
+        let is_told = |server: &Server| {
+            let told = self.ready.iter().chain(self.unready.iter().map(|(server, _)| server));
+            told.into_iter().any(|told| told.id() == server.id())
+        };
+        let waiting: Vec<Server> = up.into_iter().filter(|server| !is_told(server)).collect();
+        let unmade = count.saturating_sub(waiting.len());
+        let cancelled = |what: String| Error::Cancelled { what };
+        self.unready
+            .extend(waiting.into_iter().map(|server| (server, cancelled("it to be ready".to_owned()))));
+        if unmade > 0 {
+            self.unmade.push(cancelled(format!("{unmade} of them; what was made of these is removed")));
+        }
+    }
 }
 
 fn setup(words: &Words) -> Result<Setup, Failure> {
@@ -198,7 +237,7 @@ fn print(
         output::out(&format!("  {}   {address}   {}@   {}\n", server.name(), server.user(), flavor.name));
     }
     if let Some(prices) = prices.filter(|_| !servers.is_empty()) {
-        let sum = price::sum(prices, servers.iter().map(|_| flavor));
+        let sum = price::sum(prices, servers.iter().map(|_| Some(flavor)));
         output::out(&format!("  together {sum}\n"));
     }
     Ok(())
@@ -216,16 +255,18 @@ fn as_json(server: &Server, flavor: &Flavor, prices: Option<&PriceList>) -> Valu
 }
 
 /// What is to be said when not every server can be used.
-fn outcome(open: &Open, done: &[Server], failures: Vec<(Option<Server>, Error)>) -> Result<(), Failure> {
-    let failed = failures.into_iter().enumerate().map(|(number, (server, error))| match server {
-        None => (format!("server {}", done.len() + number + 1), Failure::from(error)),
-        Some(server) => {
-            let destroy = open.hint(&format!("destroy {}", server.id()));
-            let advice = vec![format!("it is there, and costs; look at it, or destroy it:  {destroy}")];
-            (server.name().to_owned(), Failure::Advised(Box::new(error.into()), advice))
-        }
+fn outcome(open: &Open, made: Made) -> Result<(), Failure> {
+    let done: Vec<String> = made.ready.iter().map(|server| server.name().to_owned()).collect();
+    let unready = made.unready.into_iter().map(|(server, error)| {
+        let destroy = open.hint(&format!("destroy {}", server.id()));
+        let advice = vec![format!("it is there, and costs; look at it, or destroy it:  {destroy}")];
+        (server.name().to_owned(), Failure::Advised(Box::new(error.into()), advice))
     });
-    several::outcome(done.iter().map(|server| server.name().to_owned()).collect(), failed.collect())
+    let mut failed: Vec<(String, Failure)> = unready.collect();
+    for error in made.unmade {
+        failed.push((format!("server {}", done.len() + failed.len() + 1), error.into()));
+    }
+    several::outcome(done, failed)
 }
 
 #[cfg(test)]

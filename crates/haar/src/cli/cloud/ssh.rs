@@ -41,6 +41,12 @@ pub(crate) struct Words {
 
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let server = server::one(open, words.server.as_deref()).await?;
+    if open.cloud.provider().is_this_machine() {
+        return Err(Failure::Usage(format!(
+            "{} is this machine: there is nothing to log in to",
+            server.name()
+        )));
+    }
     let Some(key) = open.cloud.private_key().await? else {
         return Err(Failure::Usage(format!("there is no key yet; deploy first:  {}", open.hint("deploy"))));
     };
