@@ -178,7 +178,7 @@ async fn to_look_whether_a_server_is_alive_keeps_none_and_ends_none() {
     let order = SpawnOrder { ttd, ..SpawnOrder::new("debian-12", &bench.user, "small") };
     let id = bench.cloud.spawn(order.clone(), || {}).await.unwrap().id().to_owned();
     // Another process has learned its host key, so that here it was never used.
-    let elsewhere = bench.process().server(&id).await.unwrap();
+    let elsewhere = bench.process(Way::Direct).server(&id).await.unwrap();
     elsewhere.wait_until_ready(&CopyList::default(), NOTHING).await.unwrap();
     let unused = bench.cloud.server(&id).await.unwrap();
     let used = bench.cloud.spawn(order, || {}).await.unwrap();
@@ -207,7 +207,7 @@ async fn a_server_that_takes_commands_and_runs_none_is_not_alive() {
     assert!(server.is_alive().await.unwrap());
     let key = fs::read_to_string(bench.path("authorized_keys")).unwrap();
     fs::write(bench.path("authorized_keys"), format!("command=\"sleep 1000\" {key}")).unwrap();
-    let other = bench.process().server(server.id()).await.unwrap();
+    let other = bench.process(Way::Direct).server(server.id()).await.unwrap();
     let look = timeout(Duration::from_secs(60), other.is_alive());
     assert!(!look.await.expect("it is waited for without end").unwrap());
 }
@@ -294,7 +294,7 @@ async fn a_server_that_one_process_prepared_is_what_another_wants() {
     let Some(bench) = Reachable::start("matches").await else { return };
     bench.booted();
     let server = bench.spawn().await;
-    let process = bench.process();
+    let process = bench.process(Way::Direct);
     let before = process.server(server.id()).await.unwrap();
     let (files, script) = (CopyList::parse(&bench.text("missing")).unwrap(), b"#!/bin/sh\ntrue secret\n");
     let like = Likeness { os: "debian-12", script, files: &files, flavor: None, shared_disk: false };
@@ -303,7 +303,7 @@ async fn a_server_that_one_process_prepared_is_what_another_wants() {
     assert!(server.matches(&like));
     let same = process.server(server.id()).await.unwrap();
     assert!(same.matches(&like) && before.matches(&like), "all handles learn it");
-    let other = bench.process().server(server.id()).await.unwrap();
+    let other = bench.process(Way::Direct).server(server.id()).await.unwrap();
     assert!(other.matches(&like) && !other.matches(&Likeness { script: NOTHING, ..like }));
     let record = fs::read_to_string(bench.cloud.journal().store().path()).unwrap();
     assert!(!record.contains("secret"), "a script may hold secrets");

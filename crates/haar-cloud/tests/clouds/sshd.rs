@@ -63,12 +63,6 @@ impl Reachable {
         Some(reachable)
     }
 
-    /// The handle of another process.
-    pub(crate) fn process(&self) -> Cloud {
-        let (access, records) = (self.access.clone(), self.path("records"));
-        Cloud::with(self.fake.clone(), self.cloud.name(), records, access, None).unwrap()
-    }
-
     /// A server, ready or not.
     pub(crate) async fn spawn(&self) -> Server {
         let order = SpawnOrder::new("debian-12", &self.user, "small");

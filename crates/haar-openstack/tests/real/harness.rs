@@ -48,11 +48,7 @@ impl Cloud {
 
     /// The variables of a member of a project, with others in place of some.
     pub(crate) fn settings(&self, project: &str, others: &[(&str, &str)]) -> Settings {
-        let mut settings = member::settings(&self.folder, project, others).unwrap();
-        // Not on a server of this cloud, wherever the test runs.
-        settings.machine.firmware = "/nonexistent".into();
-        settings.machine.cloud_init = "/nonexistent".into();
-        settings
+        member::settings(&self.folder, project, others).unwrap()
     }
 
     /// A variable of the member, or of the administrator.

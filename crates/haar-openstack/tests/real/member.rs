@@ -29,5 +29,6 @@ pub(crate) fn settings(
     let mut settings = Settings::read(|name| other(name).or_else(|| own(name)))?;
     // Not on a server of this cloud, wherever this runs.
     settings.machine.firmware = "/nonexistent".into();
+    settings.machine.cloud_init = "/nonexistent".into();
     Ok(settings)
 }
