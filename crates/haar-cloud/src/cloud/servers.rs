@@ -127,6 +127,10 @@ impl Cloud {
         };
         let record = match read {
             Ok(record) => record,
+            // It is of another cloud, where the id means nothing, or what is another's.
+            Err(error @ Error::State(state::Error::Elsewhere { .. } | state::Error::Unknown { .. })) => {
+                return Err(error);
+            }
             Err(error) => return self.remove_unread(id, error).await,
         };
         let is_it =

@@ -72,6 +72,11 @@ async fn a_record_that_does_not_say_where_is_used_only_where_something_of_it_is(
         let is_unknown = matches!(error, Error::State(state::Error::Unknown { .. }));
         assert!(is_unknown || matches!(error, Error::NothingToTearDown { .. }), "{error:?}");
     }
+    // Nor where somebody holds it by what the record says.
+    let elsewhere = handle(&two);
+    let held = elsewhere.servers().await.unwrap();
+    let error = elsewhere.destroy(held[0].id()).await.unwrap_err();
+    assert!(matches!(error, Error::State(state::Error::Unknown { .. })), "{error:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
 
     // The newer program, where it all is.
