@@ -60,6 +60,8 @@ impl Host {
         match record::look(&self.folders, record).run {
             Run::Alive if cgroups::is_frozen(&cgroups::of(&self.tag, &record.id)) => "paused",
             Run::Alive => "running",
+            // Its program has ended and its monitor is about to say how: nobody is told that it is over without.
+            Run::Watched if record::has_begun(&self.folders, record) => "running",
             Run::Never | Run::Watched | Run::Ended(_) => "stopped",
         }
     }

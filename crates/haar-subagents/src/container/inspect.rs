@@ -20,8 +20,9 @@ pub(super) fn inspect(folders: &Folders, tag: &str, record: &Record, state: &str
     let wish = &record.wish;
     let words = bundle::arguments(wish, &image).unwrap_or_default();
     let begun: Option<Begun> = record::read(&folder, "begun.json");
-    let exit: Option<Exit> = record::read(&folder, "exit.json").filter(|exit: &Exit| exit.run == record.run);
+    // In this order: an end that was seen is noted.
     let run = record::look(folders, record).run;
+    let exit: Option<Exit> = record::read(&folder, "exit.json").filter(|exit: &Exit| exit.run == record.run);
     let pid = begun.as_ref().filter(|_| run == Run::Alive).map_or(0, |begun| begun.process.pid);
     let first = wish.nics.first();
     // A command is for the entrypoint beside which it was asked for.

@@ -192,6 +192,12 @@ pub(super) fn look(folders: &Folders, record: &Record) -> Seen {
     Seen { goal: record.goal, restart: record.wish.restart, run, is_held }
 }
 
+/// Whether the present run's program was begun.
+pub(super) fn has_begun(folders: &Folders, record: &Record) -> bool {
+    let begun = read::<Begun>(&folders.container(&record.id), "begun.json");
+    begun.is_some_and(|begun| begun.run == record.run && begun.is_started)
+}
+
 /// Notes that a container is going to be held, and for how long: until whoever has its turn lets it go, or has it no more.
 pub(super) fn mark_held(folders: &Folders, id: &str) -> Result<(), Fault> {
     let path = folders.container(id).join(HELD);

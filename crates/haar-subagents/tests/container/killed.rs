@@ -192,6 +192,31 @@ async fn a_monitor_that_is_stuck_keeps_nobody_from_ending_its_container() {
     until("it is gone", || nix::sys::signal::kill(monitor, None).is_err()).await;
 }
 
+#[tokio::test]
+async fn nobody_is_told_of_an_end_before_it_is_known_how_it_ended() {
+    let Some(world) = World::live() else { return };
+    let agent = Agent::start(&world).await;
+    agent.load(&world.request(&script("while :; do sleep 0.05; done"))).await.unwrap();
+    let mut guest = world.guest(GUEST);
+    guest["haar"]["restart"] = "never".into();
+    agent.run(&guest).await;
+    let monitor = world.monitor(GUEST);
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let first = agent.inspect(GUEST).await.unwrap()["State"]["Pid"].as_i64().unwrap();
+    let first = nix::unistd::Pid::from_raw(i32::try_from(first).unwrap());
+    nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // Nobody buries it while its monitor stands still.
+    let stat = format!("/proc/{first}/stat");
+    until("it has ended", || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))).await;
+    let state = agent.inspect(GUEST).await.unwrap()["State"].clone();
+    assert_eq!((&state["Status"], &state["Running"]), (&json!("running"), &json!(true)), "{state:#}");
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let ended = agent.until_state(GUEST, "/State/Running", &json!(false)).await;
+    assert_eq!(ended["State"]["ExitCode"], 137, "{ended:#}");
+    agent.guest("DeleteContainer", &guest).await.unwrap();
+    assert_eq!(world.traces(), Vec::<String>::new());
+}
+
 /// What is at rest is known by its run: were it the same one, what a second failed start leaves would stay.
 #[tokio::test]
 async fn each_attempt_to_start_is_a_run_of_its_own() {
