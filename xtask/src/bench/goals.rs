@@ -25,28 +25,18 @@ pub(super) fn judge(figure: &Figure, before: &[Figure]) -> Vec<Verdict> {
         "placements" => placements(figure, before),
         "creates" => creates(figure),
         "create_to_running" => create_to_running(figure),
-        "agent_stages" => least(figure, "2,000 stages/s", 2000.0),
-        "snapshot_download" => {
-            let ratio = figure.number("ratio");
-            ratio.map(|found| at_least("0.7 × a plain static server", 0.7, found)).into_iter().collect()
-        }
+        "agent_stages" => held(figure, "value", at_least, "2,000 stages/s", 2000.0),
+        "snapshot_download" => held(figure, "ratio", at_least, "0.7 × a plain static server", 0.7),
         "disk_clone_of_20_gib" | "disk_snapshot_of_20_gib" | "disk_rollback_of_20_gib" => {
-            let ratio = figure.number("ratio");
-            ratio.map(|found| at_most("2 × the time of a 1 GiB disk", 2.0, found)).into_iter().collect()
+            held(figure, "ratio", at_most, "2 × the time of a 1 GiB disk", 2.0)
         }
         "ssh_runs" => ssh_runs(figure),
-        "ssh_upload" | "ssh_download" => {
-            let ratio = figure.number("ratio");
-            ratio.map(|found| at_least("0.8 × sftp's rate", 0.8, found)).into_iter().collect()
-        }
-        "openstack_spawns" => {
-            let ratio = figure.number("ratio");
-            ratio.map(|found| at_least("0.9 × bare calls", 0.9, found)).into_iter().collect()
-        }
+        "ssh_upload" | "ssh_download" => held(figure, "ratio", at_least, "0.8 × sftp's rate", 0.8),
+        "openstack_spawns" => held(figure, "ratio", at_least, "0.9 × bare calls", 0.9),
         "openstack_tear_down" => openstack_tear_down(figure),
-        "agent_idle_memory" => most(figure, "25 MiB resident", 25.0),
-        "agent_idle_cpu" => most(figure, "0.2 % of a core", 0.2),
-        "agent_list" => most(figure, "5 ms at the median", 5.0),
+        "agent_idle_memory" => held(figure, "value", at_most, "25 MiB resident", 25.0),
+        "agent_idle_cpu" => held(figure, "value", at_most, "0.2 % of a core", 0.2),
+        "agent_list" => held(figure, "value", at_most, "5 ms at the median", 5.0),
         _ => Vec::new(),
     }
 }
@@ -89,26 +79,27 @@ fn create_to_running(figure: &Figure) -> Vec<Verdict> {
 }
 
 fn ssh_runs(figure: &Figure) -> Vec<Verdict> {
-    let ratio = figure.number("ratio").map(|found| at_least("3 × the program ssh", 3.0, found));
+    let mut verdicts = held(figure, "ratio", at_least, "3 × the program ssh", 3.0);
     // A connection has ten sessions, which is as many as are ever wanted at a time.
-    let connections = figure.number("connections").map(|found| at_most("1 connection", 1.0, found));
-    ratio.into_iter().chain(connections).collect()
+    verdicts.extend(held(figure, "connections", at_most, "1 connection", 1.0));
+    verdicts
 }
 
 fn openstack_tear_down(figure: &Figure) -> Vec<Verdict> {
-    let ratio = figure.number("ratio").map(|found| at_least("0.9 × bare calls all at once", 0.9, found));
-    let left = figure.number("left").map(|found| at_most("0 things left over", 0.0, found));
-    ratio.into_iter().chain(left).collect()
+    let mut verdicts = held(figure, "ratio", at_least, "0.9 × bare calls all at once", 0.9);
+    verdicts.extend(held(figure, "left", at_most, "0 things left over", 0.0));
+    verdicts
 }
 
-/// A goal that the figure's own value reaches from below.
-fn least(figure: &Figure, goal: &str, least: f64) -> Vec<Verdict> {
-    figure.number("value").map(|found| at_least(goal, least, found)).into_iter().collect()
-}
-
-/// A goal that the figure's own value stays under.
-fn most(figure: &Figure, goal: &str, most: f64) -> Vec<Verdict> {
-    figure.number("value").map(|found| at_most(goal, most, found)).into_iter().collect()
+/// Holds one of a figure's numbers against a goal; nothing for a figure without it.
+fn held(
+    figure: &Figure,
+    number: &str,
+    judge: fn(&str, f64, f64) -> Verdict,
+    goal: &str,
+    bound: f64,
+) -> Vec<Verdict> {
+    figure.number(number).map(|found| judge(goal, bound, found)).into_iter().collect()
 }
 
 fn at_least(goal: &str, least: f64, found: f64) -> Verdict {
