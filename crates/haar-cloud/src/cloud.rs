@@ -155,7 +155,7 @@ struct Inner {
     /// Servers that somebody holds, by the cloud's id: all hold the same life.
     held: Mutex<BTreeMap<String, WeakServer>>,
     /// Connections that others are reached through, by the cloud's id of their server.
-    ways: tokio::sync::Mutex<BTreeMap<String, Pool>>,
+    ways: Mutex<BTreeMap<String, Pool>>,
     /// Names of the servers that this process ends when they idle.
     kept: Mutex<BTreeSet<String>>,
     /// Whether a task goes on ending what should be gone.
@@ -210,7 +210,7 @@ impl Cloud {
             catalog: catalog::Catalog::default(),
             lookers: wait::Lookers::default(),
             held: Mutex::default(),
-            ways: tokio::sync::Mutex::default(),
+            ways: Mutex::default(),
             kept: Mutex::default(),
             ending: AtomicBool::default(),
             background,
@@ -284,8 +284,9 @@ impl Cloud {
         &self.inner.access
     }
 
-    pub(crate) fn ways(&self) -> &tokio::sync::Mutex<BTreeMap<String, Pool>> {
-        &self.inner.ways
+    /// Connections that others are reached through, by the cloud's id of their server.
+    pub(crate) fn ways(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
+        locked(&self.inner.ways)
     }
 
     /// Time since this handle was made: the clock of lists, lives and paces.

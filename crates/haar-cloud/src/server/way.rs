@@ -35,13 +35,13 @@ impl Server {
     /// The connections to go through.
     pub(super) async fn way(&self) -> Result<Option<Pool>> {
         let Some(other) = self.through().await? else { return Ok(self.cloud().access().jump.clone()) };
-        let mut ways = self.cloud().ways().lock().await;
-        if let Some(pool) = ways.get(other.id()).filter(|pool| !pool.is_closed()) {
-            return Ok(Some(pool.clone()));
+        let known = self.cloud().ways().get(other.id()).filter(|pool| !pool.is_closed()).cloned();
+        if known.is_some() {
+            return Ok(known);
         }
-        // That one is reached straight, so this goes no deeper.
+        // That one is reached straight, so this goes no deeper. Many at once share what its handle holds.
         let pool = Box::pin(other.reach()).await?;
-        ways.insert(other.id().to_owned(), pool.clone());
+        self.cloud().ways().insert(other.id().to_owned(), pool.clone());
         Ok(Some(pool))
     }
 }
