@@ -112,15 +112,6 @@ pub struct ServerOrder {
     pub user: String,
 }
 
-/// Whether a server can be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prepared {
-    /// All that it needs is there.
-    Ready,
-    /// Something is being made; in words.
-    Making(String),
-}
-
 /// Its user data has the server's private host key, and is not shown.
 impl fmt::Debug for ServerOrder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,6 +126,15 @@ impl fmt::Debug for ServerOrder {
             .field("user", user)
             .finish()
     }
+}
+
+/// Whether a server can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// All that it needs is there.
+    Ready,
+    /// Something is being made; in words.
+    Making(String),
 }
 
 /// A server that the cloud has just begun to make.

@@ -52,10 +52,7 @@ impl Spawn {
                     Err(_) => return self.look_for_lost(draft, entry, error).await,
                 }
             }
-            if matches!(error.class(), Class::NotFound | Class::Input) {
-                self.cloud.doubt_offers().await;
-            }
-            self.cloud.abandon(draft, entry).await?;
+            self.cloud.refused(draft, entry, &error).await?;
             return Err(error);
         }
     }

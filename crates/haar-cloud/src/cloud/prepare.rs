@@ -12,7 +12,7 @@ use super::spawn::{Draft, Spawn};
 use super::wait::{ASK_LIMIT, bounded, retry_after};
 use crate::provider::Prepared;
 use crate::state::EntryId;
-use crate::{Error, Result};
+use crate::{Class, Error, Result};
 
 impl Spawn {
     /// Waits until the server can be asked for.
@@ -51,6 +51,14 @@ impl Spawn {
 }
 
 impl Cloud {
+    /// As [`Self::abandon`], after a no: what the cloud did not take is asked for anew.
+    pub(super) async fn refused(&self, draft: &Draft, entry: EntryId, error: &Error) -> Result<()> {
+        if matches!(error.class(), Class::NotFound | Class::Input) {
+            self.doubt_offers().await;
+        }
+        self.abandon(draft, entry).await
+    }
+
     /// Forgets a server that was never made, and ends what was made for it.
     pub(super) async fn abandon(&self, draft: &Draft, entry: EntryId) -> Result<()> {
         self.forget_entry(entry).await?;

@@ -218,10 +218,7 @@ impl Spawn {
         let start = self.cloud.now();
         if let Err(error) = self.until_prepared(&draft).await {
             self.count_failure(&draft, start, &error);
-            if matches!(error.class(), Class::NotFound | Class::Input) {
-                self.cloud.doubt_offers().await;
-            }
-            self.cloud.abandon(&draft, entry).await?;
+            self.cloud.refused(&draft, entry, &error).await?;
             return Err(error);
         }
         let began = Instant::now();
