@@ -191,13 +191,23 @@ pub(crate) async fn ask(
 /// Starts the agent inside, and waits until it is found.
 async fn with_agent(agent: &Agent, guest: &Guest, running: &Guest) -> Shell {
     let mut shell = Shell::of(running).await;
-    shell.succeeds(&format!("echo 0 >/tmp/slow; cat >/tmp/agent <<'END'\n{AGENT}\nEND\nport=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/dev/null &) ; true")).await;
+    shell.succeeds(&format!("echo 0 >/tmp/slow; cat >/tmp/agent <<'END'\n{AGENT}\nEND\ntrue")).await;
+    shell.succeeds(&format!("[ $(wc -c </tmp/agent) = {} ]", AGENT.len() + 1)).await;
+    // The shell may well be up before the driver of the port is.
+    shell.succeeds("until ls /dev/vport*p1; do sleep 1; done").await;
+    shell.succeeds("port=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/tmp/why &) ; true").await;
     let deadline = Instant::now() + LIMIT;
-    while ask(agent, guest, "Libvirt.Ping", json!({})).await.0 != "answers" {
-        assert!(Instant::now() < deadline, "the agent was not found");
+    loop {
+        let (said, _) = ask(agent, guest, "Libvirt.Ping", json!({})).await;
+        if said == "answers" {
+            return shell;
+        }
+        if Instant::now() >= deadline {
+            let (_, inside) = shell.run("cat /tmp/why; ps; ls -l /dev/vport*").await;
+            panic!("the agent was not found, it is {said}: {inside}");
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    shell
 }
 
 pub(crate) fn told(agent: &str, file_systems: u64) -> (String, u64) {
