@@ -183,6 +183,12 @@ pub enum Error {
         /// What went wrong, and what to do.
         message: String,
     },
+    /// This machine, where it is the server, did not do what it should.
+    #[error("{message}")]
+    Local {
+        /// What went wrong, and what to do.
+        message: String,
+    },
     /// A command on a server ended with another status than 0.
     #[error("`{command}` on {server} ended with status {status}{}", with_output(stderr))]
     RemoteExit {
@@ -293,7 +299,7 @@ impl Error {
             Self::Transient { .. } => Class::Transient,
             Self::Timeout { .. } => Class::Timeout,
             Self::Cancelled { .. } => Class::Cancelled,
-            Self::Ssh { .. } | Self::ServerFailed { .. } => Class::Server,
+            Self::Ssh { .. } | Self::Local { .. } | Self::ServerFailed { .. } => Class::Server,
             Self::RemoteExit { .. } => Class::RemoteExit,
             Self::State(_) => Class::State,
         }

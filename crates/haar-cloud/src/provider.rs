@@ -228,7 +228,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether its servers are this machine, to which nobody logs in by ssh.
+    /// Whether its servers are this machine, to which nobody logs in: commands are run and files copied straight.
     fn is_this_machine(&self) -> bool {
         false
     }

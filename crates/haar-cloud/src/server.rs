@@ -26,7 +26,9 @@ use crate::state::{Entry, Kind, PreparedServer, ServerDetails};
 
 mod end;
 mod files;
+mod here;
 mod idle;
+mod means;
 mod ready;
 mod script;
 mod shared_disk;

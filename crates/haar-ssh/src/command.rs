@@ -10,6 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::Sig;
 
+use crate::{Error, Result, shell};
+
+/// How long a command may take to be left running.
+const STARTING: Duration = Duration::from_secs(30);
+
 /// A command for the user's login shell on the server, whichever that is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
@@ -38,6 +43,45 @@ impl Command {
     #[must_use]
     pub fn limit(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
+    }
+
+    /// A command that starts another one, which goes on by itself without input and output, whatever becomes of who
+    /// started it. Its output is that one's process id.
+    #[must_use]
+    pub fn background(text: &str) -> Self {
+        let script = "s=; command -v setsid >/dev/null 2>&1 && s=setsid; \
+            $s nohup \"${SHELL:-/bin/sh}\" -c \"$(printf %b \"$1\")\" </dev/null >/dev/null 2>&1 & echo $!";
+        Self::new(shell::script(script, &[&shell::escaped(text)])).limit(STARTING)
+    }
+
+    /// Whether a shell can be given it as it is.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for a text with a zero byte.
+    pub fn check(&self) -> Result<()> {
+        if !self.text.contains('\0') {
+            return Ok(());
+        }
+        let why = "it has a zero byte, where a shell would cut it off".to_owned();
+        Err(Error::BadInput { what: "command", value: self.text.clone(), why })
+    }
+
+    /// What the shell reads.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How long it may take.
+    #[must_use]
+    pub fn time_limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// What it reads from its standard input, which is empty without.
+    #[must_use]
+    pub fn input(&self) -> Option<&Bytes> {
+        self.stdin.as_ref()
     }
 
     /// What the command reads from its standard input.
@@ -107,11 +151,11 @@ impl Output {
         self.status == 0
     }
 
-    /// Adds what was written, as far as there is room.
-    pub(crate) fn keep(&mut self, stream: Stream, bytes: &[u8], cap: usize) {
-        let kept = match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+    /// Adds what was written; of each of the two as many bytes as `cap` says, and no more.
+    pub fn keep(&mut self, chunk: &Chunk, cap: usize) {
+        let (kept, bytes) = match chunk {
+            Chunk::Stdout(bytes) => (&mut self.stdout, bytes),
+            Chunk::Stderr(bytes) => (&mut self.stderr, bytes),
         };
         let room = cap.saturating_sub(kept.len()).min(bytes.len());
         kept.extend_from_slice(&bytes[..room]);
@@ -119,11 +163,13 @@ impl Output {
     }
 }
 
-/// The two that a command writes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
+/// Something that a command wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// To its standard output.
+    Stdout(Bytes),
+    /// To its standard error.
+    Stderr(Bytes),
 }
 
 #[cfg(test)]
@@ -139,10 +185,10 @@ mod tests {
     #[test]
     fn output_beyond_the_cap_is_dropped_and_said() {
         let mut output = Output::default();
-        output.keep(Stream::Stdout, b"abc", 4);
-        output.keep(Stream::Stderr, b"e", 4);
+        output.keep(&Chunk::Stdout(Bytes::from_static(b"abc")), 4);
+        output.keep(&Chunk::Stderr(Bytes::from_static(b"e")), 4);
         assert!(!output.truncated);
-        output.keep(Stream::Stdout, b"de", 4);
+        output.keep(&Chunk::Stdout(Bytes::from_static(b"de")), 4);
         assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"abcd"[..], &b"e"[..]));
         assert!(output.truncated);
     }

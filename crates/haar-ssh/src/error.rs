@@ -230,7 +230,9 @@ impl Error {
         }
     }
 
-    pub(crate) fn local(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+    /// A fault with a file of this machine.
+    #[must_use]
+    pub fn local(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         Self::Local { action, path: path.to_owned(), source: Arc::new(source) }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::Mutex;
 
 use crate::pool::Pool;
 use crate::{Error, FileFault, Result};
+pub use part::Part;
 use sftp::Sftp;
 
 /// Files on a server. Takes one session when first used, and gives it back when dropped.

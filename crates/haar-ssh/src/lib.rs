@@ -43,14 +43,14 @@ mod seats;
 mod session;
 mod shell;
 
-pub use command::{Command, Exit, Output};
+pub use command::{Chunk, Command, Exit, Output};
 pub use error::{Error, FileFault, Obstacle};
-pub use files::Files;
+pub use files::{Files, Part};
 pub use host_keys::HostKeys;
 pub use key::{KeyPair, Login};
 pub use options::{Limits, Options, Target};
 pub use pool::Pool;
-pub use run::{Chunk, Running};
+pub use run::Running;
 pub use shell::{quote, script};
 pub use tokio_util::sync::CancellationToken;
 

@@ -13,18 +13,15 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Command, Exit, Output, Stream};
+use crate::command::{Chunk, Command, Exit, Output};
 use crate::ending::{self, Line};
 use crate::pid_line;
 use crate::pool::Pool;
 use crate::seats::Sharing;
-use crate::shell;
 use crate::{Error, Result};
 
 /// How long a caller that cancelled is kept while its command is being ended; that goes on without it.
 const ENDING: Duration = Duration::from_millis(800);
-/// How long a command may take to be left running.
-const STARTING: Duration = Duration::from_secs(30);
 /// The wire's number for standard error.
 const STDERR: u32 = 1;
 
@@ -41,8 +38,7 @@ impl Pool {
         let cap = self.limits().output_cap;
         loop {
             match running.next().await {
-                Ok(Some(Chunk::Stdout(bytes))) => output.keep(Stream::Stdout, &bytes, cap),
-                Ok(Some(Chunk::Stderr(bytes))) => output.keep(Stream::Stderr, &bytes, cap),
+                Ok(Some(chunk)) => output.keep(&chunk, cap),
                 Ok(None) => break,
                 Err(Error::OverTime { command, limit, .. }) => {
                     return Err(Error::OverTime { command, limit, output: Box::new(output) });
@@ -69,10 +65,7 @@ impl Pool {
     /// # Errors
     /// As for [`Self::run`]; [`Error::ExecRefused`] also when it could not be started.
     pub async fn background(&self, text: &str, cancel: &CancellationToken) -> Result<u32> {
-        let script = "s=; command -v setsid >/dev/null 2>&1 && s=setsid; \
-            $s nohup \"${SHELL:-/bin/sh}\" -c \"$(printf %b \"$1\")\" </dev/null >/dev/null 2>&1 & echo $!";
-        let starter = shell::script(script, &[&shell::escaped(text)]);
-        let output = self.run(&Command::new(starter).limit(STARTING), cancel).await?;
+        let output = self.run(&Command::background(text), cancel).await?;
         let pid = String::from_utf8_lossy(&output.stdout).trim().parse();
         pid.map_err(|_| Error::ExecRefused { target: self.target().clone(), command: text.to_owned() })
     }
@@ -83,11 +76,8 @@ impl Pool {
         cancel: &CancellationToken,
         sharing: Sharing,
     ) -> Result<Running> {
+        command.check()?;
         let Command { text, limit, stdin } = command.clone();
-        if text.contains('\0') {
-            let why = "it has a zero byte, where a shell would cut it off".to_owned();
-            return Err(Error::BadInput { what: "command", value: text, why });
-        }
         let Some(session) = cancel.run_until_cancelled(self.session(sharing)).await else {
             return Err(Error::Cancelled { what: format!("`{text}`") });
         };
@@ -117,15 +107,6 @@ impl Pool {
         }
         Ok(running)
     }
-}
-
-/// Something that a command wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chunk {
-    /// To its standard output.
-    Stdout(Bytes),
-    /// To its standard error.
-    Stderr(Bytes),
 }
 
 /// A command that runs. Dropping it ends the command on the server.

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use haar_ssh::{Command, Pool};
+use haar_ssh::Command;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
+use super::means::Means;
 use crate::Result;
 use crate::life::Destruction;
 
@@ -89,27 +90,27 @@ impl Server {
     /// What the server is told before it goes, if ssh to it ever worked or a script is to run.
     async fn last_words(&self) {
         let script = self.guarded().destroy_script.clone();
-        let pool = match script {
-            Some(_) => timeout(WAY_THERE, self.ssh()).await.ok().and_then(Result::ok),
-            None => self.open_ssh(),
+        let means = match script {
+            Some(_) => timeout(WAY_THERE, self.means()).await.ok().and_then(Result::ok),
+            None => self.open_ssh().map(Means::Ssh),
         };
-        let Some(pool) = pool else { return };
+        let Some(means) = means else { return };
         if let Some(script) = script {
-            self.run_destroy_script(&pool, &script).await;
+            self.run_destroy_script(&means, &script).await;
         }
         let sync = Command::new(SYNC).limit(SYNC_LIMIT);
         let never = CancellationToken::new();
-        if timeout(SYNC_LIMIT * 2, pool.run(&sync, &never)).await.is_err() {
+        if timeout(SYNC_LIMIT * 2, means.run(&sync, &never)).await.is_err() {
             tracing::warn!(server = self.name(), "a server that goes did not write its disks out in time");
         }
         self.close_ssh();
     }
 
-    async fn run_destroy_script(&self, pool: &Pool, script: &[u8]) {
+    async fn run_destroy_script(&self, means: &Means, script: &[u8]) {
         self.cloud().tell(format_args!("server {}", self.name()), "running its destroy script");
         let never = CancellationToken::new();
         let limit = self.cloud().access().script_limit + WAY_THERE;
-        let run = self.run_script(pool, "the destroy script", script, &never);
+        let run = self.run_script(means, "the destroy script", script, &never);
         match timeout(limit, run).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, server = self.name(), "its destroy script failed"),

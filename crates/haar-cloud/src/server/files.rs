@@ -3,12 +3,14 @@
 //! Paths are names and no shell's text. Only directories that need root are made by a command. What is
 //! copied by a list can be read by its owner alone, and keeps its time.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use haar_ssh::{FileFault, Files};
+use haar_ssh::FileFault;
 use jiff::tz::Offset;
 
 use super::Server;
+use super::means::Files;
 use crate::copy_list::CopyList;
 use crate::{Error, Result};
 
@@ -17,11 +19,12 @@ impl Server {
     /// the way are made.
     ///
     /// # Errors
-    /// [`Error::Ssh`], and [`Error::Cancelled`] when the server is destroyed meanwhile.
+    /// [`Error::Ssh`], or [`Error::Local`] on this machine; [`Error::Cancelled`] when the server is destroyed
+    /// meanwhile.
     pub async fn upload(&self, local: &Path, remote: &str) -> Result<()> {
         let _in_use = self.in_use()?;
         let files = self.files().await?;
-        self.unless_destroyed(files.upload(local, remote)).await
+        self.unless_destroyed(files.upload(local, remote, None)).await
     }
 
     /// Copies a file of the server to this machine, where only its owner may read it.
@@ -57,9 +60,7 @@ impl Server {
             made = files.make_dir_all(remote) => made,
         };
         match made {
-            Err(haar_ssh::Error::File { fault: FileFault::PermissionDenied, .. }) => {
-                self.run_to_success(&make_dir_as_root(remote)).await.map(drop)
-            }
+            Err(error) if is_denied(&error) => self.run_to_success(&make_dir_as_root(remote)).await.map(drop),
             made => made.map_err(|error| self.ssh_error(&error)),
         }
     }
@@ -104,22 +105,19 @@ impl Server {
             // Who may not look at a file is told so by the upload.
             let Ok(modified) = std::fs::metadata(&local).and_then(|metadata| metadata.modified()) else {
                 if local.try_exists().unwrap_or(true) {
-                    self.unless_destroyed(files.upload(&local, &text(&remote))).await?;
+                    self.unless_destroyed(files.upload(&local, &text(&remote), None)).await?;
                 }
                 continue;
             };
             let remote = text(&remote);
-            self.unless_destroyed(files.upload_as(&local, &remote, 0o600)).await?;
+            self.unless_destroyed(files.upload(&local, &remote, Some(0o600))).await?;
             self.unless_destroyed(files.set_modified(&remote, modified)).await?;
         }
         Ok(())
     }
 
     pub(super) async fn files(&self) -> Result<Files> {
-        let open = self.by_ssh(|pool| async move {
-            let files = pool.files();
-            files.open().await.map(|()| files)
-        });
+        let open = self.work(|means| async move { means.files().await });
         self.inner.end.run_until_cancelled(open).await.unwrap_or_else(|| Err(self.cut_off()))
     }
 
@@ -135,6 +133,14 @@ impl Server {
 
     fn cut_off(&self) -> Error {
         Error::Cancelled { what: format!("files of {}, which is destroyed", self.name()) }
+    }
+}
+
+fn is_denied(error: &haar_ssh::Error) -> bool {
+    match error {
+        haar_ssh::Error::File { fault, .. } => *fault == FileFault::PermissionDenied,
+        haar_ssh::Error::Local { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+        _ => false,
     }
 }
 

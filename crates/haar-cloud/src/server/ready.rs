@@ -16,10 +16,13 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::Server;
+use super::means::Means;
 use crate::copy_list::CopyList;
 use crate::state::PreparedServer;
 use crate::{Error, Result};
 
+/// What is run, for messages.
+const WHAT: &str = "the start-up script";
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,16 +39,19 @@ impl Server {
         if self.guarded().ready.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        // This machine runs already, and nobody logs in to it.
-        if self.cloud().provider().is_this_machine() && wanted == PreparedServer::default() {
-            return Ok(());
-        }
         let _in_use = self.in_use()?;
         let what = format!("server {}", self.name());
-        self.cloud().tell(&what, "waiting for ssh");
-        self.until_ssh_answers().await?;
-        self.cloud().tell(&what, "waiting for its first boot to end");
-        self.until_booted().await?;
+        if self.cloud().provider().is_this_machine() {
+            // It runs already, and no mark is left on it: what is on record is what was done.
+            if self.guarded().prepared.as_ref() == Some(&wanted) {
+                return Ok(());
+            }
+        } else {
+            self.cloud().tell(&what, "waiting for ssh");
+            self.until_ssh_answers().await?;
+            self.cloud().tell(&what, "waiting for its first boot to end");
+            self.until_booted().await?;
+        }
         self.cloud().tell(&what, "copying files");
         self.copy_over(files).await?;
         if !script.is_empty() {
@@ -112,13 +118,16 @@ impl Server {
 
     /// Runs a script unless it ran on this server before.
     async fn run_once(&self, script: &[u8]) -> Result<()> {
+        let means = self.means().await?;
+        if matches!(means, Means::Here(_)) {
+            return self.run_script(&means, WHAT, script, &self.until_destroyed()).await;
+        }
         let mark = format!("{}/done-{}", self.cloud().access().folder, hex::encode(Sha256::digest(script)));
         let files = self.files().await?;
         if self.unless_destroyed(files.exists(&mark)).await? {
             return Ok(());
         }
-        let pool = self.ssh().await?;
-        self.run_script(&pool, "the start-up script", script, &self.until_destroyed()).await?;
+        self.run_script(&means, WHAT, script, &self.until_destroyed()).await?;
         self.unless_destroyed(files.write(&mark, b"", 0o600)).await
     }
 

@@ -2,27 +2,29 @@
 //!
 //! A script runs as who logs in, from a folder that nobody else may look into. Two at once do not meet.
 
-use haar_ssh::{Command, Pool, script};
+use haar_ssh::{Command, script};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Server;
+use super::means::Means;
 use crate::Result;
 
 impl Server {
     /// Runs a script to its end.
     pub(super) async fn run_script(
         &self,
-        pool: &Pool,
+        means: &Means,
         what: &str,
         content: &[u8],
         cancel: &CancellationToken,
     ) -> Result<()> {
         let access = self.cloud().access();
         let path = format!("{}/{}", access.folder, Uuid::new_v4());
-        pool.files().write(&path, content, 0o700).await.map_err(|error| self.ssh_error(&error))?;
+        let written = async { means.files().await?.write(&path, content, 0o700).await };
+        written.await.map_err(|error| self.ssh_error(&error))?;
         let command = Command::new(run_and_remove(&access.folder, &path)).limit(access.script_limit);
-        let output = pool.run(&command, cancel).await.map_err(|error| self.ssh_error(&error))?;
+        let output = means.run(&command, cancel).await.map_err(|error| self.ssh_error(&error))?;
         self.succeeded(what, output).map(drop)
     }
 }

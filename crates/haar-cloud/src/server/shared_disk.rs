@@ -88,8 +88,12 @@ need() {
     . /etc/os-release
     case " $ID ${ID_LIKE:-} " in
     *" debian "* | *" ubuntu "*)
-        root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
-        root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y "$2" >/dev/null ;;
+        # A machine that has just booted updates itself, and holds the lock.
+        tries=0
+        until root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null; do
+            tries=$((tries + 1)); [ $tries -lt 6 ] || break; sleep 5
+        done
+        root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y -o DPkg::Lock::Timeout=60 "$2" >/dev/null ;;
     *) echo "$1 is missing: install it; packages are only known for Debian and Ubuntu, and this is $ID" >&2; exit 1 ;;
     esac
 }
@@ -217,7 +221,11 @@ mod tests {
         let known = world("ID=mint\nID_LIKE=\"ubuntu debian\"\n");
         fs::write(known.path().join("no-mount.nfs"), "").unwrap();
         let (well, words) = run(&script, known.path(), "");
-        assert!(well && log(&known).contains("apt-get install -q -y nfs-common"), "{words}{}", log(&known));
+        assert!(
+            well && log(&known).contains("apt-get install -q -y -o DPkg::Lock::Timeout=60 nfs-common"),
+            "{words}{}",
+            log(&known)
+        );
         let unknown = world("ID=alpine\n");
         fs::write(unknown.path().join("no-mount.nfs"), "").unwrap();
         let (well, words) = run(&script, unknown.path(), "");

@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
-use haar_ssh::{Chunk, Command, Exit, HostKeys, Login, Options, Output, Pool, Running, Target};
+use haar_ssh::{Chunk, Command, Exit, HostKeys, Login, Options, Output, Pool, Target};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Server;
+use super::here::Here;
+use super::means::{Means, Running};
 use crate::user_data::{host_keys_from_console, is_host_key};
 use crate::{Error, Result};
 
@@ -60,12 +62,12 @@ impl Server {
     /// Runs a command to its end. Its status is part of the answer, and no error.
     ///
     /// # Errors
-    /// [`Error::Ssh`], [`Error::Timeout`] beyond the command's limit, [`Error::Cancelled`] when the server is
-    /// destroyed meanwhile.
+    /// [`Error::Ssh`], or [`Error::Local`] on this machine; [`Error::Timeout`] beyond the command's limit,
+    /// [`Error::Cancelled`] when the server is destroyed meanwhile.
     pub async fn run(&self, command: &Command) -> Result<Output> {
         let _in_use = self.in_use()?;
         let end = &self.until_destroyed();
-        self.by_ssh(|pool| async move { pool.run(command, end).await }).await
+        self.work(|means| async move { means.run(command, end).await }).await
     }
 
     /// Runs a command that is to succeed.
@@ -84,7 +86,7 @@ impl Server {
     pub async fn run_streaming(&self, command: &Command) -> Result<Streaming> {
         let in_use = self.in_use()?;
         let end = &self.until_destroyed();
-        let running = self.by_ssh(|pool| async move { pool.spawn(command, end).await }).await?;
+        let running = self.work(|means| async move { means.spawn(command, end).await }).await?;
         Ok(Streaming { running, in_use })
     }
 
@@ -96,7 +98,7 @@ impl Server {
     pub async fn run_in_background(&self, command: &str) -> Result<u32> {
         let _in_use = self.in_use()?;
         let end = &self.until_destroyed();
-        self.by_ssh(|pool| async move { pool.background(command, end).await }).await
+        self.work(|means| async move { means.background(command, end).await }).await
     }
 
     /// Whether it runs, and a command can be run on it now. To look is no use of it: it idles on.
@@ -108,8 +110,8 @@ impl Server {
             return Ok(false);
         }
         let look = async {
-            let pool = self.ssh().await.ok()?;
-            pool.run(&Command::new("true"), &self.until_destroyed()).await.ok()
+            let means = self.means().await.ok()?;
+            means.run(&Command::new("true"), &self.until_destroyed()).await.ok()
         };
         // A server may well take a command and never begin it: its home hangs, it can start no process.
         Ok(timeout(ALIVE_LIMIT, look).await.is_ok_and(|answer| answer.is_some()))
@@ -122,7 +124,7 @@ impl Server {
     /// [`Error::State`].
     pub async fn ssh(&self) -> Result<Pool> {
         if self.cloud().provider().is_this_machine() {
-            let why = "it is this machine: run commands and copy files here without it".to_owned();
+            let why = "it is this machine, to which nobody logs in".to_owned();
             return Err(Error::BadInput { what: "ssh to the server", value: self.name().to_owned(), why });
         }
         if let Some(pool) = self.guarded().ssh.clone().filter(|pool| !pool.is_closed()) {
@@ -142,9 +144,34 @@ impl Server {
     /// As [`Self::ssh`], with a connection that is there now.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As [`Self::ssh`] and [`Self::run`].
     pub async fn reach(&self) -> Result<Pool> {
         self.by_ssh(|pool| async move { pool.connect().await.map(|()| pool) }).await
+    }
+
+    /// What it is worked on with.
+    pub(super) async fn means(&self) -> Result<Means> {
+        match self.here() {
+            Some(here) => Ok(Means::Here(here)),
+            None => self.ssh().await.map(Means::Ssh),
+        }
+    }
+
+    fn here(&self) -> Option<Here> {
+        let cloud = self.cloud();
+        let here = || Here::new(&cloud.access().limits, cloud.background().clone());
+        cloud.provider().is_this_machine().then(here)
+    }
+
+    /// Does something on the server.
+    pub(super) async fn work<T, F>(&self, work: impl Fn(Means) -> F) -> Result<T>
+    where
+        F: Future<Output = haar_ssh::Result<T>>,
+    {
+        match self.here() {
+            Some(here) => work(Means::Here(here)).await.map_err(|error| self.ssh_error(&error)),
+            None => self.by_ssh(|pool| work(Means::Ssh(pool))).await,
+        }
     }
 
     /// The host keys that it may show: the one that it was given, and those that it has told on its console,
@@ -165,7 +192,7 @@ impl Server {
 
     /// Does something by ssh. Where the server shows a key that it was not given, it is done once more if the
     /// server has told that key on its console, which nobody may have read before.
-    pub(super) async fn by_ssh<T, F>(&self, work: impl Fn(Pool) -> F) -> Result<T>
+    async fn by_ssh<T, F>(&self, work: impl Fn(Pool) -> F) -> Result<T>
     where
         F: Future<Output = haar_ssh::Result<T>>,
     {
@@ -284,6 +311,9 @@ impl Server {
                 last: "running, and was ended".to_owned(),
                 typical: None,
             },
+            other if self.cloud().provider().is_this_machine() => {
+                Error::Local { message: with_sources(other) }
+            }
             other => Error::Ssh { server: self.name().to_owned(), message: with_sources(other) },
         }
     }

@@ -7,6 +7,7 @@ mod contract;
 mod defects;
 mod endings;
 mod failures;
+mod here;
 mod leaks;
 mod numbered;
 mod offers;

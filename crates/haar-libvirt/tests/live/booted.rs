@@ -195,7 +195,9 @@ async fn with_agent(agent: &Agent, guest: &Guest, running: &Guest) -> Shell {
     shell.succeeds(&format!("[ $(wc -c </tmp/agent) = {} ]", AGENT.len() + 1)).await;
     // The shell may well be up before the driver of the port is.
     shell.succeeds("until ls /dev/vport*p1; do sleep 1; done").await;
-    shell.succeeds("port=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/tmp/why &) ; true").await;
+    shell
+        .succeeds("port=$(ls /dev/vport*p1 | head -1); (sh /tmp/agent <>$port >&0 2>/tmp/why &) ; true")
+        .await;
     let deadline = Instant::now() + LIMIT;
     loop {
         let (said, _) = ask(agent, guest, "Libvirt.Ping", json!({})).await;

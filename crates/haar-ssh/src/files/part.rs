@@ -11,14 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file that is being written; a part is removed when dropped before its end.
 #[derive(Debug)]
-pub(super) struct Part {
+pub struct Part {
     /// What is written to in place of the file itself, and where it goes in the end.
     beside: Option<(PathBuf, PathBuf)>,
 }
 
 impl Part {
-    /// Opens what is to become `local`, for its owner alone.
-    pub(super) fn begin(local: &Path) -> io::Result<(Self, File)> {
+    /// Opens what is to become `local`, for its owner alone. The directory must be there.
+    ///
+    /// # Errors
+    /// The system's; of a directory, that it is one.
+    pub fn begin(local: &Path) -> io::Result<(Self, File)> {
         let (there, target) = match std::fs::metadata(local) {
             Ok(there) => (Some(there), local.canonicalize()?),
             Err(_) => (None, local.to_owned()),
@@ -35,7 +38,10 @@ impl Part {
     }
 
     /// Gives it its name.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn finish(mut self) -> io::Result<()> {
         let Some((part, target)) = &self.beside else { return Ok(()) };
         std::fs::rename(part, target)?;
         self.beside = None;

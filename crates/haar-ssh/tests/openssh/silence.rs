@@ -53,7 +53,7 @@ async fn a_server_that_falls_silent_is_waited_for_no_longer_than_the_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sftp_that_starts_and_says_nothing_is_no_missing_sftp() {
-    let lines = vec!["Subsystem sftp /bin/sleep 600".to_owned()];
+    let lines = vec!["Subsystem sftp cat >/dev/null".to_owned()];
     let setup = Setup { has_sftp: false, lines, ..Setup::default() };
     let Some(sshd) = sshd_with("silent sftp", &setup) else { return };
     let limits = Limits { file_answer: SHORT, ..limits() };
@@ -64,7 +64,7 @@ async fn sftp_that_starts_and_says_nothing_is_no_missing_sftp() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_while_sftp_starts_is_no_missing_sftp() {
-    let lines = vec!["Subsystem sftp /bin/sleep 600".to_owned()];
+    let lines = vec!["Subsystem sftp cat >/dev/null".to_owned()];
     let setup = Setup { has_sftp: false, lines, ..Setup::default() };
     let Some(sshd) = sshd_with("lost start of sftp", &setup) else { return };
     let pool = sshd.pool();

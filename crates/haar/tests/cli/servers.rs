@@ -157,7 +157,7 @@ async fn defect_38_a_haar_cloud_holds_the_contract_of_all_providers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn this_machine_is_a_server_at_once_and_nobody_logs_in_to_it() {
+async fn this_machine_is_a_server_at_once_and_is_worked_on_like_any_other() {
     let home = tempfile::tempdir().unwrap();
     let run = async |words: &str| {
         let words: Vec<&str> = ["cloud", "--provider", "local"].into_iter().chain(words.split(' ')).collect();
@@ -167,12 +167,21 @@ async fn this_machine_is_a_server_at_once_and_nobody_logs_in_to_it() {
     let image = run("images -o json").await.json()["items"][0]["name"].as_str().unwrap().to_owned();
     let server = run(&format!("spawn --flavor localhost -o json --image {image}")).await.json();
     let name = server["items"][0]["name"].as_str().unwrap();
-    for words in
-        [format!("run {name} -- true"), format!("ssh {name}"), format!("copy {name}:/etc/hosts /dev/null")]
-    {
-        let said = run(&words).await;
-        assert!(said.code == 2 && said.err.contains("this machine"), "{words}: {said:?}");
-    }
+    let said = run(&format!("run {name} -- echo out; echo err >&2; exit 7")).await;
+    assert_eq!((said.code, &*said.out, &*said.err), (7, "out\n", "err\n"));
+    let json = run("run -o json -- pwd -P").await.json();
+    let place = home.path().canonicalize().unwrap();
+    assert_eq!(json["stdout"].as_str().unwrap().trim(), place.to_str().unwrap());
+    let said = run("run --limit 1 -- sleep 1000").await;
+    assert!(said.code == 1 && said.err.contains("gave up"), "{said:?}");
+    std::fs::write(home.path().join("here"), "words").unwrap();
+    run(&format!("copy {}/here :there/it/is", home.path().display())).await.well();
+    run(&format!("copy {name}:there/it/is {}/back", home.path().display())).await.well();
+    assert_eq!(std::fs::read_to_string(home.path().join("back")).unwrap(), "words");
+    let said = run(&format!("ssh {name} -- cat there/it/is; exit 5")).await;
+    assert_eq!((said.code, &*said.out), (5, "words"), "{said:?}");
+    let said = run(&format!("ssh {name} --user nobody-of-that-name")).await;
+    assert!(said.code == 2 && said.err.contains("this machine"), "{said:?}");
     run("teardown").await.well();
 }
 

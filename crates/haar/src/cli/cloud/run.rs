@@ -3,15 +3,15 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use haar_cloud::server::{Chunk, Command};
 use haar_cloud::{Error, Server};
-use haar_ssh::{CancellationToken, Chunk, Command, Pool};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
 use super::deploy::said;
 use super::open::Open;
 use super::server;
-use crate::cli::failure::{Failure, chain};
+use crate::cli::failure::Failure;
 use crate::cli::output;
 
 #[derive(Debug, clap::Args)]
@@ -66,26 +66,18 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     if ended == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(ended).unwrap_or(u8::MAX))) }
 }
 
-/// Runs it and gives its status. When we are interrupted it is ended on the server too.
+/// Runs it and gives its status. When we are interrupted it is ended on the server too, see [`Open::cloud`].
 async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u32, Failure> {
-    open.board.show(&format!("server {}", server.name()), "waiting for ssh");
-    let pool = open.unless_interrupted(server.reach()).await?;
-    let cancel = open.interrupt.token();
-    let ended = match open.is_json() {
-        true => collect(server, &pool, command, cancel).await,
-        false => stream(open, &pool, command, cancel).await,
-    };
-    ended.map_err(|error| failed(server, &error))
+    open.board.show(&format!("server {}", server.name()), "waiting for it to answer");
+    match open.is_json() {
+        true => open.unless_interrupted(collect(server, command)).await,
+        false => open.unless_interrupted(stream(open, server, command)).await,
+    }
 }
 
 /// The whole output as one document.
-async fn collect(
-    server: &Server,
-    pool: &Pool,
-    command: &Command,
-    cancel: &CancellationToken,
-) -> haar_ssh::Result<u32> {
-    let ended = pool.run(command, cancel).await?;
+async fn collect(server: &Server, command: &Command) -> Result<u32, Error> {
+    let ended = server.run(command).await?;
     output::json_of(&json!({
         "server": server.name(),
         "status": ended.status,
@@ -98,19 +90,15 @@ async fn collect(
 }
 
 /// The output as it comes.
-async fn stream(
-    open: &Open,
-    pool: &Pool,
-    command: &Command,
-    cancel: &CancellationToken,
-) -> haar_ssh::Result<u32> {
-    let cancel = cancel.child_token();
-    let mut running = pool.spawn(command, &cancel).await?;
+async fn stream(open: &Open, server: &Server, command: &Command) -> Result<u32, Error> {
+    let mut running = server.run_streaming(command).await?;
     open.board.clear();
     while let Some(chunk) = running.next().await? {
         match chunk {
-            // A reader that left wants no more of it.
-            Chunk::Stdout(bytes) if !output::bytes_out(&bytes) => cancel.cancel(),
+            // A reader that left wants no more of it, and with this the command ends.
+            Chunk::Stdout(bytes) if !output::bytes_out(&bytes) => {
+                return Err(Error::Cancelled { what: "whoever reads the output".to_owned() });
+            }
             Chunk::Stdout(_) => {}
             Chunk::Stderr(bytes) => {
                 let _ = std::io::stderr().write_all(&bytes);
@@ -118,19 +106,4 @@ async fn stream(
         }
     }
     Ok(running.wait().await?.status)
-}
-
-fn failed(server: &Server, error: &haar_ssh::Error) -> Failure {
-    let server = server.name().to_owned();
-    let error = match error {
-        haar_ssh::Error::Cancelled { what } => Error::Cancelled { what: what.clone() },
-        haar_ssh::Error::OverTime { command, limit, .. } => Error::Timeout {
-            what: format!("`{command}` on {server}"),
-            after: *limit,
-            last: "running, and was ended".to_owned(),
-            typical: None,
-        },
-        other => Error::Ssh { server, message: chain(other) },
-    };
-    error.into()
 }

@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use haar_cloud::Server;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use tokio::process::Command;
 
 use super::open::Open;
@@ -19,6 +21,8 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::ssh::{Signals, to_the_end};
 
+/// How the folder of keys is called: like the record, with this and the process's number.
+const EXTENSION: &str = "ssh-";
 /// How long the server may take to answer at all.
 const CONNECT_SECONDS: u32 = 15;
 
@@ -42,10 +46,7 @@ pub(crate) struct Words {
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let server = server::one(open, words.server.as_deref()).await?;
     if open.cloud.provider().is_this_machine() {
-        return Err(Failure::Usage(format!(
-            "{} is this machine: there is nothing to log in to",
-            server.name()
-        )));
+        return here(open, &server, words).await;
     }
     let Some(key) = open.cloud.private_key().await? else {
         return Err(Failure::Usage(format!("there is no key yet; deploy first:  {}", open.hint("deploy"))));
@@ -64,10 +65,34 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let files = Files::write(&beside, &key, &stops).map_err(not_written)?;
     open.board.clear();
     let arguments = arguments(&files, through.as_ref(), &goal, &words.command);
-    let not_run = |error| Failure::local("cannot run ssh", error);
-    let mut signals = Signals::listen().map_err(not_run)?;
-    let code = to_the_end(Command::new("ssh").args(arguments), &mut signals).await.map_err(not_run)?;
+    let done = ended(Command::new("ssh").args(arguments)).await;
     drop(files);
+    done
+}
+
+/// A shell of the user's own, or the words as one line for it, as ssh has them.
+async fn here(open: &Open, server: &Server, words: &Words) -> Result<(), Failure> {
+    if words.user.as_ref().is_some_and(|user| user != server.user()) {
+        let why = "is this machine, where you are the user that you are: leave --user out";
+        return Err(Failure::Usage(format!("{} {why}", server.name())));
+    }
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let mut command = Command::new(shell.unwrap_or_else(|| "/bin/sh".into()));
+    if !words.command.is_empty() {
+        command.arg("-c").arg(words.command.join(OsStr::new(" ")));
+    }
+    if let Some(home) = std::env::home_dir().filter(|home| home.is_dir()) {
+        command.current_dir(home);
+    }
+    open.board.clear();
+    ended(&mut command).await
+}
+
+/// Runs it to its end with our terminal; its code is ours.
+async fn ended(command: &mut Command) -> Result<(), Failure> {
+    let not_run = |error| Failure::local("cannot run it", error);
+    let mut signals = Signals::listen().map_err(not_run)?;
+    let code = to_the_end(command, &mut signals).await.map_err(not_run)?;
     if code == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(code).unwrap_or(1))) }
 }
 
@@ -98,9 +123,8 @@ struct Files {
 
 impl Files {
     fn write(beside: &Path, key: &str, stops: &[&Stop]) -> std::io::Result<Files> {
-        let folder = beside.with_extension(format!("ssh-{}", std::process::id()));
-        // One that is left of a process that had this number and was killed.
-        let _ = std::fs::remove_dir_all(&folder);
+        remove_left(beside);
+        let folder = beside.with_extension(format!("{EXTENSION}{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&folder)?;
         let files = Files { folder };
         let keys_of = |stop: &&Stop| -> String {
@@ -127,6 +151,24 @@ impl Drop for Files {
     fn drop(&mut self) {
         // What cannot be removed is still for the user alone.
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Removes what processes left that were killed: no key is to lie about. What cannot be removed is still for the
+/// user alone.
+fn remove_left(beside: &Path) {
+    let siblings = beside.parent().and_then(|parent| std::fs::read_dir(parent).ok());
+    for path in siblings.into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let extension = path.extension().and_then(OsStr::to_str);
+        let Some(number) = extension.and_then(|extension| extension.strip_prefix(EXTENSION)) else {
+            continue;
+        };
+        let is_ours = path.with_extension("") == beside.with_extension("");
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let is_dead = |number: i32| number == own || kill(Pid::from_raw(number), None).is_err();
+        if is_ours && number.parse().is_ok_and(is_dead) {
+            let _ = std::fs::remove_dir_all(path);
+        }
     }
 }
 
@@ -222,6 +264,26 @@ mod tests {
         assert_eq!(line("stricthostkeychecking "), "true");
         let file = files.known_hosts();
         assert_eq!(line("userknownhostsfile "), file.to_str().unwrap(), "{told}");
+    }
+
+    #[test]
+    fn keys_that_a_killed_process_left_are_removed_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (dead, alive) = (ended.id(), std::os::unix::process::parent_id());
+        let kept = [format!("haar.a.ssh-{alive}"), format!("haar.ab.ssh-{dead}"), "haar.a.ssh-x".to_owned()];
+        for name in kept.iter().chain([&format!("haar.a.ssh-{dead}")]) {
+            std::fs::create_dir(place(name)).unwrap();
+        }
+        drop(Files::write(&place("haar.a.json"), "PEM", &[]).unwrap());
+        let mut left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut kept = kept.map(OsString::from);
+        kept.sort();
+        assert_eq!(left, kept);
     }
 
     #[test]
