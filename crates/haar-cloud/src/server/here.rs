@@ -48,13 +48,14 @@ pub(super) struct Here {
 impl Here {
     /// What has to be done for callers that went away is done by tasks of `background`.
     pub(super) fn new(limits: &Limits, background: TaskTracker) -> Self {
-        let variable = |name, otherwise: &str| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            Arc::from(value.map_or_else(|| PathBuf::from(otherwise), PathBuf::from))
+        // What is not there would only be a shell that cannot be run.
+        let place = |variable, otherwise: &str, is_there: fn(&Path) -> bool| {
+            let told = std::env::var_os(variable).map(PathBuf::from).filter(|path| is_there(path));
+            Arc::from(told.unwrap_or_else(|| PathBuf::from(otherwise)))
         };
         Self {
-            home: variable("HOME", "/"),
-            shell: variable("SHELL", "/bin/sh"),
+            home: place("HOME", "/", Path::is_dir),
+            shell: place("SHELL", "/bin/sh", Path::is_file),
             output_cap: limits.output_cap,
             background,
         }

@@ -11,12 +11,17 @@ use haar_cloud::cloud::{Access, Way};
 use haar_cloud::fake::Fake;
 use haar_cloud::provider::Ground;
 use haar_cloud::state::Kind;
-use haar_cloud::{Cloud, SpawnOrder};
+use haar_cloud::{Cloud, Error, SpawnOrder};
 use tempfile::TempDir;
 
 /// So many seconds.
 pub(crate) fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
+}
+
+/// A failure that may pass.
+pub(crate) fn busy() -> Error {
+    Error::Transient { what: "x".to_owned(), message: "status 503".to_owned(), retry_after: None }
 }
 
 /// A folder, in memory if possible.

@@ -15,5 +15,6 @@ mod places;
 mod processes;
 mod reach;
 mod servers;
+mod spawns;
 mod ssh;
 mod sshd;

@@ -163,7 +163,14 @@ async fn this_machine_is_a_server_at_once_and_is_worked_on_like_any_other() {
         let words: Vec<&str> = ["cloud", "--provider", "local"].into_iter().chain(words.split(' ')).collect();
         haar(home.path(), &[], &words, "").await
     };
-    run("deploy").await.well();
+    // What was said once holds until something else is said.
+    for (words, expected) in
+        [("", false), (" --config-drive", true), ("", true), (" --config-drive=false", false)]
+    {
+        let told = run(&format!("deploy -o json{words}")).await.json();
+        let text = std::fs::read_to_string(told["record"].as_str().unwrap()).unwrap();
+        assert!(text.contains(&format!(r#"config_drive\":{expected}"#)), "{words}: {text}");
+    }
     let image = run("images -o json").await.json()["items"][0]["name"].as_str().unwrap().to_owned();
     let server = run(&format!("spawn --flavor localhost -o json --image {image}")).await.json();
     let name = server["items"][0]["name"].as_str().unwrap();

@@ -37,9 +37,9 @@ pub(crate) struct Words {
     /// The network that external addresses come from; the one there is unless said
     #[arg(long, value_name = "TEXT")]
     external_network: Option<String>,
-    /// Give servers their user data on a disk, where the cloud has no metadata service
-    #[arg(long)]
-    config_drive: bool,
+    /// Give servers their user data on a disk, where the cloud has no metadata service; `=false` ends that
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    config_drive: Option<bool>,
     /// Only list what would be made, and what of it is there
     #[arg(long)]
     dry_run: bool,
@@ -60,7 +60,7 @@ impl Words {
         Ok(Ground {
             ports: if self.port.is_empty() { usual.ports } else { self.port.clone() },
             sources: if self.source.is_empty() { usual.sources } else { self.source.clone() },
-            config_drive: self.config_drive || usual.config_drive,
+            config_drive: self.config_drive.unwrap_or(usual.config_drive),
             cidr,
             gateway: self.gateway.unwrap_or(gateway),
             dns: if self.dns.is_empty() { usual.dns } else { self.dns.clone() },
