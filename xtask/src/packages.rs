@@ -199,12 +199,18 @@ pub(crate) fn version(package: &str) -> Option<String> {
 
 /// Debian's name for the newest version of a package, and what it depends on, from the package lists.
 pub(crate) fn newest_record(package: &str) -> Result<String> {
-    let ask = || run::quiet("apt-cache", ["show", "--no-all-versions", package]);
+    newest_records(&[package])
+}
+
+/// The same of several packages, one after the other.
+pub(crate) fn newest_records(packages: &[&str]) -> Result<String> {
+    let ask = || run::quietly(run::command("apt-cache").args(["show", "--no-all-versions"]).args(packages));
     match ask() {
-        Ok(record) if !record.trim().is_empty() => Ok(record),
+        Ok(records) if !records.trim().is_empty() => Ok(records),
         _ => {
             update()?;
-            ask().with_context(|| format!("the package lists of this machine have no `{package}`"))
+            let names = packages.join(", ");
+            ask().with_context(|| format!("the package lists of this machine lack one of: {names}"))
         }
     }
 }

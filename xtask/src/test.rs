@@ -22,7 +22,7 @@ cargo xtask test --only openstack
 Installs what the tests need, then runs the stages (all, or those named):
   packages  tidy  format  clippy  build  test
 As root, `test` includes the live tests: they get HAAR_LIVE=1, HAAR_TEST_IMAGE (the tiny guest image),
-HAAR_TEST_AGENT_IMAGE (the same with a QEMU guest agent, or HAAR_TEST_AGENT_IMAGE_MISSING: why there is none),
+HAAR_TEST_AGENT_IMAGE (the same with a QEMU guest agent and NFS, or HAAR_TEST_AGENT_IMAGE_MISSING: why there is none),
 HAAR_BIN_DIR (the built programs) and a running libvirtd. Otherwise they are left out, and named at the end.
 
 --only openstack brings up a real OpenStack of Debian's packages on 127.0.0.1 (tests/openstack; as root it

@@ -35,10 +35,34 @@ pub(crate) struct Package {
     file: PathBuf,
 }
 
-/// An unpacked kernel: the image, and its modules in an order in which they can be loaded.
+/// An unpacked kernel: the image, and the folder of all its modules.
 pub(crate) struct Tree {
     pub(crate) vmlinuz: PathBuf,
-    pub(crate) modules: Vec<PathBuf>,
+    library: PathBuf,
+}
+
+impl Tree {
+    /// The modules that every guest needs, in an order in which they can be loaded.
+    pub(super) fn drivers(&self) -> Result<Vec<PathBuf>> {
+        self.in_load_order(WANTED)
+    }
+
+    /// These modules and those they depend on, each after its dependencies. Compressed ones are unpacked.
+    pub(super) fn in_load_order(&self, wanted: &[&str]) -> Result<Vec<PathBuf>> {
+        let files = files_below(&self.library)?;
+        let by_name: HashMap<String, PathBuf> =
+            files.iter().filter_map(|file| Some((module_name(file)?, file.clone()))).collect();
+        let builtin_list =
+            files.iter().find(|file| file.ends_with("modules.builtin")).context("no modules.builtin")?;
+        let builtin_text = std::fs::read_to_string(builtin_list)?;
+        let builtin: Vec<String> =
+            builtin_text.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        let mut order = Vec::new();
+        for name in wanted {
+            load(name, &by_name, &builtin, &mut order)?;
+        }
+        Ok(order)
+    }
 }
 
 impl Package {
@@ -77,8 +101,8 @@ impl Package {
             .iter()
             .map(|path| folder.join(path))
             .find(|path| path.is_dir());
-        let modules = in_load_order(&library.context("the kernel package holds no modules")?)?;
-        Ok(Tree { vmlinuz, modules })
+        let library = library.context("the kernel package holds no modules")?;
+        Ok(Tree { vmlinuz, library })
     }
 }
 
@@ -88,22 +112,6 @@ fn concrete_package(record: &str) -> Result<String> {
     let words = depends.context("the kernel's meta package depends on nothing")?;
     let package = words.split([' ', ',']).find(|word| word.starts_with("linux-image-"));
     package.map(str::to_owned).with_context(|| format!("no kernel among `{words}`"))
-}
-
-/// The wanted modules and those they depend on, each after its dependencies. Compressed ones are unpacked.
-fn in_load_order(library: &Path) -> Result<Vec<PathBuf>> {
-    let files = files_below(library)?;
-    let by_name: HashMap<String, PathBuf> =
-        files.iter().filter_map(|file| Some((module_name(file)?, file.clone()))).collect();
-    let builtin_list =
-        files.iter().find(|file| file.ends_with("modules.builtin")).context("no modules.builtin")?;
-    let builtin_text = std::fs::read_to_string(builtin_list)?;
-    let builtin: Vec<String> = builtin_text.lines().filter_map(|line| module_name(Path::new(line))).collect();
-    let mut order = Vec::new();
-    for name in WANTED {
-        load(name, &by_name, &builtin, &mut order)?;
-    }
-    Ok(order)
 }
 
 fn load(

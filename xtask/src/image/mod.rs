@@ -4,13 +4,15 @@
 //! root with busybox, dropbear and an sftp server that reads a cloud-init seed disk. It is made without mounting
 //! anything and, once the packages are there, without root. Finished images lie in the cache under
 //! a key of everything that goes into them; an unfinished one is never seen there. For tests there is
-//! a second one, with Debian's QEMU guest agent inside.
+//! a second one, with Debian's QEMU guest agent and NFS inside.
 
 mod check;
 mod disk;
 mod guest_agent;
 mod kernel;
+mod nfs;
 mod root;
+mod unpacked;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ pub(crate) struct Image {
     pub(crate) bytes: u64,
 }
 
-/// What came of making the image with a guest agent.
+/// What came of making the image with a guest agent and NFS.
 pub(crate) enum WithAgent {
     Made(Image),
     /// Debian's packages cannot be had here, and why.
@@ -38,7 +40,7 @@ pub(crate) const HELP: &str = "\
 cargo xtask image [--with-agent] [--out FILE] [--check]
 
 Makes the tiny guest image (or finds it in the cache) and prints its path, SHA-256 and size in bytes.
-  --with-agent makes the tests' other one, with Debian's QEMU guest agent inside
+  --with-agent makes the tests' other one, with Debian's QEMU guest agent and NFS inside
   --out FILE   also writes it there
   --check      boots it under QEMU with a seed disk: name, address, ssh, sftp, power button, second boot
 The cache is $HAAR_CACHE, or ~/.cache/haar.";
@@ -60,7 +62,7 @@ pub(crate) fn main(arguments: &[String]) -> Result<()> {
     let made = if wants_agent { build_with_agent()? } else { WithAgent::Made(build()?) };
     let mut image = match made {
         WithAgent::Made(image) => image,
-        WithAgent::Missing(why) => bail!("the guest agent's packages cannot be had: {why}"),
+        WithAgent::Missing(why) => bail!("the packages of the guest agent and NFS cannot be had: {why}"),
     };
     if let Some(file) = out {
         copy(&image.path, &file)?;
@@ -78,12 +80,39 @@ pub(crate) fn build() -> Result<Image> {
     Workshop::enter()?.image(None)
 }
 
-/// The same for tests that freeze a guest. What it has more is taken out of packages that are not installed.
+/// The same for tests that freeze a guest or share a disk. What it has more is taken out of packages that are not
+/// installed.
 pub(crate) fn build_with_agent() -> Result<WithAgent> {
     let workshop = Workshop::enter()?;
-    match guest_agent::Packages::pinned(&workshop.cache) {
-        Ok(agent) => Ok(WithAgent::Made(workshop.image(Some(&agent))?)),
+    match More::pinned(&workshop.cache) {
+        Ok(more) => Ok(WithAgent::Made(workshop.image(Some(&more))?)),
         Err(error) => Ok(WithAgent::Missing(format!("{error:#}"))),
+    }
+}
+
+/// What the tests' other image has more.
+struct More {
+    agent: unpacked::Packages,
+    nfs: unpacked::Packages,
+}
+
+impl More {
+    fn pinned(cache: &Path) -> Result<Self> {
+        let pinned = |folder, packages| unpacked::Packages::pinned(cache, folder, packages);
+        Ok(Self {
+            agent: pinned(guest_agent::FOLDER, guest_agent::PACKAGES)?,
+            nfs: pinned(nfs::FOLDER, nfs::PACKAGES)?,
+        })
+    }
+
+    /// The part of the recipe that these are, for the cache's key.
+    fn recipe(&self) -> String {
+        [guest_agent::recipe(), self.agent.recipe(), nfs::recipe(), self.nfs.recipe()].concat()
+    }
+
+    fn add(&self, kernel: &kernel::Tree, scratch: &Path, root: &Path) -> Result<()> {
+        guest_agent::add(&self.agent, &scratch.join("agent"), root)?;
+        nfs::add(&self.nfs, kernel, &scratch.join("nfs"), root)
     }
 }
 
@@ -105,12 +134,12 @@ impl Workshop {
         Ok(Self { cache, kernel, _turn: turn })
     }
 
-    fn image(&self, agent: Option<&guest_agent::Packages>) -> Result<Image> {
-        let name = if agent.is_some() { "haar-guest-with-agent" } else { "haar-guest" };
-        let path = self.cache.join(format!("{name}-{}.qcow2", key(&self.kernel, agent)?));
+    fn image(&self, more: Option<&More>) -> Result<Image> {
+        let name = if more.is_some() { "haar-guest-with-agent" } else { "haar-guest" };
+        let path = self.cache.join(format!("{name}-{}.qcow2", key(&self.kernel, more)?));
         if !path.exists() {
             let began = Instant::now();
-            self.make(agent, &path)?;
+            self.make(more, &path)?;
             eprintln!("made the guest image in {:.1} s", began.elapsed().as_secs_f32());
         }
         let sum = path.with_extension("sha256");
@@ -122,15 +151,15 @@ impl Workshop {
 
     /// Makes everything in a scratch folder and moves the two finished files into the cache; the
     /// image comes last, for it is the one whose presence says that all is there.
-    fn make(&self, agent: Option<&guest_agent::Packages>, path: &Path) -> Result<()> {
+    fn make(&self, more: Option<&More>, path: &Path) -> Result<()> {
         let scratch = run::Scratch::inside(&self.cache)?;
         let folder = scratch.path();
-        let more = if agent.is_some() { ", with a guest agent" } else { "" };
-        eprintln!("making the guest image (Linux {}{more})", self.kernel.version());
+        let what = if more.is_some() { ", with a guest agent and NFS" } else { "" };
+        eprintln!("making the guest image (Linux {}{what})", self.kernel.version());
         let tree = self.kernel.unpack(&folder.join("kernel"))?;
         let root_folder = root::make(&folder.join("root"))?;
-        if let Some(agent) = agent {
-            agent.add(&folder.join("agent"), &root_folder)?;
+        if let Some(more) = more {
+            more.add(&tree, folder, &root_folder)?;
         }
         let initramfs = root::initramfs(&tree, &folder.join("initramfs"), &folder.join("initrd.img"))?;
         let image = disk::make(folder, &tree.vmlinuz, &initramfs, &root_folder)?;
@@ -155,7 +184,7 @@ fn cache() -> Result<PathBuf> {
 }
 
 /// What the image depends on, in sixteen hexadecimal digits.
-fn key(kernel: &kernel::Package, agent: Option<&guest_agent::Packages>) -> Result<String> {
+fn key(kernel: &kernel::Package, more: Option<&More>) -> Result<String> {
     let mut recipe = format!("layout 1\nkernel {}\n{}{}", kernel.version(), root::recipe(), disk::recipe());
     for package in [
         "busybox-static",
@@ -169,7 +198,7 @@ fn key(kernel: &kernel::Package, agent: Option<&guest_agent::Packages>) -> Resul
         let version = packages::version(package).with_context(|| format!("{package} is not installed"))?;
         recipe.push_str(&format!("{package} {version}\n"));
     }
-    recipe.extend(agent.map(guest_agent::Packages::recipe));
+    recipe.extend(more.map(More::recipe));
     let sum = run::filter("sha256sum", &[], recipe.as_bytes())?;
     Ok(String::from_utf8_lossy(&sum[..16]).into_owned())
 }

@@ -95,7 +95,7 @@ pub(crate) fn make(folder: &Path) -> Result<PathBuf> {
 /// Packs the initramfs: busybox, the modules with their order, and init. Not compressed: reading
 /// the few MiB more is quicker than unpacking them on an emulated processor.
 pub(crate) fn initramfs(tree: &Tree, folder: &Path, file: &Path) -> Result<PathBuf> {
-    for name in ["bin", "dev", "modules", "proc", "root", "sys"] {
+    for name in ["bin", "dev", "proc", "root", "sys"] {
         std::fs::create_dir_all(folder.join(name))?;
     }
     copy(&busybox()?, &folder.join("bin/busybox"))?;
@@ -104,19 +104,25 @@ pub(crate) fn initramfs(tree: &Tree, folder: &Path, file: &Path) -> Result<PathB
     }
     // init begins with #!/bin/sh, which is there by the link above.
     write(&folder.join("init"), INIT, 0o755)?;
-    let mut order = String::new();
-    for module in &tree.modules {
-        let name = module.file_name().context("a module has a name")?.to_string_lossy();
-        std::fs::copy(module, folder.join("modules").join(&*name))?;
-        order.push_str(&format!("{name}\n"));
-    }
-    write(&folder.join("modules/order"), &order, 0o644)?;
+    add_modules(&tree.drivers()?, &folder.join("modules"))?;
     let mut pack = run::command("sh");
     pack.args(["-ec", "find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 >\"$0\""])
         .arg(file)
         .current_dir(folder);
     run::quietly(&mut pack)?;
     Ok(file.to_owned())
+}
+
+/// Copies modules into a folder, with a list of them in the order to load them in.
+pub(super) fn add_modules(modules: &[PathBuf], folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut order = String::new();
+    for module in modules {
+        let name = module.file_name().context("a module has a name")?.to_string_lossy();
+        std::fs::copy(module, folder.join(&*name))?;
+        order.push_str(&format!("{name}\n"));
+    }
+    write(&folder.join("order"), &order, 0o644)
 }
 
 /// busybox with every applet where scripts expect it; those that are programs of their own come later

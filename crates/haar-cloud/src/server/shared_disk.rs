@@ -6,78 +6,75 @@
 //! elsewhere it must be there. Deliberately absent: any wish to undo it, which is the machine's owner's.
 
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
-use haar_ssh::{Command, quote};
+use haar_ssh::{Command, Limits, quote};
 use ipnet::IpNet;
-use tokio::io::AsyncWriteExt;
-use tokio::process;
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Server;
-use crate::{Error, Result};
+use super::here::Here;
+use super::ssh::{error_of, succeeded};
+use crate::Result;
 
 /// Where it is on every machine.
 const FOLDER: &str = "/shared";
 /// How long either side may take, packages included.
 const LIMIT: Duration = Duration::from_secs(180);
+/// What is done, for errors.
+const MAKING: &str = "making the shared disk";
+const MOUNTING: &str = "mounting the shared disk";
 
-/// Makes `/shared` on this machine and lets the servers of a network use it. The folder becomes the property
-/// of who runs this, if it was not there. Needs root, or a sudo that does not ask.
+/// Makes `/shared` on this machine and lets the servers of a network use it, as [`Server::create_shared_disk`] does on
+/// a server.
 ///
 /// # Errors
-/// [`Error::RemoteExit`] with what went wrong, [`Error::Timeout`].
+/// [`Error::RemoteExit`](crate::Error::RemoteExit) with what went wrong, [`Error::Timeout`](crate::Error::Timeout),
+/// [`Error::Local`](crate::Error::Local) where no shell can be run.
 pub async fn create_shared_disk(network: IpNet) -> Result<()> {
-    let what = "making the shared disk";
-    let failed = |status: u32, stderr: String| Error::RemoteExit {
-        server: "this machine".to_owned(),
-        command: what.to_owned(),
-        status,
-        stderr,
-    };
-    let mut command = process::Command::new("sh");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| failed(127, error.to_string()))?;
-    let mut input = child.stdin.take().expect("its input is piped");
-    let work = async {
-        input.write_all(export_script(network).as_bytes()).await?;
-        drop(input);
-        child.wait_with_output().await
-    };
-    match timeout(LIMIT, work).await {
-        Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => {
-            let status = output.status.code().and_then(|code| u32::try_from(code).ok()).unwrap_or(128);
-            Err(failed(status, String::from_utf8_lossy(&output.stderr).into_owned()))
-        }
-        Ok(Err(error)) => Err(failed(127, error.to_string())),
-        Err(_) => {
-            let last = "running".to_owned();
-            Err(Error::Timeout { what: what.to_owned(), after: LIMIT, last, typical: None })
-        }
-    }
+    let machine = "this machine";
+    let here = Here::new(&Limits::default(), TaskTracker::new());
+    let output = here.run(&shell(export_script(network)), &CancellationToken::new()).await;
+    succeeded(machine, MAKING, output.map_err(|error| error_of(machine, true, &error))?).map(drop)
 }
 
 impl Server {
+    /// Makes `/shared` on the server and lets the servers of a network use it. The folder becomes the property of who
+    /// logs in, if it was not there. Does nothing where all that is done. Needs root, or a sudo that does not ask.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`Error::RemoteExit`](crate::Error::RemoteExit) with what went wrong.
+    pub async fn create_shared_disk(&self, network: IpNet) -> Result<()> {
+        self.prepare_shared_disk(MAKING, export_script(network)).await
+    }
+
     /// Mounts the shared disk of the machine at an address. Does nothing where it is mounted already.
     ///
     /// # Errors
-    /// As [`Self::run`], and [`Error::RemoteExit`] with what went wrong.
+    /// As [`Self::run`], and [`Error::RemoteExit`](crate::Error::RemoteExit) with what went wrong.
     pub async fn mount_shared_disk(&self, from: IpAddr) -> Result<()> {
-        let command = Command::new("sh").stdin(mount_script(from)).limit(LIMIT);
-        let output = self.run(&command).await?;
-        self.succeeded("mounting the shared disk", output)?;
+        self.prepare_shared_disk(MOUNTING, mount_script(from)).await
+    }
+
+    /// Runs a script that gives it the shared disk, which is on record then.
+    async fn prepare_shared_disk(&self, what: &str, script: String) -> Result<()> {
+        let output = self.run(&shell(script)).await?;
+        self.succeeded(what, output)?;
         self.note(|details| details.shared_disk = true).await?;
         self.guarded().shared_disk = true;
         Ok(())
     }
 
-    /// Whether the shared disk was mounted, by whatever process.
+    /// Whether it has the shared disk, its own or another machine's, by whatever process.
     #[must_use]
     pub fn has_shared_disk(&self) -> bool {
         self.guarded().shared_disk
     }
+}
+
+fn shell(script: String) -> Command {
+    Command::new("sh").stdin(script).limit(LIMIT)
 }
 
 /// What both sides begin with: how to be root, and how to get a package.

@@ -291,31 +291,39 @@ impl Server {
     }
 
     pub(super) fn succeeded(&self, command: &str, output: Output) -> Result<Output> {
-        if output.is_success() {
-            return Ok(output);
-        }
-        Err(Error::RemoteExit {
-            server: self.name().to_owned(),
-            command: command.to_owned(),
-            status: output.status,
-            stderr: end_of(&output.stderr),
-        })
+        succeeded(self.name(), command, output)
     }
 
     pub(super) fn ssh_error(&self, error: &haar_ssh::Error) -> Error {
-        match error {
-            haar_ssh::Error::Cancelled { what } => Error::Cancelled { what: what.clone() },
-            haar_ssh::Error::OverTime { command, limit, .. } => Error::Timeout {
-                what: format!("`{command}` on {}", self.name()),
-                after: *limit,
-                last: "running, and was ended".to_owned(),
-                typical: None,
-            },
-            other if self.cloud().provider().is_this_machine() => {
-                Error::Local { message: with_sources(other) }
-            }
-            other => Error::Ssh { server: self.name().to_owned(), message: with_sources(other) },
-        }
+        error_of(self.name(), self.cloud().provider().is_this_machine(), error)
+    }
+}
+
+/// The output of a command that is to have succeeded.
+pub(super) fn succeeded(server: &str, command: &str, output: Output) -> Result<Output> {
+    if output.is_success() {
+        return Ok(output);
+    }
+    Err(Error::RemoteExit {
+        server: server.to_owned(),
+        command: command.to_owned(),
+        status: output.status,
+        stderr: end_of(&output.stderr),
+    })
+}
+
+/// What went wrong on a server, which may be this machine.
+pub(super) fn error_of(server: &str, is_here: bool, error: &haar_ssh::Error) -> Error {
+    match error {
+        haar_ssh::Error::Cancelled { what } => Error::Cancelled { what: what.clone() },
+        haar_ssh::Error::OverTime { command, limit, .. } => Error::Timeout {
+            what: format!("`{command}` on {server}"),
+            after: *limit,
+            last: "running, and was ended".to_owned(),
+            typical: None,
+        },
+        other if is_here => Error::Local { message: with_sources(other) },
+        other => Error::Ssh { server: server.to_owned(), message: with_sources(other) },
     }
 }
 

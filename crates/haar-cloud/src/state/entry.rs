@@ -108,7 +108,7 @@ pub struct ServerDetails {
     /// What was put on it once it was ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<PreparedServer>,
-    /// Whether the shared disk was mounted on it.
+    /// Whether it has the shared disk, its own or one that was mounted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_disk: bool,
 }

@@ -1,10 +1,12 @@
 //! The whole story on real parts: `haar up`, a guest that boots, and everything that may die meanwhile.
 //!
-//! Needs root, libvirt, `HAAR_LIVE=1`, `HAAR_TEST_IMAGE` (`cargo xtask image`), and `haar-libvirt` beside the
-//! program under test or named by `HAAR_LIBVIRT`.
+//! Needs root, libvirt, `HAAR_LIVE=1`, `HAAR_TEST_IMAGE` (`cargo xtask image`), `haar-libvirt` beside the program
+//! under test or named by `HAAR_LIBVIRT`, and for the shared disk `HAAR_TEST_AGENT_IMAGE` (`… --with-agent`).
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../../../haar-libvirt/tests/harness/agent_image.rs"]
+mod agent_image;
 mod cloud;
 #[path = "../left_out/mod.rs"]
 mod left_out;

@@ -1,9 +1,13 @@
 //! `haar cloud --provider haar` with a guest that boots: made, used over ssh and sftp, and gone again.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use haar_cloud::Server;
+use haar_cloud::haar::HaarCloud;
 use serde_json::Value;
 
+use super::agent_image::agent_image;
 use super::cloud::{Cloud, as_text, until};
 
 /// Runs `haar cloud …` on the deployment `farm`; it must end well.
@@ -105,4 +109,74 @@ fn forget_console(cloud: &Cloud, id: &str) {
         }
     }
     assert!(found > 0, "the log of the console is not where it was");
+}
+
+#[test]
+fn case_35_what_one_guest_writes_on_the_shared_disk_another_reads() {
+    let test = "case_35_what_one_guest_writes_on_the_shared_disk_another_reads";
+    let Some(mut cloud) = Cloud::prepare(test) else { return };
+    let Some(image) = agent_image(&format!("haar {test}")) else { return };
+    cloud.up();
+    cloud.haar(&["image", "import", "tiny-nfs", as_text(&image)]);
+    // ssh, and NFS between the servers.
+    let deployed =
+        cloud.json(&["cloud", "deploy", "--name", "farm", "--port", "22", "--port", "2049"]).unwrap();
+    let spawn =
+        ["cloud", "spawn", "--name", "farm", "--image", "tiny-nfs", "--flavor", "tiny", "--count", "2"];
+    cloud.json(&spawn).expect("two servers that can be logged in to");
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let farm = library(&cloud, &deployed);
+        let [sharing, using] = farm.servers().await.unwrap().try_into().expect("two servers");
+        share_a_disk(&sharing, &using, deployed["cidr"].as_str().unwrap()).await;
+        for server in [&using, &sharing] {
+            server.destroy().await.unwrap();
+        }
+        farm.tear_down().await.unwrap();
+        farm.settled().await;
+    });
+    until("nothing to be left on the host", || cloud.left_over().is_empty().then_some(()));
+}
+
+/// The deployment for whoever writes programs: by the record that the command line made.
+fn library(cloud: &Cloud, deployed: &Value) -> haar_cloud::Cloud {
+    let saved = std::fs::read_to_string(cloud.path("config/haar/credentials.toml")).unwrap();
+    let saved: toml::Table = toml::from_str(&saved).unwrap();
+    let word = |key: &str| saved["clouds"]["default"][key].as_str().unwrap().to_owned();
+    let provider = HaarCloud::new(&word("url"), Some(word("token")), None).unwrap().with_id(&*cloud.cloud_id);
+    let folder = Path::new(deployed["record"].as_str().unwrap()).parent().unwrap();
+    haar_cloud::Cloud::new(Arc::new(provider), &"farm".parse().unwrap(), folder).unwrap()
+}
+
+/// One shares and the other mounts, each of them twice, which is once.
+async fn share_a_disk(sharing: &Server, using: &Server, network: &str) {
+    let said = async |server: &Server, command: &str| {
+        let output = server.run_to_success(command).await.unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let address = sharing.address().unwrap();
+    for _ in 0..2 {
+        sharing.create_shared_disk(network.parse().unwrap()).await.unwrap();
+        using.mount_shared_disk(address).await.unwrap();
+        assert!(sharing.has_shared_disk() && using.has_shared_disk());
+    }
+    let exports = said(sharing, "exportfs -s").await;
+    assert!(
+        exports.starts_with(&format!("/shared  {network}(")) && exports.lines().count() == 1,
+        "{exports}"
+    );
+    let mounts = said(using, "grep ' /shared ' /proc/mounts").await;
+    let mounted = format!("{address}:/shared /shared nfs4 ");
+    assert!(mounts.starts_with(&mounted) && mounts.lines().count() == 1, "{mounts}");
+
+    said(sharing, "echo from the first >/shared/first").await;
+    assert_eq!(said(using, "cat /shared/first").await, "from the first\n");
+    said(using, "echo from the second >/shared/second").await;
+    assert_eq!(said(sharing, "cat /shared/second").await, "from the second\n");
+
+    let other = using.mount_shared_disk("192.0.2.1".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(other.contains(&format!("{address}:/shared is mounted at /shared already")), "{other}");
+    // The one that shares may go first.
+    said(using, "umount /shared").await;
 }
