@@ -49,8 +49,9 @@ impl Command {
     /// started it. Its output is that one's process id.
     #[must_use]
     pub fn background(text: &str) -> Self {
-        let script = "s=; command -v setsid >/dev/null 2>&1 && s=setsid; \
-            $s nohup \"${SHELL:-/bin/sh}\" -c \"$(printf %b \"$1\")\" </dev/null >/dev/null 2>&1 & echo $!";
+        // Small systems have one of the two only; without a terminal either will do.
+        let script = "s=; for p in setsid nohup; do command -v $p >/dev/null 2>&1 && s=\"$s $p\"; done; \
+            $s \"${SHELL:-/bin/sh}\" -c \"$(printf %b \"$1\")\" </dev/null >/dev/null 2>&1 & echo $!";
         Self::new(shell::script(script, &[&shell::escaped(text)])).limit(STARTING)
     }
 

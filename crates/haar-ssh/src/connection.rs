@@ -3,9 +3,8 @@
 //! Promises: it knows exactly how many sessions the server had granted when it refused one more; it can be
 //! cut at any time; dropping it closes it. Deliberately absent: who may use it, which is the seats' matter.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Msg};
@@ -20,12 +19,16 @@ use crate::options::Target;
 
 /// How many times a session is asked for on one connection before a refusal is believed in any case.
 const REFUSALS: u64 = 12;
+/// How long an opening waits for channels that are being closed.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// A connection on which sessions can be opened.
 pub(crate) struct Connection {
     handle: Handle<Client>,
     seen: Arc<Seen>,
     heard: Arc<AtomicU64>,
+    /// One for each channel that is being closed; cancelled when it is.
+    closings: Mutex<Vec<CancellationToken>>,
     cut: CancellationToken,
     _cut_on_drop: DropGuard,
 }
@@ -71,7 +74,7 @@ impl Connection {
         cut: CancellationToken,
     ) -> Self {
         let cut_on_drop = cut.clone().drop_guard();
-        Self { handle, seen, heard, cut, _cut_on_drop: cut_on_drop }
+        Self { handle, seen, heard, closings: Mutex::default(), cut, _cut_on_drop: cut_on_drop }
     }
 
     /// Whether it can still be used, as far as is known.
@@ -95,6 +98,26 @@ impl Connection {
         self.seen.closed();
     }
 
+    /// Takes note that a channel is being closed, until the token is cancelled.
+    pub(crate) fn closing(&self, closed: CancellationToken) {
+        let mut closings = self.closings.lock().unwrap_or_else(PoisonError::into_inner);
+        closings.retain(|closed| !closed.is_cancelled());
+        closings.push(closed);
+    }
+
+    /// Waits for the channels that are being closed now: dropbear takes the end of one for the end of the next,
+    /// if that is opened meanwhile.
+    async fn closed(&self) {
+        let closings = self.closings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = async {
+            for closed in &closings {
+                closed.cancelled().await;
+            }
+        };
+        // One whose program does not end keeps nobody for long.
+        let _ = timeout(CLOSING, all).await;
+    }
+
     /// How many bytes have arrived on it.
     pub(crate) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
@@ -107,6 +130,7 @@ impl Connection {
     /// when it is repeated, and as many are open as there ever were.
     pub(crate) async fn open(&self, purpose: &Purpose) -> Result<Channel<Msg>, NotOpened> {
         let mut refusals = 0;
+        self.closed().await;
         loop {
             let reason = match self.open_once(purpose).await {
                 Err(NotOpened::Refused { reason, .. }) => reason,

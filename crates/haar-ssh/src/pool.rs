@@ -345,7 +345,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn connection(&self) -> &Connection {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 }

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use crate::connection::Connection;
 use crate::pool::Place;
 
 /// How long the server may take to close a channel that has nothing more to say.
@@ -33,12 +35,35 @@ struct Parts {
     is_closed: bool,
     /// Whether there is anything in it that ends by itself.
     is_used: bool,
+    /// Cancelled when it is closed.
+    closed: CancellationToken,
+}
+
+/// Has it noted, when dropped, that a session is being closed, which may be in the hands of another task.
+pub(crate) struct Leaving {
+    connection: Weak<Connection>,
+    closed: CancellationToken,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.upgrade() {
+            connection.closing(self.closed.clone());
+        }
+    }
 }
 
 impl Session {
     pub(crate) fn new(channel: Channel<Msg>, place: Place) -> Self {
         let (read, write) = channel.split();
-        Self { parts: Some(Parts { read, write, place, is_closed: false, is_used: false }) }
+        let closed = CancellationToken::new();
+        Self { parts: Some(Parts { read, write, place, is_closed: false, is_used: false, closed }) }
+    }
+
+    /// For who drops something that has this session.
+    pub(crate) fn leaving(&mut self) -> Leaving {
+        let parts = self.parts();
+        Leaving { connection: Arc::downgrade(parts.place.connection()), closed: parts.closed.clone() }
     }
 
     fn parts(&mut self) -> &mut Parts {
@@ -81,11 +106,17 @@ impl Drop for Session {
     fn drop(&mut self) {
         let Some(parts) = self.parts.take() else { return };
         if parts.is_closed {
+            parts.closed.cancel();
             return;
         }
         // Without a runtime there is no connection any more either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(parts.close());
+            parts.place.connection().closing(parts.closed.clone());
+            runtime.spawn(async move {
+                let closed = parts.closed.clone().drop_guard();
+                parts.close().await;
+                drop(closed);
+            });
         }
     }
 }

@@ -17,7 +17,7 @@ use super::watch::Watched;
 use crate::options::Target;
 use crate::pool::Pool;
 use crate::seats::Sharing;
-use crate::session::{Ended, Session, Tunnel};
+use crate::session::{Ended, Leaving, Session, Tunnel};
 use crate::{Error, Result};
 
 /// How a session of sftp came to its end, if it has.
@@ -25,6 +25,7 @@ pub(super) struct End {
     ended: Arc<OnceLock<Ended>>,
     is_silent: Arc<AtomicBool>,
     limit: Duration,
+    _leaving: Leaving,
 }
 
 /// Starts the server's sftp in a session of its own.
@@ -59,11 +60,12 @@ async fn ask(target: &Target, session: &mut Session) -> Result<()> {
 }
 
 /// Begins to speak sftp in a session, whose server may be silent for no longer than `limit`.
-fn speak(session: Session, limit: Duration) -> (RawSftpSession, End) {
+fn speak(mut session: Session, limit: Duration) -> (RawSftpSession, End) {
+    let leaving = session.leaving();
     let tunnel = Tunnel::new(session);
     let ended = tunnel.ended();
     let watched = Watched::new(tunnel, limit);
-    let end = End { ended, is_silent: watched.is_silent(), limit };
+    let end = End { ended, is_silent: watched.is_silent(), limit, _leaving: leaving };
     // The library's own limit counts from when a request is queued, so there is none.
     let config = Config { request_timeout_secs: u64::MAX, ..Config::default() };
     (RawSftpSession::new_with_config(watched, config), end)

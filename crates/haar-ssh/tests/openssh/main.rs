@@ -7,6 +7,7 @@
 
 mod commands;
 mod connections;
+mod dropbear;
 mod ending;
 mod files;
 mod harness;

@@ -89,7 +89,9 @@ pub(super) async fn deploy(open: &Open, words: &Words) -> Result<(), Failure> {
             "things": things(&plan, deploy_word),
         }));
     }
-    output::out(&rows(&plan, |thing| if is_ours(thing) { "ours" } else { "not ours" }));
+    if !plan.is_empty() {
+        output::out(&rows(&plan, |thing| if is_ours(thing) { "ours" } else { "not ours" }));
+    }
     let next = open.hint("spawn --image IMAGE");
     output::out(&format!(
         "  deployment {} is ready in {}; its record is {}\n  a server in it:  {next}\n",
@@ -181,7 +183,8 @@ fn show(
         return output::json(&document);
     }
     if plan.is_empty() {
-        output::out(&format!("  there is nothing of {} here\n", open.cloud.name()));
+        let what = if verb == "deploy" { "needs nothing to be made" } else { "has nothing here" };
+        output::out(&format!("  deployment {} {what}\n", open.cloud.name()));
         return Ok(());
     }
     output::out(&rows(plan, word));

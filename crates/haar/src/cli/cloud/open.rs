@@ -104,8 +104,13 @@ fn way(which: &Which) -> Way {
 }
 
 fn default_name() -> String {
+    format!("haar-{}", host_name(&own_user()))
+}
+
+/// Who runs this.
+pub(super) fn own_user() -> String {
     let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-    format!("haar-{}", host_name(&user.unwrap_or_else(|| getuid().to_string())))
+    user.unwrap_or_else(|| getuid().to_string())
 }
 
 /// What was said on the command line. What a variable says is known to the next command as well.

@@ -69,10 +69,17 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
 /// Runs it and gives its status. When we are interrupted it is ended on the server too, see [`Open::cloud`].
 async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u32, Failure> {
     open.board.show(&format!("server {}", server.name()), "waiting for it to answer");
-    match open.is_json() {
-        true => open.unless_interrupted(collect(server, command)).await,
-        false => open.unless_interrupted(stream(open, server, command)).await,
-    }
+    let work = async {
+        match open.is_json() {
+            true => collect(server, command).await,
+            false => stream(open, server, command).await,
+        }
+    };
+    let ended = || Error::Cancelled {
+        what: format!("`{}` on {}, which is ended there", command.text(), server.name()),
+    };
+    let done = open.interrupt.token().run_until_cancelled(work).await;
+    Ok(done.unwrap_or_else(|| Err(ended()))?)
 }
 
 /// The whole output as one document.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::offer::{NeedWords, flavor_json};
-use super::open::Open;
+use super::open::{Open, own_user};
 use super::price::{self, PriceWords};
 use crate::cli::failure::Failure;
 use crate::cli::size::Size;
@@ -38,7 +38,10 @@ const USERS: [(&str, &str); 9] = [
 #[command(after_help = "Examples:
   haar cloud spawn --image debian-12
   haar cloud spawn --image debian-12 --cores 4 --memory 16g --count 10
-  haar cloud spawn --image ubuntu --flavor m1.small --script setup.sh --files '~/.s3cfg,~/data:/srv/data'")]
+  haar cloud spawn --image ubuntu --flavor m1.small --script setup.sh --files '~/.s3cfg,~/data.csv:/srv/data.csv'
+
+Without --flavor it is the cheapest flavor with at least 1 core and 2 GiB of memory, unless --cores or --memory say
+something else.")]
 pub(crate) struct Words {
     /// The image: its id, its name, or how its name begins (the newest, where there are several)
     #[arg(long, value_name = "TEXT")]
@@ -99,7 +102,7 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     };
     let made = make(open, words.count, &order, &setup).await;
     open.board.clear();
-    print(open, &made.ready, &flavor, prices.as_ref())?;
+    print(open, &made, &flavor, prices.as_ref())?;
     outcome(open, made)
 }
 
@@ -136,7 +139,7 @@ async fn make(open: &Open, count: u16, order: &SpawnOrder, setup: &Arc<Setup>) -
             () = open.interrupt.token().cancelled(), if !is_interrupted => {
                 is_interrupted = true;
                 open.board.clear();
-                open.say("interrupted; what is still being made is removed again");
+                open.say("interrupted; servers that are not up yet are removed again");
                 tasks.abort_all();
             }
             ended = tasks.join_next() => match ended {
@@ -205,6 +208,9 @@ fn user(open: &Open, words: &Words, image: &str) -> String {
     if let Some(user) = &words.user {
         return user.clone();
     }
+    if open.cloud.provider().is_this_machine() {
+        return own_user();
+    }
     let user = user_of(image);
     open.say(&format!("taking `{user}` as the user of image {image}"));
     user.to_owned()
@@ -222,15 +228,17 @@ async fn make_ready(server: &Server, setup: &Setup) -> haar_cloud::Result<()> {
     server.wait_until_ready(&setup.files, &setup.script).await
 }
 
-fn print(
-    open: &Open,
-    servers: &[Server],
-    flavor: &Flavor,
-    prices: Option<&PriceList>,
-) -> Result<(), Failure> {
+fn print(open: &Open, made: &Made, flavor: &Flavor, prices: Option<&PriceList>) -> Result<(), Failure> {
+    let servers = &made.ready;
     if open.is_json() {
         let items: Vec<Value> = servers.iter().map(|server| as_json(server, flavor, prices)).collect();
-        return output::json(&json!({"items": items}));
+        // They cost as well, so that a program has to know them too.
+        let unready = made.unready.iter().map(|(server, error)| {
+            let mut item = as_json(server, flavor, prices);
+            item["error"] = error.to_string().into();
+            item
+        });
+        return output::json(&json!({"items": items, "unready": unready.collect::<Vec<_>>()}));
     }
     for server in servers {
         let address = server.address().map_or("no address".to_owned(), |address| address.to_string());
