@@ -138,14 +138,16 @@ async fn a_command_that_is_left_running_on_this_machine_goes_on() {
     let Some(bench) = Bench::deployed().await else { return };
     let server = bench.spawn().await;
     let (go, done) = (bench.path("go"), bench.path("it's done"));
-    let command = format!("until [ -e {go} ]; do sleep 0.05; done\necho 'a \\n b' > \"{done}\"");
+    // Not every shell's echo writes a backslash as it is.
+    let command = format!("until [ -e {go} ]; do sleep 0.05; done\nprintf '%s\\n' 'a \\n b' > \"{done}\"");
     let process = i32::try_from(server.run_in_background(&command).await.unwrap()).unwrap();
     server.destroy().await.unwrap();
     assert!(kill(Pid::from_raw(process), None).is_ok(), "giving the machine back ends nothing");
     fs::write(&go, "").unwrap();
     let began = Instant::now();
-    while fs::read_to_string(&done).unwrap_or_default() != "a \\n b\n" {
-        assert!(began.elapsed() < LIMIT);
+    let read = || fs::read_to_string(&done).unwrap_or_default();
+    while read() != "a \\n b\n" {
+        assert!(began.elapsed() < LIMIT, "{:?}", read());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     bench.end().await;
