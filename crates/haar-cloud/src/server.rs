@@ -1,4 +1,5 @@
-//! A server that runs: its room, its health, its idle time, its end; and, by ssh, its commands and files.
+//! A server that runs: its room, its health, its idle time, its end; and its commands and files, by ssh, or straight
+//! where it is this machine.
 //!
 //! A [`Server`] is a handle: cheap to clone, for many tasks at once; all handles of a process for one server
 //! share one life. What is decided about that life is decided beneath one short lock in [`crate::life`], so
@@ -26,7 +27,7 @@ use crate::state::{Entry, Kind, PreparedServer, ServerDetails};
 
 mod end;
 mod files;
-mod here;
+pub mod here;
 mod idle;
 mod means;
 mod ready;

@@ -152,8 +152,25 @@ impl Output {
         self.status == 0
     }
 
-    /// Adds what was written; of each of the two as many bytes as `cap` says, and no more.
-    pub fn keep(&mut self, chunk: &Chunk, cap: usize) {
+    /// Takes what a command says next, and tells whether it may say more. Of each of the two that it writes to as
+    /// many bytes are kept as `cap` says, and no more.
+    ///
+    /// # Errors
+    /// What was said instead; one that ran out of time gets what was kept.
+    pub fn hear(&mut self, said: Result<Option<Chunk>>, cap: usize) -> Result<bool> {
+        match said {
+            Ok(Some(chunk)) => self.keep(&chunk, cap),
+            Ok(None) => return Ok(false),
+            Err(Error::OverTime { command, limit, .. }) => {
+                let output = Box::new(std::mem::take(self));
+                return Err(Error::OverTime { command, limit, output });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    fn keep(&mut self, chunk: &Chunk, cap: usize) {
         let (kept, bytes) = match chunk {
             Chunk::Stdout(bytes) => (&mut self.stdout, bytes),
             Chunk::Stderr(bytes) => (&mut self.stderr, bytes),

@@ -36,16 +36,7 @@ impl Pool {
         let mut running = self.start(command, cancel, Sharing::Shared).await?;
         let mut output = Output::default();
         let cap = self.limits().output_cap;
-        loop {
-            match running.next().await {
-                Ok(Some(chunk)) => output.keep(&chunk, cap),
-                Ok(None) => break,
-                Err(Error::OverTime { command, limit, .. }) => {
-                    return Err(Error::OverTime { command, limit, output: Box::new(output) });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        while output.hear(running.next().await, cap)? {}
         let exit = running.exit()?;
         Ok(Output { status: exit.status, signal: exit.signal, ..output })
     }

@@ -113,9 +113,8 @@ impl Drop for Session {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             parts.place.connection().closing(parts.closed.clone());
             runtime.spawn(async move {
-                let closed = parts.closed.clone().drop_guard();
+                let _closed = parts.closed.clone().drop_guard();
                 parts.close().await;
-                drop(closed);
             });
         }
     }

@@ -59,9 +59,7 @@ pub(super) fn add(packages: &Packages, kernel: &kernel::Tree, scratch: &Path, ro
         unpacked.add_program(root, program, to)?;
     }
     std::fs::copy(unpacked.file(NETCONFIG)?, root.join(NETCONFIG))?;
-    for (path, mode, text) in FILES {
-        root::write(&root.join(path), text, *mode)?;
-    }
+    root::write_all(root, FILES)?;
     std::fs::create_dir_all(root.join(CLIENTS_FOLDER))?;
     root::add_modules(&kernel.in_load_order(MODULES)?, &root.join(MODULES_FOLDER))
 }

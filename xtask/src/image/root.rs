@@ -85,9 +85,7 @@ pub(crate) fn make(folder: &Path) -> Result<PathBuf> {
         let file = run::find(program).with_context(|| format!("{program} is not installed"))?;
         add_program(folder, &file, to, None)?;
     }
-    for (path, mode, text) in FILES {
-        write(&folder.join(path), text, *mode)?;
-    }
+    write_all(folder, FILES)?;
     std::fs::set_permissions(folder.join("root"), PermissionsExt::from_mode(0o700))?;
     Ok(folder.to_owned())
 }
@@ -185,6 +183,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to).with_context(|| format!("cannot copy {} into the image", from.display()))?;
     std::fs::set_permissions(to, PermissionsExt::from_mode(0o755))?;
     Ok(())
+}
+
+/// Writes files into a tree: where, with which mode, what.
+pub(super) fn write_all(folder: &Path, files: &[(&str, u32, &str)]) -> Result<()> {
+    files.iter().try_for_each(|(path, mode, text)| write(&folder.join(path), text, *mode))
 }
 
 pub(super) fn write(file: &Path, text: &str, mode: u32) -> Result<()> {

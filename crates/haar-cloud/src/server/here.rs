@@ -36,6 +36,24 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 
+/// Where commands on this machine begin: the user's home, or `/` where there is none.
+#[must_use]
+pub fn home() -> PathBuf {
+    told("HOME", "/", Path::is_dir)
+}
+
+/// What reads commands on this machine: the user's shell, or `/bin/sh` where none is known.
+#[must_use]
+pub fn shell() -> PathBuf {
+    told("SHELL", "/bin/sh", Path::is_file)
+}
+
+/// What is not there would only be a shell that cannot be run.
+fn told(variable: &str, otherwise: &str, is_there: fn(&Path) -> bool) -> PathBuf {
+    let told = std::env::var_os(variable).map(PathBuf::from).filter(|path| is_there(path));
+    told.unwrap_or_else(|| PathBuf::from(otherwise))
+}
+
 /// This machine, to be worked on by who runs this program.
 #[derive(Debug, Clone)]
 pub(super) struct Here {
@@ -48,17 +66,7 @@ pub(super) struct Here {
 impl Here {
     /// What has to be done for callers that went away is done by tasks of `background`.
     pub(super) fn new(limits: &Limits, background: TaskTracker) -> Self {
-        // What is not there would only be a shell that cannot be run.
-        let place = |variable, otherwise: &str, is_there: fn(&Path) -> bool| {
-            let told = std::env::var_os(variable).map(PathBuf::from).filter(|path| is_there(path));
-            Arc::from(told.unwrap_or_else(|| PathBuf::from(otherwise)))
-        };
-        Self {
-            home: place("HOME", "/", Path::is_dir),
-            shell: place("SHELL", "/bin/sh", Path::is_file),
-            output_cap: limits.output_cap,
-            background,
-        }
+        Self { home: Arc::from(home()), shell: Arc::from(shell()), output_cap: limits.output_cap, background }
     }
 
     pub(super) fn files(&self) -> Files {
@@ -69,16 +77,7 @@ impl Here {
     pub(super) async fn run(&self, command: &Command, cancel: &CancellationToken) -> Result<Output> {
         let mut running = self.spawn(command, cancel)?;
         let mut output = Output::default();
-        loop {
-            match running.next().await {
-                Ok(Some(chunk)) => output.keep(&chunk, self.output_cap),
-                Ok(None) => break,
-                Err(Error::OverTime { command, limit, .. }) => {
-                    return Err(Error::OverTime { command, limit, output: Box::new(output) });
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        while output.hear(running.next().await, self.output_cap)? {}
         let exit = running.wait().await?;
         Ok(Output { status: exit.status, signal: exit.signal, ..output })
     }
@@ -113,7 +112,6 @@ impl Here {
 
     /// Starts a command that goes on by itself. Gives its process id.
     pub(super) async fn background(&self, text: &str, cancel: &CancellationToken) -> Result<u32> {
-        Command::new(text).check()?;
         let output = self.run(&Command::background(text), cancel).await?;
         let pid = String::from_utf8_lossy(&output.stdout).trim().parse();
         pid.map_err(|_| Error::local("start a command with", &self.shell, io::ErrorKind::Other.into()))

@@ -16,13 +16,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::Server;
-use super::means::Means;
 use crate::copy_list::CopyList;
 use crate::state::PreparedServer;
 use crate::{Error, Result};
 
-/// What is run, for messages.
-const WHAT: &str = "the start-up script";
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -118,17 +115,21 @@ impl Server {
 
     /// Runs a script unless it ran on this server before.
     async fn run_once(&self, script: &[u8]) -> Result<()> {
-        let means = self.means().await?;
-        if matches!(means, Means::Here(_)) {
-            return self.run_script(&means, WHAT, script, &self.until_destroyed()).await;
+        if self.cloud().provider().is_this_machine() {
+            return self.run_start_up(script).await;
         }
         let mark = format!("{}/done-{}", self.cloud().access().folder, hex::encode(Sha256::digest(script)));
         let files = self.files().await?;
         if self.unless_destroyed(files.exists(&mark)).await? {
             return Ok(());
         }
-        self.run_script(&means, WHAT, script, &self.until_destroyed()).await?;
+        self.run_start_up(script).await?;
         self.unless_destroyed(files.write(&mark, b"", 0o600)).await
+    }
+
+    async fn run_start_up(&self, script: &[u8]) -> Result<()> {
+        let means = self.means().await?;
+        self.run_script(&means, "the start-up script", script, &self.until_destroyed()).await
     }
 
     async fn pause(&self) -> Result<()> {

@@ -66,7 +66,8 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     if ended == 0 { Ok(()) } else { Err(Failure::Ended(u8::try_from(ended).unwrap_or(u8::MAX))) }
 }
 
-/// Runs it and gives its status. When we are interrupted it is ended on the server too, see [`Open::cloud`].
+/// Runs it and gives its status. When we are interrupted it is ended on the server too, by a task that is waited for
+/// before the process ends.
 async fn to_the_end(open: &Open, server: &Server, command: &Command) -> Result<u32, Failure> {
     open.board.show(&format!("server {}", server.name()), "waiting for it to answer");
     let work = async {

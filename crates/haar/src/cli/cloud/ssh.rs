@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use haar_cloud::Server;
+use haar_cloud::server::here;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tokio::process::Command;
@@ -46,7 +47,7 @@ pub(crate) struct Words {
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let server = server::one(open, words.server.as_deref()).await?;
     if open.cloud.provider().is_this_machine() {
-        return here(open, &server, words).await;
+        return on_this_machine(open, &server, words).await;
     }
     let Some(key) = open.cloud.private_key().await? else {
         return Err(Failure::Usage(format!("there is no key yet; deploy first:  {}", open.hint("deploy"))));
@@ -71,18 +72,15 @@ pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
 }
 
 /// A shell of the user's own, or the words as one line for it, as ssh has them.
-async fn here(open: &Open, server: &Server, words: &Words) -> Result<(), Failure> {
+async fn on_this_machine(open: &Open, server: &Server, words: &Words) -> Result<(), Failure> {
     if words.user.as_ref().is_some_and(|user| user != server.user()) {
         let why = "is this machine, where you are the user that you are: leave --user out";
         return Err(Failure::Usage(format!("{} {why}", server.name())));
     }
-    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let mut command = Command::new(shell.unwrap_or_else(|| "/bin/sh".into()));
+    let mut command = Command::new(here::shell());
+    command.current_dir(here::home());
     if !words.command.is_empty() {
         command.arg("-c").arg(words.command.join(OsStr::new(" ")));
-    }
-    if let Some(home) = std::env::home_dir().filter(|home| home.is_dir()) {
-        command.current_dir(home);
     }
     open.board.clear();
     ended(&mut command).await
