@@ -85,6 +85,11 @@ impl Reachable {
         fs::write(self.path("sentinel"), "").unwrap();
     }
 
+    /// It is not known any more that its boot is done.
+    pub(crate) fn boots(&self) {
+        fs::remove_file(self.path("sentinel")).unwrap();
+    }
+
     /// From now on nothing of it says a word, and connections are still taken.
     pub(crate) fn hang(&self) {
         let sshd = self.sshd.as_ref().unwrap().id();

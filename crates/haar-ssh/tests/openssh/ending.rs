@@ -1,11 +1,15 @@
 //! Commands that are not wanted any more: whatever the reason, they end on the server too.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use haar_ssh::{CancellationToken, Command, Error};
+use tokio::time::timeout;
 
 use crate::harness::{Setup, Sshd, end_all, eventually, never, runs, sshd, sshd_with};
+
+/// Nobody waits longer for what ends at once; by themselves the commands here go on for a thousand seconds.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// A command of this test alone, with a child, and whether any of it still runs.
 struct Sleeper {
@@ -48,10 +52,8 @@ async fn case_29_defect_24_a_cancelled_command_is_gone_from_the_server_with_its_
     let runner = pool.clone();
     let run = tokio::spawn(async move { runner.run(&command, &token).await });
     eventually("the command runs", || sleeper.has_begun()).await;
-    let began = Instant::now();
     cancel.cancel();
-    let outcome = run.await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let outcome = timeout(AT_ONCE, run).await.expect("it goes on").unwrap();
     assert!(matches!(outcome, Err(Error::Cancelled { .. })), "{outcome:?}");
     eventually("nothing of it runs", || !sleeper.runs()).await;
     // What the pool had on the server is back.
@@ -116,10 +118,8 @@ async fn case_29_closing_the_pool_fails_a_command_at_once() {
     let (command, runner) = (Command::new(&sleeper.text), pool.clone());
     let run = tokio::spawn(async move { runner.run(&command, &never()).await });
     eventually("the command runs", || sleeper.has_begun()).await;
-    let began = Instant::now();
     pool.close();
-    let outcome = run.await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let outcome = timeout(AT_ONCE, run).await.expect("it goes on").unwrap();
     assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
     assert!(matches!(pool.run(&Command::new("true"), &never()).await, Err(Error::Closed { .. })));
     assert!(matches!(pool.wait_until_ready(&never()).await, Err(Error::Closed { .. })));
