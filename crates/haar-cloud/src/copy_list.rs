@@ -73,6 +73,14 @@ impl CopyList {
         &self.items
     }
 
+    /// Those that are not on this machine, which who copies leaves out.
+    #[must_use]
+    pub fn missing(&self, home: &Path) -> Vec<PathBuf> {
+        let local = self.items.iter().map(|item| item.local.resolve(home));
+        // Who may not look is told so by the copying.
+        local.filter(|path| matches!(path.try_exists(), Ok(false))).collect()
+    }
+
     /// The list as it was given: two servers match when these are equal.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -161,6 +169,14 @@ mod tests {
         assert!(CopyList::parse("").unwrap().items().is_empty());
         assert_eq!(CopyList::parse("a,,b,a,").unwrap().items().len(), 2);
         assert_eq!(CopyList::parse("a,,a,").unwrap().as_str(), "a,,a,");
+    }
+
+    #[test]
+    fn what_is_missing_here_can_be_told() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("there"), "").unwrap();
+        let list = CopyList::parse("~/there,~/none:/etc/x").unwrap();
+        assert_eq!(list.missing(home.path()), [home.path().join("none")]);
     }
 
     #[test]

@@ -189,6 +189,16 @@ pub enum Error {
         /// What went wrong, and what to do.
         message: String,
     },
+    /// A file, or the directory it is to be in, is not there.
+    #[error("cannot {action} {path} {place}: there is no such file or directory")]
+    NoSuchFile {
+        /// What was to be done with it.
+        action: &'static str,
+        /// Its path.
+        path: String,
+        /// `here`, or `on` and the server's name.
+        place: String,
+    },
     /// A command on a server ended with another status than 0.
     #[error("`{command}` on {server} ended with status {status}{}", with_output(stderr))]
     RemoteExit {
@@ -292,7 +302,9 @@ impl Error {
             | Self::NoFlavor { .. }
             | Self::Refused { .. } => Class::Input,
             Self::Auth { .. } | Self::Forbidden { .. } => Class::Auth,
-            Self::NotFound { .. } | Self::NothingToTearDown { .. } => Class::NotFound,
+            Self::NotFound { .. } | Self::NothingToTearDown { .. } | Self::NoSuchFile { .. } => {
+                Class::NotFound
+            }
             Self::NoHardware { .. } => Class::NoHardware,
             Self::OverQuota { .. } => Class::OverQuota,
             Self::Conflict { .. } | Self::LeftOver { .. } => Class::Conflict,

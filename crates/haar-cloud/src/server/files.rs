@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use haar_ssh::FileFault;
 use jiff::tz::Offset;
 
-use super::Server;
 use super::means::Files;
+use super::{Server, here};
 use crate::copy_list::CopyList;
 use crate::{Error, Result};
 
@@ -96,7 +96,7 @@ impl Server {
             return Ok(());
         }
         let _in_use = self.in_use()?;
-        let here = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let here = here::home();
         let files = self.files().await?;
         let there = PathBuf::from(self.unless_destroyed(files.home_dir()).await?);
         for item in list.items() {

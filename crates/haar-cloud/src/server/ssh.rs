@@ -4,9 +4,10 @@
 //! the cloud; nothing is ever believed at first sight. While a command runs the server does not idle, and
 //! when the server is destroyed its commands are ended. Dropping a method ends its command on the server.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use haar_ssh::{Chunk, Command, Exit, HostKeys, Login, Options, Output, Pool, Target};
+use haar_ssh::{Chunk, Command, Exit, FileFault, HostKeys, Login, Options, Output, Pool, Target};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -322,6 +323,12 @@ pub(super) fn error_of(server: &str, is_here: bool, error: &haar_ssh::Error) -> 
             last: "running, and was ended".to_owned(),
             typical: None,
         },
+        haar_ssh::Error::File { action, path, fault: FileFault::NotFound, .. } => {
+            Error::NoSuchFile { action, path: path.clone(), place: format!("on {server}") }
+        }
+        haar_ssh::Error::Local { action, path, source } if source.kind() == ErrorKind::NotFound => {
+            Error::NoSuchFile { action, path: path.display().to_string(), place: "here".to_owned() }
+        }
         other if is_here => Error::Local { message: with_sources(other) },
         other => Error::Ssh { server: server.to_owned(), message: with_sources(other) },
     }

@@ -322,6 +322,11 @@ async fn files_go_there_and_back_and_directories_are_made() {
     server.download(&bench.text("a b/c/f"), &bench.path("back")).await.unwrap();
     assert_eq!(fs::read(bench.path("back")).unwrap(), b"one");
     server.upload(&bench.path("back"), &bench.text("up/to here")).await.unwrap();
+    let error = server.download(&bench.text("none"), &bench.path("back")).await.unwrap_err();
+    let told = format!("{} on {}: there is no such file", bench.text("none"), server.name());
+    assert!(error.is_not_found() && error.to_string().contains(&told), "{error}");
+    let error = server.upload(&bench.path("none"), &bench.text("some")).await.unwrap_err();
+    assert!(error.is_not_found() && error.to_string().contains("here: there is no such file"), "{error}");
     assert_eq!(fs::read(bench.path("up/to here")).unwrap(), b"one");
     assert!(server.home_dir().await.unwrap().is_absolute());
     assert!(server.time_zone().await.unwrap().seconds().abs() <= 14 * 3600);

@@ -163,6 +163,9 @@ async fn this_machine_is_a_server_at_once_and_is_worked_on_like_any_other() {
         let words: Vec<&str> = ["cloud", "--provider", "local"].into_iter().chain(words.split(' ')).collect();
         haar(home.path(), &[], &words, "").await
     };
+    let said = run("spawn --image any").await;
+    let advice = "to deploy it:  haar cloud deploy --provider local";
+    assert!(said.code == 1 && said.err.contains(advice), "{said:?}");
     // What was said once holds until something else is said.
     for (words, expected) in
         [("", false), (" --config-drive", true), ("", true), (" --config-drive=false", false)]
@@ -185,10 +188,15 @@ async fn this_machine_is_a_server_at_once_and_is_worked_on_like_any_other() {
     run(&format!("copy {}/here :there/it/is", home.path().display())).await.well();
     run(&format!("copy {name}:there/it/is {}/back", home.path().display())).await.well();
     assert_eq!(std::fs::read_to_string(home.path().join("back")).unwrap(), "words");
+    let said = run(&format!("copy {name}:none {}/back", home.path().display())).await;
+    assert!(said.code == 4 && said.err.contains("no such file"), "{said:?}");
     let said = run(&format!("ssh {name} -- cat there/it/is; exit 5")).await;
     assert_eq!((said.code, &*said.out), (5, "words"), "{said:?}");
     let said = run(&format!("ssh {name} --user nobody-of-that-name")).await;
     assert!(said.code == 2 && said.err.contains("this machine"), "{said:?}");
+    run(&format!("destroy {name}")).await.well();
+    let said = run(&format!("spawn --flavor localhost --files ~/none --image {image}")).await;
+    assert!(said.code == 0 && said.err.contains("/none is not here, and is left out"), "{said:?}");
     run("teardown").await.well();
 }
 

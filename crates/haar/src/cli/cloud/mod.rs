@@ -19,6 +19,8 @@ mod server;
 mod spawn;
 mod ssh;
 
+use haar_cloud::{Error, state};
+
 use super::Global;
 use super::failure::Failure;
 
@@ -112,7 +114,18 @@ pub(crate) async fn run(global: &Global, words: Words) -> Result<(), Failure> {
             failure.report(open.format);
             Err(Failure::Ended(code))
         }
-        (_, done) => done,
+        (_, done) => done.map_err(|failure| advised(&open, failure)),
+    }
+}
+
+/// Without a deployment there is one thing to do.
+fn advised(open: &open::Open, failure: Failure) -> Failure {
+    match failure {
+        Failure::Cloud(error) if matches!(*error, Error::State(state::Error::Absent { .. })) => {
+            let advice = vec![format!("to deploy it:  {}", open.hint("deploy"))];
+            Failure::Advised(Box::new(Failure::Cloud(error)), advice)
+        }
+        other => other,
     }
 }
 

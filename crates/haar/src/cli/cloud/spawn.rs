@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use haar_cloud::copy_list::CopyList;
 use haar_cloud::flavor::{Flavor, Need, PriceList, Wanted};
+use haar_cloud::server::here;
 use haar_cloud::space::Cores;
 use haar_cloud::{Error, Server, SpawnOrder};
 use serde_json::{Value, json};
@@ -86,6 +87,11 @@ struct Setup {
 pub(super) async fn run(open: &Open, words: &Words) -> Result<(), Failure> {
     let prices = words.prices.load()?;
     let setup = Arc::new(setup(words)?);
+    // Without one there is nothing to make a server in, whatever the cloud offers.
+    open.cloud.deployment().await?;
+    for file in setup.files.missing(&here::home()) {
+        open.say(&format!("{} is not here, and is left out", file.display()));
+    }
     let image = open.unless_interrupted(open.cloud.image_by_prefix(&words.image)).await?;
     if image.among > 1 {
         open.say(&format!(
