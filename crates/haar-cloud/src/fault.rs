@@ -12,6 +12,8 @@ use serde_json::Value;
 use crate::Error;
 use crate::quota::{Lack, Resource};
 
+/// How long a cloud is left alone that is asked too much and does not say for how long; by seconds at least.
+const A_WHILE: Duration = Duration::from_secs(1);
 /// What is kept of a cloud's words.
 const WORDS_MAX: usize = 500;
 
@@ -50,6 +52,8 @@ impl Answer<'_> {
         let retry_after = self.retry_after.filter(|_| matches!(self.status, 413 | 429 | 503));
         let retry_after =
             retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        // Whoever is asked too much has done nothing, also where he does not say for how long.
+        let retry_after = retry_after.or_else(|| (self.status == 429).then_some(A_WHILE));
         let transient = |message: String| Error::Transient { what: what.clone(), message, retry_after };
         match self.status {
             401 => Error::Auth { message },
@@ -299,6 +303,12 @@ mod tests {
     fn the_clouds_wish_to_be_left_alone_is_kept() {
         let Error::Transient { retry_after, .. } = answer(429, "") else { panic!("not transient") };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
+        // Who says nothing of it, or a date, has done nothing either.
+        for retry_after in [None, Some("Fri, 31 Dec 1999 23:59:59 GMT")] {
+            let answer = Answer { kind: "server", name: "a", status: 429, body: b"", retry_after };
+            let Error::Transient { retry_after, .. } = answer.error() else { panic!("not transient") };
+            assert_eq!(retry_after, Some(A_WHILE));
+        }
     }
 
     #[test]

@@ -262,7 +262,15 @@ impl Client {
         let token = token.map(str::to_owned);
         let reply = read(sent, &what).await?;
         let ask = Ask::new(Service::Compute, Method::POST, "").about("Keystone", &self.settings.auth_url);
-        let (true, Some(token)) = (reply.is_good(), token) else { return Err(reply.error(&ask)) };
+        let (true, Some(token)) = (reply.is_good(), token) else {
+            return Err(match reply.error(&ask) {
+                Error::Auth { message } => {
+                    let origin = &self.settings.origin;
+                    Error::Auth { message: format!("{what} says: {message}; the login is from {origin}") }
+                }
+                other => other,
+            });
+        };
         let (told, _) = reply.field::<login::Told>(&ask, "token")?;
         Session::new(token, told, &self.settings)
     }

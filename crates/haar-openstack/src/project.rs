@@ -50,6 +50,10 @@ pub(crate) async fn images(client: &Client) -> Result<Vec<Image>> {
         min_disk: u64,
         #[serde(default)]
         min_ram: u64,
+        /// Bytes of the file.
+        size: Option<u64>,
+        /// Bytes that a disk of it has, where the cloud has looked.
+        virtual_size: Option<u64>,
     }
     let path = query("/images", &[("status", "active")]);
     let told: Vec<Told> = client.list(Ask::get(Service::Image, path).about("image", ""), "images").await?;
@@ -57,10 +61,16 @@ pub(crate) async fn images(client: &Client) -> Result<Vec<Image>> {
         id: told.id,
         name: told.name.unwrap_or_default(),
         created_at: told.created_at,
-        min_disk_gb: told.min_disk,
+        // Nova refuses an image that is larger than the flavor's disk, whatever the image says of itself.
+        min_disk_gb: told.min_disk.max(gb(told.virtual_size.or(told.size).unwrap_or_default())),
         min_ram_mb: told.min_ram,
     };
     Ok(told.into_iter().filter(|told| told.status == "active").map(image).collect())
+}
+
+/// Bytes as the whole GB they take.
+fn gb(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 30)
 }
 
 /// Limits and use, as Nova and, where it is there, Cinder count them.

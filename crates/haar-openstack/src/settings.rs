@@ -36,6 +36,8 @@ pub struct Settings {
     pub page_size: Option<u32>,
     /// Where this machine tells which server it is.
     pub machine: Machine,
+    /// Where the login was read, for whoever has to mend it: a file and its cloud, or variables.
+    pub origin: String,
 }
 
 /// Who we are.
@@ -194,6 +196,7 @@ impl Settings {
             external_network: values.get("pool_name"),
             page_size: None,
             machine: Machine::default(),
+            origin: values.origin().to_owned(),
         })
     }
 }

@@ -71,12 +71,15 @@ impl Cloud {
         Ok(self.servers().await?.into_iter().find(|server| host_name(server.name()) == host))
     }
 
-    /// The first server with an external address.
+    /// The first server with an external address; where that one is gone, another that has one.
     ///
     /// # Errors
     /// [`Error::State`].
     pub async fn head_node(&self) -> Result<Option<Server>> {
-        Ok(self.servers().await?.into_iter().find(Server::is_head_node))
+        let servers = self.servers().await?;
+        let is_outside = |server: &&Server| server.details().external && server.address().is_some();
+        let first = servers.iter().find(|server| server.is_head_node());
+        Ok(first.or_else(|| servers.iter().find(is_outside)).cloned())
     }
 
     /// Destroys a server and what belongs to it, and waits until it is gone. One that is gone already is

@@ -3,12 +3,16 @@
 //! Every answer that leaves open whether something was made is transient, so that the note of it stays: an
 //! answer of something in between, one that cannot be read, one that never came.
 
+use std::time::Duration;
+
 use haar_api::client::ClientError;
 use haar_api::problem::{Problem, ReasonView};
 use haar_api::v1::JobView;
 
 use crate::Error;
 
+/// How long a controller is left alone that is asked too much: it has done nothing then.
+const A_WHILE: Duration = Duration::from_secs(1);
 /// Codes by which the controller says that something is in the way.
 const CONFLICTS: &[&str] = &[
     "name_taken",
@@ -51,7 +55,8 @@ fn of_problem(kind: &str, name: &str, problem: &Problem) -> Error {
         }
         (_, "no_room") => Error::NoHardware { message: with_reasons(&message, &problem.reasons) },
         (_, code) if CONFLICTS.contains(&code) => Error::Conflict { what, message },
-        (408 | 410 | 429 | 500.., _) => Error::Transient { what, message, retry_after: None },
+        (429, _) => Error::Transient { what, message, retry_after: Some(A_WHILE) },
+        (408 | 410 | 500.., _) => Error::Transient { what, message, retry_after: None },
         (status, _) => Error::Refused { what, status, message },
     }
 }

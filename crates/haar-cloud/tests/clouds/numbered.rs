@@ -194,6 +194,12 @@ async fn case_24_two_processes_spawn_into_one_record() {
         assert!(known.iter().any(|known| known.id() == server.id() && known.address() == server.address()));
     }
     assert_eq!(known.iter().filter(|server| server.is_head_node()).count(), 1);
+    // Others are reached through it; when it goes, the other one takes its place.
+    let head = bench.process().head_node().await.unwrap().unwrap();
+    assert!(head.is_head_node());
+    bench.process().destroy(head.id()).await.unwrap();
+    let next = bench.process().head_node().await.unwrap().unwrap();
+    assert_ne!(next.id(), head.id());
 }
 
 #[tokio::test(start_paused = true)]

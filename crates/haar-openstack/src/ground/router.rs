@@ -7,7 +7,7 @@ use haar_cloud::name::Owner;
 use haar_cloud::state::Kind;
 use haar_cloud::{Error, Result};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client::{Ask, Client, Service, path, query};
 use crate::ground::network::{self, Port};
@@ -20,7 +20,12 @@ const COLLECTION: &str = "routers";
 pub(crate) struct Router {
     #[serde(flatten)]
     thing: Thing,
-    external_gateway_info: Option<Value>,
+    external_gateway_info: Option<Gateway>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Gateway {
+    network_id: String,
 }
 
 impl Marked for Router {
@@ -58,7 +63,7 @@ pub(crate) async fn settle(site: &Site<'_>) -> Result<String> {
     match whose {
         Whose::Ours => {
             site.repair_tag(Kind::Router, COLLECTION, &router.thing).await?;
-            if router.external_gateway_info.is_none() {
+            if !leads_there(site, &router).await? {
                 lead_out(site, &router.thing.id).await?;
             }
         }
@@ -67,9 +72,25 @@ pub(crate) async fn settle(site: &Site<'_>) -> Result<String> {
             let what = format!("router {}", site.name());
             return Err(Error::Conflict { what, message: message.to_owned() });
         }
+        Whose::Theirs if !leads_there(site, &router).await? => {
+            let message = "it is not this deployment's and leads to another external network than the one that was named; name its own, or deploy under another name";
+            let what = format!("router {}", site.name());
+            return Err(Error::Conflict { what, message: message.to_owned() });
+        }
         Whose::Theirs => {}
     }
     Ok(router.thing.id)
+}
+
+/// Whether it leads to the external network that was named; any will do where none was. Addresses of another one could
+/// not be used behind it.
+async fn leads_there(site: &Site<'_>, router: &Router) -> Result<bool> {
+    let Some(gateway) = &router.external_gateway_info else { return Ok(false) };
+    let ground = &site.deployment.ground;
+    if ground.external_network.is_none() && site.client.settings().external_network.is_none() {
+        return Ok(true);
+    }
+    Ok(gateway.network_id == outside::network(site.client, ground).await?)
 }
 
 async fn lead_out(site: &Site<'_>, router: &str) -> Result<()> {

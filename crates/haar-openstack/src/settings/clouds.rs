@@ -84,7 +84,7 @@ pub(super) fn read(name: &str, file: &Path) -> Result<Values> {
         let why = format!("{} has {}", file.display(), listed(&names));
         return Err(Error::BadInput { what: "OS_CLOUD", value: name.to_owned(), why });
     };
-    let mut values = Values::of_file(file);
+    let mut values = Values::of_file(file, name);
     let secure = file.with_file_name("secure.yaml");
     if secure.is_file()
         && let Some(cloud) = parse(&secure)?.clouds.remove(name)

@@ -57,12 +57,22 @@ impl Values {
     /// What the environment has.
     pub(super) fn from_env(variable: &impl Fn(&str) -> Option<String>) -> Self {
         let value = |(key, _): &(&str, _)| Some(((*key).to_owned(), of_env(variable, key)?));
-        Self { origin: "the environment".to_owned(), values: KEYS.iter().filter_map(value).collect() }
+        let values: BTreeMap<_, _> = KEYS.iter().filter_map(value).collect();
+        let is_who =
+            |key: &&String| ["user", "password", "token", "credential"].iter().any(|word| key.contains(word));
+        let names: Vec<String> =
+            values.keys().filter(is_who).map(|key| format!("OS_{}", key.to_ascii_uppercase())).collect();
+        Self { origin: format!("the environment ({})", names.join(", ")), values }
     }
 
     /// What a file says of a cloud.
-    pub(super) fn of_file(file: &Path) -> Self {
-        Self { origin: file.display().to_string(), values: BTreeMap::new() }
+    pub(super) fn of_file(file: &Path, cloud: &str) -> Self {
+        Self { origin: format!("cloud {cloud} of {}", file.display()), values: BTreeMap::new() }
+    }
+
+    /// Where they come from.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Adds a value, where there is one and none was there.

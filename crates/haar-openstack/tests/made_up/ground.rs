@@ -295,6 +295,30 @@ async fn defect_32_of_two_networks_that_lead_out_one_must_be_named() {
     assert_eq!(router["external_gateway_info"]["network_id"], json!(other));
 }
 
+#[tokio::test]
+async fn defect_31_a_router_that_leads_elsewhere_is_led_where_it_was_said_or_is_in_the_way() {
+    let fake = Fake::start().await;
+    let (cloud, mut site) = (cloud(&fake).await, Site::new("a"));
+    fake.world().add("networks", json!({"name": "campus", "router:external": true, "tags": []}));
+    site.deployment.ground.external_network = Some("campus".to_owned());
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    let gateway = || fake.world().of("routers")[0]["external_gateway_info"]["network_id"].clone();
+    let before = gateway();
+    site.deployment.ground.external_network = Some("public".to_owned());
+    cloud.deploy(&site.deployment, &site.journal).await.unwrap();
+    assert_ne!(gateway(), before);
+
+    let other = Fake::start().await;
+    let (theirs, mut site) = (self::cloud(&other).await, Site::new("a"));
+    let campus =
+        other.world().add("networks", json!({"name": "campus", "router:external": true, "tags": []}));
+    let leads = json!({"name": "a", "external_gateway_info": {"network_id": campus}, "tags": []});
+    other.world().add("routers", leads);
+    site.deployment.ground.external_network = Some("public".to_owned());
+    let error = theirs.deploy(&site.deployment, &site.journal).await.unwrap_err();
+    assert!(error.class() == Class::Conflict && error.to_string().contains("another external"), "{error}");
+}
+
 /// A server of the cloud, with two networks, that we are to take for our own.
 fn our_server(fake: &Fake) -> (String, [String; 2]) {
     let mut world = fake.world();

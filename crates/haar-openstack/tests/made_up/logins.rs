@@ -15,6 +15,9 @@ async fn a_wrong_password_is_told_at_once_and_as_such() {
     let error = refusal(fake.settings_with(&[("OS_PASSWORD", "wrong")])).await;
     assert!(matches!(error, Error::Auth { .. }), "{error:?}");
     assert!(!error.to_string().contains("wrong)"), "{error}");
+    for part in [fake.url.as_str(), "the environment (OS_PASSWORD,", "OS_USERNAME"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
 }
 
 #[tokio::test]
