@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use haar_api::rpc::ImageService;
 use haar_api::rpc::storage::Backend;
 use haar_core::id::{CloudId, HypervisorId};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Config {
     /// Folders that `file://` images may lie in.
     #[serde(default)]
     pub image_dirs: Vec<PathBuf>,
+    /// Where images come from that the agent's own REST is asked for by their id alone; they are taken unverified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_service: Option<ImageService>,
     /// The storage sub-agent.
     #[serde(default)]
     pub storage: StorageConfig,

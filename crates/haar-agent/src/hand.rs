@@ -68,6 +68,9 @@ fn mode_of_haar(
     for folder in &config.image_dirs {
         args.extend(["--image-dir".into(), folder.clone().into_os_string()]);
     }
+    if let Some(service) = &config.image_service {
+        args.extend(["--image-service".into(), service.to_string().into()]);
+    }
     hand(config, name, set.0.as_deref(), file, args)
 }
 

@@ -5,6 +5,7 @@
 //! Every method is "make it so": asking twice is the same as asking once.
 //! An error is a string; ours begin with a stable code and `": "` (see [`Fault`]).
 
+mod image_service;
 pub mod libvirt;
 pub mod storage;
 
@@ -12,8 +13,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use image_service::{ImageService, NoImageService};
+
 /// The path a sub-agent answers on unless configured otherwise (§2.2).
 pub const DEFAULT_PATH: &str = "/_mistify_RPC_";
+
+/// The VLANs of a nic that the seed's controller writes where it means none (§1.9).
+pub const UNTAGGED: &[u16] = &[1];
 
 /// A call: `method` is "Service.Method", `params` holds exactly one object (§2.7).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,15 +33,26 @@ pub struct Request<T> {
     pub id: Option<serde_json::Value>,
 }
 
-/// An answer: exactly one of `result` and `error` is not null (§2.7).
+/// An answer: exactly one of `result` and `error` is not null (§2.7). Read as the seed's client does: it wants no id,
+/// and whatever an error is, that is its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response<T> {
     /// The method's result, null after an error.
     pub result: Option<T>,
     /// The error's text, null after success.
+    #[serde(default, deserialize_with = "text_of_any")]
     pub error: Option<String>,
     /// The request's id.
+    #[serde(default)]
     pub id: serde_json::Value,
+}
+
+fn text_of_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let error = Option::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(error.map(|error| match error {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }))
 }
 
 /// What went wrong in a sub-agent: a stable code the agent acts on, and words for a person.

@@ -68,7 +68,7 @@ impl Probe {
     pub(crate) fn choose(&self, wanted: &str) -> Result<Accel, Fault> {
         match wanted {
             "" | "auto" => Ok(self.auto().0),
-            "kvm" | "tcg" if self.test_driver => Ok(Accel::Test),
+            "kvm" | "tcg" | "test" if self.test_driver => Ok(Accel::Test),
             "tcg" => Ok(Accel::Tcg),
             // Whoever writes `kvm` knows better than the CPU flags.
             "kvm" => match &self.device_error {

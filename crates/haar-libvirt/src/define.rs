@@ -161,6 +161,7 @@ fn wanted_accel(guest: &Guest) -> Result<&str, Fault> {
         (Some(extra), "kvm") => Ok(&extra.accel),
         (None, "kvm") => Ok("auto"),
         (None, "qemu") => Ok("tcg"),
+        (None, "test") => Ok("test"),
         (_, kind) => Err(Fault::new(
             FaultCode::Invalid,
             format!("the guest's type is {kind:?}: this sub-agent runs only `kvm`"),

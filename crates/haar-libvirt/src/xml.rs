@@ -11,7 +11,7 @@
 //! - No autostart: the node's brain decides what runs after a reboot.
 //! - `on_poweroff` and `on_crash` destroy, so that the domain's state reason tells which it was.
 
-use haar_api::rpc::{Disk, Fault, FaultCode, Guest, GuestExtra, Nic};
+use haar_api::rpc::{Disk, Fault, FaultCode, Guest, GuestExtra, Nic, UNTAGGED};
 
 use crate::accel::Accel;
 use crate::console::Console;
@@ -95,6 +95,8 @@ pub(crate) fn domain(guest: &Guest, target: &Target) -> Result<String, Fault> {
 pub(crate) fn network(nic: &Nic, switch: Switch) -> Result<String, Fault> {
     check_nic(nic)?;
     let tags = nic.vlans.as_deref().unwrap_or_default();
+    // The seed's controller writes the first VLAN where it means none; a Linux bridge has just that.
+    let tags = if switch == Switch::Bridge && tags == UNTAGGED { &[] } else { tags };
     if switch == Switch::Bridge && !tags.is_empty() {
         return Err(invalid(format!(
             "a nic has VLANs and its network {} is a Linux bridge: libvirt tags frames on an Open vSwitch only",

@@ -107,6 +107,17 @@ async fn a_result_comes_with_a_null_error_and_the_requests_id() {
 }
 
 #[tokio::test]
+async fn null_is_as_if_absent_as_the_seeds_decoder_has_it() {
+    let served = serve(echo());
+    let guest = r#"{"id":"g","nics":null,"disks":[{"size":null}],"metadata":{"a":null},"haar":null}"#;
+    let body = format!(r#"{{"method":"Test.Echo","params":[{{"guest":{guest},"args":null}}],"id":1}}"#);
+    let answer = post(&served, &body).await.json();
+    let guest = &answer["result"]["guest"];
+    assert_eq!((&guest["id"], &guest["metadata"]["a"]), (&json!("g"), &json!("")));
+    assert_eq!(guest["disks"][0]["size"], 0);
+}
+
+#[tokio::test]
 async fn a_methods_error_is_a_string_in_a_200() {
     let served = serve(echo());
     let answer = post(&served, r#"{"method":"Test.Refuse","params":[{}],"id":"seven"}"#).await;

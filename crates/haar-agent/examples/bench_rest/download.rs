@@ -26,6 +26,7 @@ pub(crate) async fn measure(folder: &Path) -> Outcome<()> {
         listen: Listen::Unix(socket.clone()),
         root: folder.join("storage"),
         image_dirs: Vec::new(),
+        image_service: None,
         backend: Backend::Auto,
         cloud: "bench".to_owned(),
     };

@@ -73,6 +73,7 @@ impl Containers {
             root: folder.path().join("container"),
             run: folder.path().join("run/container"),
             image_dirs: vec![folder.path().join("import")],
+            image_service: None,
             limits: Limits::default(),
             monitor: Monitor(Arc::new(monitor)),
             cloud: format!("rest-{number}"),

@@ -25,6 +25,13 @@ async fn a01_a_failed_pipeline_ends_its_job_and_nothing_else() {
         assert_eq!(job["Status"], "Error", "{job}");
         assert!(!job["Message"].as_str().unwrap().is_empty());
     }
+    // As the original reads an answer: whatever an error is, that is its text, and nobody looks at the id.
+    let odd = r#"{"result":null,"error":{"code":5,"message":"boom"}}"#;
+    world.stub.on("Libvirt.Run", Manner::Raw(200, odd));
+    assert!(world.act("start").await["Message"].as_str().unwrap().contains(r#""message":"boom""#));
+    let bare = format!(r#"{{"result":{{"guest":{{"id":"{G}"}}}},"error":null}}"#);
+    world.stub.on("Libvirt.Run", Manner::Raw(200, bare.leak()));
+    assert_eq!(world.act("start").await["Status"], "Complete");
     world.stub.usual("Libvirt.Run");
     assert_eq!(world.act("start").await["Status"], "Complete");
 }
@@ -476,15 +483,17 @@ async fn s07_a_sub_agent_for_switch_ports_is_told_the_guest_and_what_it_fills_in
     let add = |params: &Value| {
         let mut guest = params["guest"].clone();
         guest["nics"][0]["device"] = json!("mist.0");
+        guest["nics"][0]["mac"] = json!("02:00:00:00:00:01");
         json!({"guest": guest})
     };
     world.stub.on("OVS.AddGuestInterfaces", Manner::Made(add));
-    let nic = json!({"network": "mistify0", "mac": "02:00:00:00:00:01", "vlans": [7]});
+    let nic = json!({"network": "mistify0", "vlans": [7]});
     world.guest(json!({"nics": [nic]})).await;
     let asked = &world.stub.of("OVS.AddGuestInterfaces")[0]["guest"];
     assert_eq!((&asked["id"], &asked["nics"][0]["vlans"]), (&json!(G), &json!([7])));
     let defined = &world.stub.of("Libvirt.CreateGuest")[0]["guest"]["nics"][0];
     assert_eq!((&defined["device"], &defined["network"]), (&json!("mist.0"), &json!("mistify0")));
+    assert_eq!(defined["mac"], "02:00:00:00:00:01");
     assert_eq!(world.act("delete").await["Status"], "Complete");
     assert_eq!(world.stub.of("OVS.RemoveGuestInterfaces")[0]["guest"]["id"], G);
 }

@@ -33,6 +33,7 @@ impl Storage {
             listen: Listen::Unix(folder.path().join("run/storage.sock")),
             root: folder.path().join("storage"),
             image_dirs: Vec::new(),
+            image_service: None,
             backend: Backend::Auto,
             cloud: "cloud-a".to_owned(),
         };

@@ -52,11 +52,11 @@ async fn post(agent: &Agent, body: &str, content_type: &str) -> Answer {
     http(agent, "POST", body, content_type).await
 }
 
-/// A guest as the seed's agent sends it: no `haar`, a network per MAC.
+/// A guest as the seed's agent sends it for the seed's controller: no `haar`, a network per MAC.
 fn foreign() -> Value {
     let nic = |last: u8, name: &str| {
         json!({"name": name, "network": "br0", "model": "virtio", "mac": format!("02:00:00:00:00:0{last}"),
-            "address": "", "netmask": "", "gateway": "", "vlans": null})
+            "address": format!("10.0.0.{last}"), "netmask": "ffffff00", "gateway": "<nil>", "vlans": [1]})
     };
     let disk = |index: u8| {
         json!({"bus": "", "device": "", "size": 10, "volume": "", "image": "",

@@ -36,6 +36,7 @@ impl Agent {
             listen: Listen::Unix(socket.clone()),
             root: folder.join("storage"),
             image_dirs: vec![import.clone()],
+            image_service: None,
             backend,
             cloud: CLOUD.to_owned(),
         };

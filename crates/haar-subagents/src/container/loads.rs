@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageWant};
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageService, ImageWant};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -43,6 +43,7 @@ type Known = HashMap<String, Arc<Load>>;
 pub(super) struct Loads {
     folders: Arc<Folders>,
     image_dirs: Vec<PathBuf>,
+    image_service: Option<ImageService>,
     limits: Limits,
     known: Mutex<Known>,
     slots: Semaphore,
@@ -65,10 +66,16 @@ enum State {
 }
 
 impl Loads {
-    pub(super) fn new(folders: Arc<Folders>, image_dirs: Vec<PathBuf>, limits: Limits) -> Self {
+    pub(super) fn new(
+        folders: Arc<Folders>,
+        image_dirs: Vec<PathBuf>,
+        image_service: Option<ImageService>,
+        limits: Limits,
+    ) -> Self {
         Loads {
             folders,
             image_dirs,
+            image_service,
             limits,
             known: Mutex::default(),
             slots: Semaphore::new(MAX_RUNNING),
@@ -96,7 +103,7 @@ impl Loads {
             check_same(request, &facts.sha256)?;
             return Ok(facts.to_wire());
         }
-        let wanted = read(request)?;
+        let wanted = read(request, self.image_service.as_ref())?;
         let load = self.add(&mut known, &wanted.id, &wanted.pin, State::Pending)?;
         let image = load.to_wire();
         tokio::spawn(Arc::clone(self).run(load, wanted));
@@ -276,7 +283,7 @@ impl Load {
     }
 }
 
-fn read(request: &ImageRequest) -> Result<Wanted, Fault> {
+fn read(request: &ImageRequest, service: Option<&ImageService>) -> Result<Wanted, Fault> {
     let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
     if !matches!(request.kind.as_str(), "" | KIND) {
         return Err(invalid("the image's type must be container; other images are the storage sub-agent's"));
@@ -289,7 +296,11 @@ fn read(request: &ImageRequest) -> Result<Wanted, Fault> {
     if !sha256.is_empty() && (sha256.len() != 64 || !sha256.bytes().all(lower_hex)) {
         return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
     }
-    let origin = source::parse(&request.source)?;
+    let service = service.filter(|_| request.source.is_empty());
+    let origin = match service {
+        Some(service) => source::parse(&service.download(&request.id))?,
+        None => source::parse(&request.source)?,
+    };
     let (url, is_pinned) = match &origin {
         Origin::Registry(reference) => {
             (Some(&reference.base), reference.digest.is_some() || !sha256.is_empty())
@@ -297,8 +308,11 @@ fn read(request: &ImageRequest) -> Result<Wanted, Fault> {
         Origin::Web(url) => (Some(url), !sha256.is_empty()),
         Origin::Path(..) => (None, true),
     };
-    // Over plain HTTP anybody on the way chooses what runs here.
-    if !is_pinned && url.is_some_and(|url| url.scheme() == "http" && !goes_direct(url, "")) {
+    // Over plain HTTP anybody on the way chooses what runs here; of the service the operator knows it.
+    if !is_pinned
+        && service.is_none()
+        && url.is_some_and(|url| url.scheme() == "http" && !goes_direct(url, ""))
+    {
         return Err(invalid("an image that comes over plain HTTP needs a sha256 to verify it by"));
     }
     Ok(Wanted { id: request.id.clone(), origin, pin: sha256, authorization: Secret::new(authorization) })

@@ -25,7 +25,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Host>, Error> {
         let folders = Arc::new(Folders::open(&config.root, &config.run)?);
         let tag = hex::encode(&Sha256::digest(&config.cloud)[..4]);
         let runtimes = Runtimes::new(Arc::clone(&folders), cgroups::of_cloud(&tag));
-        let loads = Loads::new(Arc::clone(&folders), config.image_dirs, config.limits);
+        let loads = Loads::new(Arc::clone(&folders), config.image_dirs, config.image_service, config.limits);
         let host = Host {
             folders,
             loads: Arc::new(loads),

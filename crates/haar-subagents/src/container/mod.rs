@@ -46,6 +46,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use haar_api::rpc::ImageService;
 pub use layer::{Devices, lay_layer};
 pub use load::Limits;
 pub use monitor::monitor;
@@ -65,6 +66,8 @@ pub struct Config {
     pub run: PathBuf,
     /// Folders that `file://` sources may lie in; none allows no files.
     pub image_dirs: Vec<PathBuf>,
+    /// Where images come from that are asked for by their id alone.
+    pub image_service: Option<ImageService>,
     /// What an image may take.
     pub limits: Limits,
     /// How the process beside each container is started.

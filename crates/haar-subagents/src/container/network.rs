@@ -11,7 +11,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use haar_api::rpc::{Fault, FaultCode, Nic};
+use haar_api::rpc::{self, Fault, FaultCode, Nic};
 use sha2::{Digest as _, Sha256};
 
 use super::folders::Folders;
@@ -19,6 +19,8 @@ use super::program;
 
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
+/// How the seed's controller writes that there is no address (`mistify-wire` §1.9).
+const NONE: &str = "<nil>";
 /// Interfaces a container may have.
 pub(super) const MAX_NICS: usize = 16;
 
@@ -71,12 +73,13 @@ pub(super) fn check(nics: &[Nic]) -> Result<(), Fault> {
         if !nic.mac.is_empty() && !is_mac(&nic.mac) {
             return wrong("mac", "must be six pairs of hex digits with colons, and no group's address");
         }
-        if nic.vlans.as_ref().is_some_and(|tags| !tags.is_empty()) {
+        // The seed's controller writes the first VLAN where it means none.
+        if nic.vlans.as_ref().is_some_and(|tags| !tags.is_empty() && tags.as_slice() != rpc::UNTAGGED) {
             return wrong("vlans", "cannot be had by a container; give it a network of its own instead");
         }
         let address = address(nic).map_err(|why| invalid(format!("nics[{index}].{why}")))?;
-        if !nic.gateway.is_empty() {
-            match (nic.gateway.parse::<IpAddr>(), address) {
+        if let Some(gateway) = gateway(nic) {
+            match (gateway.parse::<IpAddr>(), address) {
                 (Ok(gateway), Some((own, _))) if gateway.is_ipv4() == own.is_ipv4() => {}
                 _ => return wrong("gateway", "must be an address of the same kind as nics' address"),
             }
@@ -87,7 +90,7 @@ pub(super) fn check(nics: &[Nic]) -> Result<(), Fault> {
 
 /// The address and the bits of its network; none for an interface without.
 fn address(nic: &Nic) -> Result<Option<(IpAddr, u32)>, &'static str> {
-    if nic.address.is_empty() {
+    if nic.address.is_empty() || nic.address == NONE {
         return Ok(None);
     }
     let address: IpAddr =
@@ -110,6 +113,11 @@ fn address(nic: &Nic) -> Result<Option<(IpAddr, u32)>, &'static str> {
         return Err(wrong);
     }
     Ok(Some((address, mask.leading_ones())))
+}
+
+/// The gateway, as it is written; none for an interface without.
+fn gateway(nic: &Nic) -> Option<&str> {
+    Some(nic.gateway.as_str()).filter(|gateway| !gateway.is_empty() && *gateway != NONE)
 }
 
 /// Makes the namespace and its interfaces, whatever was there before. The nics have been checked.
@@ -156,11 +164,11 @@ fn connect(folders: &Folders, namespace: &str, device: &str, nic: &Nic, index: u
         ip(folders, &add)?;
     }
     ip(folders, &["-n", namespace, "link", "set", &inside, "up"])?;
-    if !nic.gateway.is_empty() {
+    if let Some(gateway) = gateway(nic) {
         // Further interfaces may have gateways too; the first is the way out.
         // Not 0, which IPv6 takes for its default, 1024.
         let metric = (100 + index).to_string();
-        let add = ["route", "add", "default", "via", &nic.gateway, "dev", &inside, "metric", &metric];
+        let add = ["route", "add", "default", "via", gateway, "dev", &inside, "metric", &metric];
         ip(folders, &[&["-n", namespace][..], &add[..]].concat())?;
     }
     Ok(())
@@ -264,6 +272,8 @@ mod tests {
                 "{fault} for {broken:?}"
             );
         }
+        let of_the_seed = Nic { gateway: "<nil>".to_owned(), vlans: Some(vec![1]), ..nic() };
+        assert_eq!((check(std::slice::from_ref(&of_the_seed)), gateway(&of_the_seed)), (Ok(()), None));
         assert!(check(&[]).is_err() && check(&vec![nic(); MAX_NICS + 1]).is_err());
         let twice = Nic { name: "eth0".to_owned(), ..nic() };
         assert!(check(&[nic(), twice]).is_err(), "two of one name");

@@ -57,6 +57,26 @@ pub(super) fn parse(body: &[u8]) -> Result<(String, Value, Option<Value>), Refus
     }
 }
 
+/// The parameter as the seed's decoder takes it: null is as if it were absent (§0.3), and an empty text among labels.
+/// What is Haar's own is left as it is.
+pub(super) fn without_nulls(value: Value) -> Value {
+    let member = |(key, value): (String, Value)| match (key.as_str(), value) {
+        ("haar", value) => (!value.is_null()).then_some((key, value)),
+        ("metadata" | "args", Value::Object(labels)) => {
+            let text = |value: Value| if value.is_null() { Value::from("") } else { value };
+            let labels = labels.into_iter().map(|(name, value)| (name, text(value))).collect();
+            Some((key, Value::Object(labels)))
+        }
+        (_, Value::Null) => None,
+        (_, value) => Some((key, without_nulls(value))),
+    };
+    match value {
+        Value::Object(object) => Value::Object(object.into_iter().filter_map(member).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
 /// A 400 with these words.
 pub(super) fn bad(text: impl Into<String>) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, text.into())

@@ -61,7 +61,7 @@ impl Server {
     {
         let run = Arc::new(run);
         let method = move |params: Value, id: Value| {
-            let params = serde_json::from_value::<P>(params)?;
+            let params = serde_json::from_value::<P>(envelope::without_nulls(params))?;
             let run = Arc::clone(&run);
             // The call itself is inside the future, so that a panic in it is caught like any other.
             let running: Running = Box::pin(async move { envelope::answer(run(params).await, &id) });

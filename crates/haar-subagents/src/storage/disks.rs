@@ -175,6 +175,10 @@ pub(super) fn plan_clone(folders: &Folders, image: &str, size_mib: u64) -> Resul
     Ok((size_bytes(size_mib)?, facts.base(folders)?))
 }
 
+fn least_mib(folders: &Folders, image: &str) -> Result<u64, Fault> {
+    Ok(space::mib_rounded_up(images::require(folders, image)?.virtual_bytes))
+}
+
 /// Makes one disk in its guest's folder.
 pub(super) fn make_one(
     folders: &Folders,
@@ -276,9 +280,14 @@ fn check_count(guest: &Guest) -> Result<(), Fault> {
 fn plan(folders: &Folders, guest: &mut Guest) -> Result<Vec<Plan>, Fault> {
     check_id("guest", &guest.id)?;
     check_count(guest)?;
+    // The seed gives a disk its image's size, whatever was asked for; of others a wrong size is told.
+    let grows = guest.haar.is_none();
     let mut plans = Vec::new();
     for (index, disk) in guest.disks.iter_mut().enumerate() {
         let of_disk = |fault: Fault| Fault::new(fault.code, format!("disk {index}: {}", fault.message));
+        if grows && !disk.image.is_empty() {
+            disk.size = disk.size.max(least_mib(folders, &disk.image).map_err(of_disk)?);
+        }
         let plan = plan_one(folders, disk).map_err(of_disk)?;
         disk.size = plan.size_bytes / MIB;
         plans.push(plan);

@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest};
+use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest, ImageService};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::fetching::{Fetch, State, check_same};
 use super::folders::Folders;
-use super::{images, names};
+use super::{Config, images, names};
 use crate::kit::{self, PerGuest, Turn};
 
 /// Fetches that run at once; others are `pending`.
@@ -40,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Fetches {
     pub(super) folders: Arc<Folders>,
     pub(super) image_dirs: Vec<PathBuf>,
+    image_service: Option<ImageService>,
     /// Nobody waits with this lock, for a file, a program or the books: it is also taken on the reactor, and a
     /// program that is waited for needs that.
     pub(super) known: Mutex<HashMap<String, Arc<Fetch>>>,
@@ -49,10 +50,11 @@ pub(super) struct Fetches {
 }
 
 impl Fetches {
-    pub(super) fn new(folders: Arc<Folders>, image_dirs: Vec<PathBuf>) -> Self {
+    pub(super) fn new(folders: Arc<Folders>, config: &Config) -> Self {
         Fetches {
             folders,
-            image_dirs,
+            image_dirs: config.image_dirs.clone(),
+            image_service: config.image_service.clone(),
             known: Mutex::default(),
             turns: kit::per_guest(),
             slots: Semaphore::new(MAX_RUNNING),
@@ -73,7 +75,7 @@ impl Fetches {
             return Ok(image);
         }
         let Some(facts) = images::find(&self.folders, &request.id)? else {
-            return self.begin(Fetch::read(request)?);
+            return self.begin(Fetch::read(request, self.image_service.as_ref())?);
         };
         check_same(request, &facts.sha256, &facts.format)?;
         if facts.base(&self.folders).is_err() {
@@ -243,7 +245,15 @@ mod tests {
     async fn a_failure_that_nobody_waited_for_is_not_told_to_the_next() {
         let temp = tempfile::tempdir().unwrap();
         let folders = Arc::new(Folders::open(&temp.path().join("storage"), Backend::Auto, "").unwrap());
-        let fetches = Arc::new(Fetches::new(folders, vec![temp.path().to_owned()]));
+        let config = Config {
+            listen: kit::Listen::Loopback(0),
+            root: temp.path().join("storage"),
+            image_dirs: vec![temp.path().to_owned()],
+            image_service: None,
+            backend: Backend::Auto,
+            cloud: String::new(),
+        };
+        let fetches = Arc::new(Fetches::new(folders, &config));
         let request = ImageRequest {
             id: ID.to_owned(),
             source: format!("file://{}/absent.raw", temp.path().display()),

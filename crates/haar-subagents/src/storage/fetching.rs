@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest};
+use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageService, ImageWant};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ pub(crate) const FAILURE_KEPT: Duration = Duration::from_secs(10);
 pub(super) struct Fetch {
     pub(super) id: String,
     pub(super) kind: String,
+    /// `qcow2` or `raw`; empty while it is to be found out.
     pub(super) format: String,
     pub(super) pin: Pin,
     /// None for an upload, and for an image that is stored and only misses its raw file.
@@ -62,7 +63,11 @@ impl Secret {
 }
 
 impl Fetch {
-    pub(super) fn read(request: &ImageRequest) -> Result<Self, Fault> {
+    pub(super) fn read(request: &ImageRequest, service: Option<&ImageService>) -> Result<Self, Fault> {
+        if let (None, "", Some(service)) = (&request.haar, request.source.as_str(), service) {
+            let source = source::parse(&service.download(&request.id))?;
+            return Ok(Fetch { source: Some(source), ..Self::new(request, &ImageWant::default()) });
+        }
         let source = source::parse(&request.source);
         let fetch = Self::of_upload(request)?;
         Ok(Fetch { source: Some(source?), ..fetch })
@@ -72,7 +77,10 @@ impl Fetch {
     pub(super) fn of_upload(request: &ImageRequest) -> Result<Self, Fault> {
         let invalid = |text: &str| Fault::new(FaultCode::Invalid, text);
         let want = request.haar.as_ref().ok_or_else(|| {
-            invalid("the image is not stored and the request names no format and SHA-256 to verify it by")
+            invalid(
+                "the image is not stored and the request names no format and SHA-256 to verify it by; by its id alone \
+                 an image comes only where an image service is configured",
+            )
         })?;
         if !matches!(want.format.as_str(), "qcow2" | "raw") {
             return Err(invalid("the image's format must be qcow2 or raw"));
@@ -81,7 +89,11 @@ impl Fetch {
         if want.sha256.len() != 64 || !want.sha256.bytes().all(lower_hex) {
             return Err(invalid("the image's sha256 must be 64 lower-case hex digits"));
         }
-        Ok(Fetch {
+        Ok(Self::new(request, want))
+    }
+
+    fn new(request: &ImageRequest, want: &ImageWant) -> Self {
+        Fetch {
             id: request.id.clone(),
             kind: if request.kind.is_empty() { "kvm".to_owned() } else { request.kind.clone() },
             format: want.format.clone(),
@@ -92,7 +104,7 @@ impl Fetch {
             total_bytes: AtomicU64::new(want.file_bytes),
             state: Mutex::new(State::Pending),
             deleted: watch::Sender::new(false),
-        })
+        }
     }
 
     /// Of an image that came before the back end was chosen.
@@ -167,6 +179,10 @@ fn deleted() -> Fault {
 /// An image's id stands for one content; a request without wishes takes what is there.
 pub(super) fn check_same(request: &ImageRequest, sha256: &str, format: &str) -> Result<(), Fault> {
     let Some(want) = &request.haar else { return Ok(()) };
+    if sha256.is_empty() {
+        let text = format!("image {} comes from the image service just now; ask again then", request.id);
+        return Err(Fault::new(FaultCode::Conflict, text));
+    }
     if want.sha256 == sha256 && want.format == format {
         return Ok(());
     }

@@ -16,10 +16,11 @@ use super::fetch::{Fetches, blocking, stopped};
 use super::fetching::Fetch;
 use super::folders::io_fault;
 use super::images::{self, Facts};
-use super::part::{Note, Part};
+use super::part::{Note, Part, Pin};
 use super::reach::Pace;
 use super::source::{self, GoOn, Opened, Source};
 use super::space::Grant;
+use super::unpacked::{self, Unpacked};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -86,7 +87,7 @@ impl Fetches {
             .as_ref()
             .and_then(|part| part.validator().map(|validator| GoOn { from: part.written(), validator }));
         let opened = tokio::select! {
-            opened = source::open_web(url, fetch.authorization.reveal(), go_on) => opened,
+            opened = source::open_web(url, fetch.authorization.reveal(), fetch.pin.is_known(), go_on) => opened,
             fault = fetch.cancelled() => Err(fault),
         };
         let opened = match opened {
@@ -101,6 +102,8 @@ impl Fetches {
         };
         let Opened { mut response, from, length, validator } = opened;
         let (sender, mut receiver) = mpsc::channel::<Result<Bytes, Fault>>(16);
+        // What is unpacked as it comes cannot be gone on with.
+        let validator = validator.filter(|_| fetch.pin.is_known());
         let note = validator.map(|validator| Note::new(url.as_str(), &fetch.pin, validator));
         let stored = Arc::clone(fetch);
         let storing = tokio::spawn(blocking(move || {
@@ -150,8 +153,10 @@ impl Fetches {
         grant.wrote(part.written());
         grant.raise_to(total)?;
         fetch.done_bytes.store(part.written(), Ordering::Relaxed);
+        let mut unpacked = Unpacked::default();
         loop {
-            let came = next().and_then(|bytes| self.check(fetch).map(|()| bytes));
+            let came = if fetch.pin.is_known() { next() } else { unpacked.next(&mut next) };
+            let came = came.and_then(|bytes| self.check(fetch).map(|()| bytes));
             let bytes = match came {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break,
@@ -165,17 +170,14 @@ impl Fetches {
             grant.wrote(written);
             fetch.done_bytes.store(written, Ordering::Relaxed);
         }
-        let file_bytes = part.verify(&fetch.pin)?;
-        let virtual_bytes = images::check(part.path(), &fetch.format)?;
-        let facts = Facts {
-            v: 1,
-            id: fetch.id.clone(),
-            kind: fetch.kind.clone(),
-            format: fetch.format.clone(),
-            sha256: fetch.pin.sha256.clone(),
-            file_bytes,
-            virtual_bytes,
+        let Pin { sha256, file_bytes } = part.verify(&fetch.pin)?;
+        let format = match fetch.format.as_str() {
+            "" => unpacked::format(part.path())?.to_owned(),
+            format => format.to_owned(),
         };
+        let virtual_bytes = images::check(part.path(), &format)?;
+        let (id, kind) = (fetch.id.clone(), fetch.kind.clone());
+        let facts = Facts { v: 1, id, kind, format, sha256, file_bytes, virtual_bytes };
         expand(&self.folders, &facts, part.path(), &|| self.check(fetch))?;
         images::keep(&self.folders, part.path(), &facts)
     }

@@ -47,7 +47,7 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Store>, Error> {
     let opened = opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     let folders = Arc::new(opened?);
     Ok(Arc::new(Store {
-        fetches: Arc::new(Fetches::new(Arc::clone(&folders), config.image_dirs.clone())),
+        fetches: Arc::new(Fetches::new(Arc::clone(&folders), config)),
         folders,
         cloud: config.cloud.clone(),
         guests: kit::per_guest(),

@@ -38,6 +38,7 @@ mod snapshots;
 pub(crate) mod source;
 mod space;
 mod tar;
+mod unpacked;
 mod upload;
 mod volumes;
 mod zfs;
@@ -49,6 +50,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 
+use haar_api::rpc::ImageService;
 pub use haar_api::rpc::storage::{Backend, UnknownBackend};
 
 use crate::kit;
@@ -62,6 +64,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Folders that `file://` sources may lie in; none allows no files.
     pub image_dirs: Vec<PathBuf>,
+    /// Where images come from that are asked for by their id alone.
+    pub image_service: Option<ImageService>,
     /// What new disks are made of; a disk stays with the back end that made it.
     pub backend: Backend,
     /// The cloud's id, written beside disks; those of another cloud are not touched.

@@ -32,10 +32,16 @@ const READ_BYTES: usize = 256 << 10;
 /// What the file must turn out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pin {
-    /// Lower-case hex.
+    /// Lower-case hex; empty where it is taken as it comes.
     pub(super) sha256: String,
     /// 0 when unknown.
     pub(super) file_bytes: u64,
+}
+
+impl Pin {
+    pub(super) fn is_known(&self) -> bool {
+        !self.sha256.is_empty()
+    }
 }
 
 /// What must be the same for a part to be gone on with.
@@ -141,19 +147,19 @@ impl Part {
         Ok(written)
     }
 
-    /// Judges size and hash once everything has come.
-    pub(super) fn verify(&mut self, pin: &Pin) -> Result<u64, Fault> {
+    /// Judges size and hash once everything has come; answers what they are.
+    pub(super) fn verify(&mut self, pin: &Pin) -> Result<Pin, Fault> {
         if pin.file_bytes != 0 && self.written != pin.file_bytes {
             let text =
                 format!("the source gave {} bytes, {} were asked for; {WRONG}", self.written, pin.file_bytes);
             return Err(Fault::new(FaultCode::BadImage, text));
         }
         let found = hex::encode(std::mem::take(&mut self.hash).finalize());
-        if found != pin.sha256 {
+        if pin.is_known() && found != pin.sha256 {
             let text = format!("its SHA-256 is {found}, {} was asked for; {WRONG}", pin.sha256);
             return Err(Fault::new(FaultCode::BadImage, text));
         }
-        Ok(self.written)
+        Ok(Pin { sha256: found, file_bytes: self.written })
     }
 
     /// Gives it up for now: the stream broke off, and the next attempt may go on.

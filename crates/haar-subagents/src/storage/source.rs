@@ -105,10 +105,10 @@ pub(super) struct GoOn<'a> {
 pub(super) async fn open_web(
     url: &Url,
     authorization: &str,
+    is_pinned: bool,
     go_on: Option<GoOn<'_>>,
 ) -> Result<Opened, Fault> {
-    // Every image of this sub-agent has its SHA-256.
-    let client = client(goes_direct(url, authorization), true)?;
+    let client = client(goes_direct(url, authorization), is_pinned)?;
     let response = ask(&client, url, authorization, go_on).await?;
     let from = go_on.map_or(0, |go_on| go_on.from);
     match response.status() {

@@ -55,6 +55,26 @@ async fn every_kind_of_archive_gives_the_same_files() {
 }
 
 #[tokio::test]
+async fn t52_a_containers_image_asked_for_by_its_id_alone_comes_from_the_image_service() {
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = format!("http://{}", listener.local_addr().unwrap());
+    std::fs::write(world.path().join("image-service"), service).unwrap();
+    let archive = gzip(&sample().docker_save());
+    let given = archive.clone();
+    let download = axum::routing::get(move || std::future::ready(given.clone()));
+    let router = axum::Router::new().route(&format!("/images/{IMAGE}/download"), download);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let agent = Agent::start(&world).await;
+    let request =
+        ImageRequest { id: IMAGE.to_owned(), kind: "container".to_owned(), ..ImageRequest::default() };
+    let loaded = agent.load(&request).await.unwrap();
+    assert_eq!(loaded.haar.unwrap().sha256, Digest::of(&archive).hex());
+    let file = world.path().join("container/images").join(IMAGE).join("rootfs/b");
+    assert_eq!(std::fs::read(file).unwrap(), b"2");
+}
+
+#[tokio::test]
 async fn an_archive_that_is_not_of_its_pin_is_refused() {
     let world = World::new();
     let agent = Agent::start(&world).await;

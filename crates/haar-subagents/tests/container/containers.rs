@@ -7,7 +7,7 @@ use crate::harness::*;
 use crate::make_image::{self, busybox, script};
 
 #[tokio::test]
-async fn a_container_lives_its_whole_life_and_leaves_nothing() {
+async fn s05_a_container_lives_its_whole_life_and_leaves_nothing() {
     let Some(world) = World::live() else { return };
     let agent = Agent::start(&world).await;
     let image = script(

@@ -7,7 +7,7 @@ use super::harness::left_out;
 
 /// Life, limits, powers, holding, networks, restarts and saving.
 const AGAIN: &[&str] = &[
-    "containers::a_container_lives_its_whole_life_and_leaves_nothing",
+    "containers::s05_a_container_lives_its_whole_life_and_leaves_nothing",
     "containers::limits_hold",
     "containers::a_held_container_does_nothing_until_it_is_let_go",
     "containers::a_container_has_few_powers_and_its_own_user",

@@ -167,9 +167,9 @@ impl World {
                 "model": "virtio",
                 "mac": if id == GUEST { "02:00:00:00:00:0a" } else { "02:00:00:00:00:0b" },
                 "address": if id == GUEST { "10.98.7.10" } else { "10.98.7.11" },
-                "netmask": "255.255.255.0",
-                "gateway": "",
-                "vlans": null,
+                "netmask": "ffffff00",
+                "gateway": "<nil>",
+                "vlans": [1],
             }],
             "haar": {"cloud": self.cloud, "name": "box", "life": "1.1", "stranger": {"kept": 1}},
         })
@@ -239,6 +239,9 @@ pub(crate) fn config(folder: &Path) -> Config {
         root: folder.join("container"),
         run: folder.join("run/container"),
         image_dirs: vec![folder.join("import")],
+        image_service: std::fs::read_to_string(folder.join("image-service"))
+            .ok()
+            .map(|text| text.parse().unwrap()),
         limits: Limits { bytes: 64 << 20, entries: 1000, ..Limits::default() },
         monitor: Monitor(Arc::new(monitor)),
         cloud: std::fs::read_to_string(folder.join("cloud")).unwrap(),

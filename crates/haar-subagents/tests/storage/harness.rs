@@ -44,6 +44,7 @@ pub(crate) fn config(folder: &Path) -> Config {
         listen: Listen::Unix(folder.join("run/storage.sock")),
         root: folder.join("storage"),
         image_dirs: vec![folder.join("import")],
+        image_service: None,
         backend: Backend::Auto,
         cloud: CLOUD.to_owned(),
     }
@@ -64,10 +65,14 @@ impl Agent {
 
     /// The same with this back end for new disks.
     pub(crate) async fn start_with(folder: &Path, backend: Backend) -> Self {
+        Self::start_as(folder, Config { backend, ..config(folder) }).await
+    }
+
+    /// The same with other words.
+    pub(crate) async fn start_as(folder: &Path, config: Config) -> Self {
         let image_dir = folder.join("import");
         std::fs::create_dir_all(&image_dir).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config { backend, ..config(folder) };
         let socket = folder.join("run/storage.sock");
         let mut task = tokio::spawn(storage::run(config, async move {
             let _ = stopped.await;

@@ -63,7 +63,7 @@ async fn a_request_answers_at_once_and_tells_how_far_it_is() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_failed_is_told_and_then_tried_again() {
+async fn s08_a_fetch_that_failed_is_told_and_then_tried_again() {
     let agent = Agent::start().await;
     let bytes = qcow2_image();
     let web = Web::serve(bytes.clone(), Manner::Broken).await;

@@ -12,6 +12,7 @@ mod ended;
 mod full_disk;
 mod harness;
 mod http;
+mod image_service;
 mod images;
 mod killed;
 mod mounted;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
+use haar_api::rpc::ImageService;
 use haar_core::id::CloudId;
 use haar_subagents::container::{self, Devices, Limits, Monitor};
 use haar_subagents::kit;
@@ -35,6 +36,9 @@ struct Words {
     /// A folder that file:// images may lie in; may be given more than once
     #[arg(long = "image-dir", value_name = "DIR")]
     image_dirs: Vec<PathBuf>,
+    /// Where images come from that are asked for by their id alone, as mistify's are; taken as they come
+    #[arg(long, value_name = "URL")]
+    image_service: Option<ImageService>,
     /// The largest image that is taken, in MiB of its files
     #[arg(long, value_name = "MIB", default_value_t = 65_536)]
     max_image_mib: u32,
@@ -76,6 +80,7 @@ async fn run(words: Words) -> anyhow::Result<ExitCode> {
         root: words.root,
         run: words.run_dir,
         image_dirs: words.image_dirs,
+        image_service: words.image_service,
         limits: Limits { bytes: u64::from(words.max_image_mib) << 20, devices, ..Limits::default() },
         monitor: Monitor(Arc::new(monitor)),
         cloud: words.cloud.map(|cloud| cloud.to_string()).unwrap_or_default(),
@@ -94,6 +99,7 @@ pub(super) async fn purge(config: &haar_agent::Config) -> anyhow::Result<()> {
         root: config.data_dir.join("container"),
         run,
         image_dirs: Vec::new(),
+        image_service: None,
         limits: Limits::default(),
         monitor: Monitor(Arc::new(monitor)),
         cloud: config.cloud.to_string(),

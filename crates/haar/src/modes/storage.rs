@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use haar_api::rpc::ImageService;
 use haar_core::id::CloudId;
 use haar_subagents::{kit, storage};
 
@@ -34,6 +35,9 @@ struct Words {
     /// A folder that file:// images may lie in; may be given more than once
     #[arg(long = "image-dir", value_name = "DIR")]
     image_dirs: Vec<PathBuf>,
+    /// Where images come from that are asked for by their id alone, as mistify's are; taken as they come
+    #[arg(long, value_name = "URL")]
+    image_service: Option<ImageService>,
     /// End when standard input closes: whoever started it is gone then
     #[arg(long)]
     supervised: bool,
@@ -58,6 +62,7 @@ async fn run(words: Words) -> anyhow::Result<ExitCode> {
         listen,
         root: words.root,
         image_dirs: words.image_dirs,
+        image_service: words.image_service,
         backend: words.backend,
         cloud: words.cloud.to_string(),
     };

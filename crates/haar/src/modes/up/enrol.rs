@@ -68,6 +68,7 @@ pub(super) async fn enrol(
         run_dir: None,
         reserve_memory_mib: None,
         image_dirs: Vec::new(),
+        image_service: None,
         storage: StorageConfig {
             backend: words.storage_backend.unwrap_or_default(),
             ..StorageConfig::default()
