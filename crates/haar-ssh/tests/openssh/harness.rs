@@ -51,7 +51,8 @@ impl Sshd {
 
     /// How many processes run in its sessions.
     pub(crate) fn commands(&self) -> usize {
-        self.descendants().len() - self.connections()
+        // Looked at once: what ends between two looks would be taken away twice.
+        self.descendants().iter().filter(|process| !serves(process)).count()
     }
 
     /// How many processes serve its connections.
