@@ -80,6 +80,9 @@ pub(crate) const CHECK: &[Need] = &[
     need("crun", "crun", "the container tests run some of them with the other runtime too"),
     need("openssh-server", "sshd", "the ssh tests start servers of their own on loopback"),
     need("openssh-client", "ssh-agent", "the ssh tests log in by an agent"),
+    need("zsh", "zsh", "judges its completion script, and is a login shell of the ssh tests"),
+    need("fish", "fish", "judges its completion script, and is a login shell of the ssh tests"),
+    need("tcsh", "tcsh", "a login shell of the ssh tests, also as csh"),
 ];
 
 /// Packages that not every distribution has; the tests that need one are left out by name without it.
