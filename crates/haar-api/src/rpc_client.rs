@@ -25,6 +25,11 @@ use crate::rpc::{self, Fault};
 /// The most bytes of an answer.
 pub const MOST_ANSWER: usize = 16 << 20;
 
+/// The header by which every call says that it asks again rather than have an image waited for (RFC 7240).
+pub const PREFER: &str = "prefer";
+/// Its value.
+pub const RESPOND_ASYNC: &str = "respond-async";
+
 /// Where a sub-agent listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -131,6 +136,7 @@ where
     let request = Request::post(path)
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
+        .header(PREFER, RESPOND_ASYNC)
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| CallError::Transport(Box::new(error)))?;
     let talk = async {

@@ -4,6 +4,7 @@
 //! [`storage`] keeps images and guest disks (`haar storage`), [`container`] runs containers (`haar container`).
 //! Nothing here knows the controller or the agent: a sub-agent sees only `haar-api`.
 
+mod arrival;
 pub mod container;
 pub mod kit;
 pub mod storage;

@@ -236,6 +236,19 @@ async fn the_small_client_tells_faults_from_refusals() {
     assert!(matches!(nobody, Err(CallError::Connect { .. })), "{nobody:?}");
 }
 
+#[tokio::test]
+async fn a_method_learns_whether_its_caller_asks_again() {
+    let mut server = kit::Server::new();
+    server.method_for("Test.Caller", |_: rpc::Nothing, caller| async move {
+        Ok::<_, Fault>(json!({"asks_again": caller == kit::Caller::AsksAgain}))
+    });
+    let served = serve(server);
+    let plain = post(&served, r#"{"method":"Test.Caller","params":[{}],"id":1}"#).await;
+    assert_eq!(plain.json()["result"]["asks_again"], false);
+    let ours: Value = kit::call(&served.socket, "Test.Caller", &rpc::Nothing {}, LIMIT).await.unwrap();
+    assert_eq!(ours["asks_again"], true);
+}
+
 /// A server whose method waits for the gate, counting how many are inside.
 fn gated(gate: &Arc<Notify>, inside: &Arc<AtomicUsize>, ended: &Arc<AtomicUsize>) -> kit::Server {
     let (gate, inside, ended) = (Arc::clone(gate), Arc::clone(inside), Arc::clone(ended));

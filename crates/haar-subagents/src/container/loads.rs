@@ -24,7 +24,8 @@ use super::images::{self, FORMAT, KIND};
 use super::load::{self, Limits, Wanted};
 use super::progress::Progress;
 use super::source::{self, Origin};
-use crate::storage::fetching::{FAILURE_KEPT, Secret};
+use crate::arrival::Arrival;
+use crate::storage::fetching::Secret;
 use crate::storage::names::check_id;
 use crate::storage::source::goes_direct;
 
@@ -55,14 +56,7 @@ struct Load {
     id: String,
     pin: String,
     progress: Progress,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-enum State {
-    Pending,
-    Downloading,
-    Failed(Fault, Instant),
+    arrival: Arrival,
 }
 
 impl Loads {
@@ -87,9 +81,9 @@ impl Loads {
     pub(super) fn request(self: &Arc<Self>, request: &ImageRequest) -> Result<Image, Fault> {
         check_id("image", &request.id)?;
         let mut known = lock(&self.known);
-        known.retain(|_, load| !load.is_forgotten());
+        known.retain(|_, load| !load.arrival.is_forgotten());
         if let Some(load) = known.get(&request.id) {
-            let failed = load.has_failed();
+            let failed = load.arrival.has_failed();
             if !failed {
                 check_same(request, &load.pin)?;
             }
@@ -104,13 +98,13 @@ impl Loads {
             return Ok(facts.to_wire());
         }
         let wanted = read(request, self.image_service.as_ref())?;
-        let load = self.add(&mut known, &wanted.id, &wanted.pin, State::Pending)?;
+        let load = self.add(&mut known, &wanted.id, &wanted.pin)?;
         let image = load.to_wire();
         tokio::spawn(Arc::clone(self).run(load, wanted));
         Ok(image)
     }
 
-    fn add(&self, known: &mut Known, id: &str, pin: &str, state: State) -> Result<Arc<Load>, Fault> {
+    fn add(&self, known: &mut Known, id: &str, pin: &str) -> Result<Arc<Load>, Fault> {
         if known.len() >= MAX_KNOWN {
             let text = format!("{MAX_KNOWN} images are being loaded already; ask again later");
             return Err(Fault::new(FaultCode::Unavailable, text));
@@ -119,7 +113,7 @@ impl Loads {
             id: id.to_owned(),
             pin: pin.to_owned(),
             progress: Progress::new(Arc::clone(&self.stopping)),
-            state: Mutex::new(state),
+            arrival: Arrival::new(),
         });
         known.insert(id.to_owned(), Arc::clone(&load));
         Ok(load)
@@ -135,27 +129,40 @@ impl Loads {
         let load = {
             let mut known = lock(&self.known);
             // A failure of this image that nobody was told of is a past load's.
-            known.retain(|known, load| !load.is_forgotten() && (known != id || !load.has_failed()));
+            known.retain(|known, load| {
+                !load.arrival.is_forgotten() && (known != id || !load.arrival.has_failed())
+            });
             if known.contains_key(id) || images::find(&self.folders, id)?.is_some() {
                 let text =
                     format!("image {id} is here already, or on its way; delete it first or take another id");
                 return Err(Fault::new(FaultCode::Conflict, text));
             }
-            self.add(&mut known, id, "", State::Downloading)?
+            self.add(&mut known, id, "")?
         };
-        let _making = Making { loads: self, id };
+        load.arrival.begin();
+        let _making = Making { loads: self, load: &load };
         make(self.limits, &load.progress)
     }
 
     /// How far a load is, without starting or forgetting anything.
     pub(super) fn look(&self, id: &str) -> Option<Image> {
-        lock(&self.known).get(id).filter(|load| !load.is_forgotten()).map(|load| load.to_wire())
+        lock(&self.known).get(id).filter(|load| !load.arrival.is_forgotten()).map(|load| load.to_wire())
+    }
+
+    /// Waits until a load has ended, if there is one. A failure is told to all who wait, and to nobody after them.
+    pub(super) async fn arrived(&self, id: &str) -> Result<(), Fault> {
+        let Some(load) = lock(&self.known).get(id).cloned() else { return Ok(()) };
+        let ended = load.arrival.ended().await;
+        if ended.is_err() {
+            lock(&self.known).retain(|_, known| !Arc::ptr_eq(known, &load));
+        }
+        ended
     }
 
     /// Every image that is not stored yet.
     pub(super) fn list(&self) -> Vec<Image> {
         let known = lock(&self.known);
-        known.values().filter(|load| !load.is_forgotten()).map(|load| load.to_wire()).collect()
+        known.values().filter(|load| !load.arrival.is_forgotten()).map(|load| load.to_wire()).collect()
     }
 
     /// Acts on an image that nobody loads: a load of it is told to end, and waited for. Blocks; what is done with it must
@@ -186,7 +193,7 @@ impl Loads {
     /// Waits until those have ended that were told to: who saves a container lets it go before.
     pub(super) async fn ended(&self) {
         let deadline = Instant::now() + END_LIMIT;
-        while lock(&self.known).values().any(|load| load.is_running()) && Instant::now() < deadline {
+        while lock(&self.known).values().any(|load| load.arrival.is_coming()) && Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -207,10 +214,11 @@ impl Loads {
             Ok(()) => {
                 tracing::info!(image = load.id, "image stored");
                 lock(&self.known).remove(&load.id);
+                load.arrival.end(Ok(()));
             }
             Err(fault) => {
                 tracing::warn!(image = load.id, %fault, "image not stored");
-                *lock(&load.state) = State::Failed(fault, Instant::now());
+                load.arrival.end(Err(fault));
             }
         }
     }
@@ -219,52 +227,34 @@ impl Loads {
 /// An image that a caller makes; known no more when dropped.
 struct Making<'a> {
     loads: &'a Loads,
-    id: &'a str,
+    load: &'a Load,
 }
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        lock(&self.loads.known).remove(self.id);
+        lock(&self.loads.known).remove(&self.load.id);
+        // Who waits for the image looks for it.
+        self.load.arrival.end(Ok(()));
     }
 }
 
 impl Load {
     /// Begins, unless it was cancelled before its turn came.
     fn begin(&self) -> bool {
-        let mut state = lock(&self.state);
-        if self.progress.check().is_err() {
-            return false;
-        }
-        *state = State::Downloading;
-        true
+        self.arrival.begin_if(|| self.progress.check().is_ok())
     }
 
     /// Tells it to end; answers whether it does nothing any more.
     fn cancel(&self) -> bool {
-        let state = lock(&self.state);
-        self.progress.cancel();
-        !matches!(*state, State::Downloading)
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(*lock(&self.state), State::Downloading)
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(*lock(&self.state), State::Failed(..))
-    }
-
-    /// Whether it failed and nobody came to be told.
-    fn is_forgotten(&self) -> bool {
-        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
+        let is_coming = self.arrival.is_coming_after(|| self.progress.cancel());
+        if !is_coming {
+            self.arrival.end(self.progress.check());
+        }
+        !is_coming
     }
 
     fn to_wire(&self) -> Image {
-        let (status, error) = match &*lock(&self.state) {
-            State::Pending => ("pending", String::new()),
-            State::Downloading => ("downloading", String::new()),
-            State::Failed(fault, _) => ("error", fault.to_string()),
-        };
+        let (status, error) = self.arrival.words();
         let (done_bytes, file_bytes) = self.progress.bytes();
         Image {
             id: self.id.clone(),

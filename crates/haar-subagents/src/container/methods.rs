@@ -12,7 +12,8 @@ use super::loads::Loads;
 use super::runtime::Runtimes;
 use super::wire::{ContainerRequest, ContainerResponse, Guest, GuestRequest, GuestResponse};
 use super::{Config, Error, cgroups, images};
-use crate::kit::{self, Turn};
+use crate::arrival;
+use crate::kit::{self, Caller, Turn};
 use crate::storage::names::check_id;
 
 /// Calls that may wait for one container: those of others shall find a place.
@@ -46,7 +47,11 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Host>, Error> {
 
 /// The route table.
 pub(super) fn register(server: &mut kit::Server, host: &Arc<Host>) {
-    image_method(server, host, "MDocker.LoadImage", Host::load_image);
+    let shared = Arc::clone(host);
+    server.method_for("MDocker.LoadImage", move |request: ImageRequest, caller| {
+        let host = Arc::clone(&shared);
+        async move { host.load_image(&request, caller).await }
+    });
     image_method(server, host, "MDocker.ListImages", Host::list_images);
     image_method(server, host, "MDocker.GetImage", Host::get_image);
     image_method(server, host, "MDocker.DeleteImage", Host::delete_image);
@@ -94,8 +99,13 @@ impl Host {
         self.loads.stop();
     }
 
-    fn load_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
-        self.loads.request(request).map(|image| ImageResponse { images: Some(vec![image]) })
+    async fn load_image(&self, request: &ImageRequest, caller: Caller) -> Result<ImageResponse, Fault> {
+        let ask = || {
+            let (loads, request) = (Arc::clone(&self.loads), request.clone());
+            off_reactor(move || loads.request(&request))
+        };
+        let image = arrival::answer(caller, ask, || self.loads.arrived(&request.id)).await?;
+        Ok(ImageResponse { images: Some(vec![image]) })
     }
 
     fn list_images(&self, _: &ImageRequest) -> Result<ImageResponse, Fault> {

@@ -31,7 +31,7 @@ mod server;
 pub use client::{CallError, call};
 pub use listen::{Error, Listen};
 pub use per_guest::{PerGuest, Turn, per_guest};
-pub use server::{Bound, Server};
+pub use server::{Bound, Caller, Server};
 
 /// Bytes a request's body may have.
 pub const MAX_BODY_BYTES: usize = 1 << 20;

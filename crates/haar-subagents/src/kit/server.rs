@@ -12,9 +12,9 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
 use haar_api::linger::Linger;
-use haar_api::rpc;
 use haar_api::unread::{Document, Worded};
-use http::StatusCode;
+use haar_api::{rpc, rpc_client};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +27,28 @@ use super::{BODY_TIMEOUT, MAX_BODY_BYTES, MAX_CALLS, SHUTDOWN_GRACE};
 
 /// A method begun: the future writes the answer's body for the given id.
 type Running = Pin<Box<dyn Future<Output = Bytes> + Send>>;
-type Method = Box<dyn Fn(Value, Value) -> Result<Running, serde_json::Error> + Send + Sync>;
+type Method = Box<dyn Fn(Value, Caller, Value) -> Result<Running, serde_json::Error> + Send + Sync>;
+
+/// What a caller expects of an answer that would take long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// To be told how far it is; it asks again (`Prefer: respond-async`, RFC 7240).
+    AsksAgain,
+    /// To have it done, as the originals' callers.
+    Waits,
+}
+
+impl Caller {
+    fn of(headers: &HeaderMap) -> Self {
+        let prefers = |value: &HeaderValue| {
+            value.to_str().is_ok_and(|text| {
+                text.split(',').any(|wish| wish.trim().eq_ignore_ascii_case(rpc_client::RESPOND_ASYNC))
+            })
+        };
+        let asks = headers.get_all(rpc_client::PREFER).iter().any(prefers);
+        if asks { Caller::AsksAgain } else { Caller::Waits }
+    }
+}
 
 /// Methods by name, not yet served.
 #[derive(Default)]
@@ -59,12 +80,23 @@ impl Server {
         F: Fn(P) -> Outcome + Send + Sync + 'static,
         Outcome: Future<Output = Result<R, rpc::Fault>> + Send + 'static,
     {
+        self.method_for(name, move |params: P, _| run(params))
+    }
+
+    /// The same, with what the caller expects of an answer that takes long.
+    pub fn method_for<P, R, F, Outcome>(&mut self, name: &str, run: F) -> &mut Self
+    where
+        P: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        F: Fn(P, Caller) -> Outcome + Send + Sync + 'static,
+        Outcome: Future<Output = Result<R, rpc::Fault>> + Send + 'static,
+    {
         let run = Arc::new(run);
-        let method = move |params: Value, id: Value| {
+        let method = move |params: Value, caller: Caller, id: Value| {
             let params = serde_json::from_value::<P>(envelope::without_nulls(params))?;
             let run = Arc::clone(&run);
             // The call itself is inside the future, so that a panic in it is caught like any other.
-            let running: Running = Box::pin(async move { envelope::answer(run(params).await, &id) });
+            let running: Running = Box::pin(async move { envelope::answer(run(params, caller).await, &id) });
             Ok(running)
         };
         self.methods.insert(name.to_owned(), Box::new(method));
@@ -197,6 +229,7 @@ async fn attempt(shared: Arc<Shared>, request: Request) -> Result<Option<Bytes>,
         return Err(Refusal(StatusCode::NOT_FOUND, text));
     }
     envelope::check_head(request.method(), request.headers())?;
+    let caller = Caller::of(request.headers());
     let body = read_body(request).await?;
     let (name, params, id) = envelope::parse(&body)?;
     let method = shared
@@ -204,7 +237,7 @@ async fn attempt(shared: Arc<Shared>, request: Request) -> Result<Option<Bytes>,
         .get(&name)
         .ok_or_else(|| envelope::bad(format!("unknown method {name:?} (names are case-sensitive)")))?;
     let answer_id = id.clone().unwrap_or(Value::Null);
-    let running = method(params, answer_id.clone())
+    let running = method(params, caller, answer_id.clone())
         .map_err(|error| envelope::bad(format!("params of {name} cannot be read: {error}")))?;
     let permit = Arc::clone(&shared.calls).acquire_owned().await.expect("the semaphore is never closed");
     let task = tokio::spawn(async move {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Promised: one fetch per image; a fault is told to whoever waits for it and the request after that tries again. Who
-//! asks later than [`FAILURE_KEPT`](super::fetching::FAILURE_KEPT) is not the one who waited: the source may be mended
+//! asks later than [`FAILURE_KEPT`](crate::arrival::FAILURE_KEPT) is not the one who waited: the source may be mended
 //! since. How an image comes is in [`super::incoming`], how one is sent here in [`super::receive`].
 
 use std::collections::HashMap;
@@ -20,9 +20,8 @@ use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest, ImageService};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
-use super::fetching::{Fetch, State, check_same};
+use super::fetching::{Fetch, check_same};
 use super::folders::Folders;
 use super::{Config, images, names};
 use crate::kit::{self, PerGuest, Turn};
@@ -88,9 +87,9 @@ impl Fetches {
     /// How far a fetch is; a failure is told once.
     fn told(&self, request: &ImageRequest) -> Result<Option<Image>, Fault> {
         let mut known = lock(&self.known);
-        known.retain(|_, fetch| !fetch.is_forgotten());
+        known.retain(|_, fetch| !fetch.arrival.is_forgotten());
         let Some(fetch) = known.get(&request.id) else { return Ok(None) };
-        let failed = fetch.has_failed();
+        let failed = fetch.arrival.has_failed();
         if !failed {
             check_same(request, &fetch.pin.sha256, &fetch.format)?;
         }
@@ -121,14 +120,24 @@ impl Fetches {
 
     /// How far a fetch is, without starting or forgetting anything.
     pub(super) fn look(&self, id: &str) -> Option<Image> {
-        lock(&self.known).get(id).filter(|fetch| !fetch.is_forgotten()).map(|fetch| fetch.to_wire())
+        lock(&self.known).get(id).filter(|fetch| !fetch.arrival.is_forgotten()).map(|fetch| fetch.to_wire())
+    }
+
+    /// Waits until a fetch has ended, if there is one. A failure is told to all who wait, and to nobody after them.
+    pub(super) async fn arrived(&self, id: &str) -> Result<(), Fault> {
+        let Some(fetch) = lock(&self.known).get(id).cloned() else { return Ok(()) };
+        let ended = fetch.arrival.ended().await;
+        if ended.is_err() {
+            lock(&self.known).retain(|_, known| !Arc::ptr_eq(known, &fetch));
+        }
+        ended
     }
 
     /// Every image that is not stored yet.
     pub(super) fn list(&self) -> Vec<Image> {
         lock(&self.known)
             .values()
-            .filter(|fetch| !fetch.is_forgotten())
+            .filter(|fetch| !fetch.arrival.is_forgotten())
             .map(|fetch| fetch.to_wire())
             .collect()
     }
@@ -138,7 +147,7 @@ impl Fetches {
     pub(super) fn check_idle(&self, id: &str) -> Result<(), Fault> {
         let mut known = lock(&self.known);
         let Some(fetch) = known.get(id) else { return Ok(()) };
-        if !fetch.has_failed() {
+        if !fetch.arrival.has_failed() {
             let text = format!("image {id} is being fetched; ask again when that has ended");
             return Err(Fault::new(FaultCode::Conflict, text));
         }
@@ -179,7 +188,7 @@ impl Fetches {
         let outcome = tokio::select! {
             slot = self.slots.acquire() => {
                 let _slot = slot.expect("the semaphore is never closed");
-                *lock(&fetch.state) = State::Downloading;
+                fetch.arrival.begin();
                 // On a task of its own, so that a defect in it ends as a failed fetch and not as one for ever running.
                 let fetching = tokio::spawn(Arc::clone(&self).fetch(Arc::clone(&fetch)));
                 fetching.await.unwrap_or_else(|error| {
@@ -192,10 +201,11 @@ impl Fetches {
             Ok(()) => {
                 tracing::info!(image = fetch.id, "image stored");
                 lock(&self.known).remove(&fetch.id);
+                fetch.arrival.end(Ok(()));
             }
             Err(fault) => {
                 tracing::warn!(image = fetch.id, %fault, "image not stored");
-                *lock(&fetch.state) = State::Failed(fault, Instant::now());
+                fetch.arrival.end(Err(fault));
             }
         }
     }
@@ -222,8 +232,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use haar_api::rpc::ImageWant;
 
-    use super::super::fetching::FAILURE_KEPT;
     use super::*;
+    use crate::arrival::FAILURE_KEPT;
     use haar_api::rpc::storage::Backend;
 
     const ID: &str = "0b5c0c5e-6f3e-4d69-9a57-1f2d9c0a3c11";

@@ -1,20 +1,14 @@
 //! One fetch: what is wanted, from where, how far it is, and how that is told.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageService, ImageWant};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::fetch::lock;
 use super::images::Facts;
 use super::part::Pin;
 use super::source::{self, Source};
-
-/// How long a failure waits to be told; whoever waits for the image asks every two seconds.
-pub(crate) const FAILURE_KEPT: Duration = Duration::from_secs(10);
+use crate::arrival::Arrival;
 
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -29,16 +23,9 @@ pub(super) struct Fetch {
     pub(super) done_bytes: AtomicU64,
     /// 0 while unknown.
     pub(super) total_bytes: AtomicU64,
-    pub(super) state: Mutex<State>,
+    pub(super) arrival: Arrival,
     /// Whether it shall end.
     deleted: watch::Sender<bool>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum State {
-    Pending,
-    Downloading,
-    Failed(Fault, Instant),
 }
 
 /// A header value that no log shows.
@@ -102,7 +89,7 @@ impl Fetch {
             authorization: Secret::new(want.authorization.clone()),
             done_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(want.file_bytes),
-            state: Mutex::new(State::Pending),
+            arrival: Arrival::new(),
             deleted: watch::Sender::new(false),
         }
     }
@@ -118,7 +105,7 @@ impl Fetch {
             authorization: Secret::new(String::new()),
             done_bytes: AtomicU64::new(facts.file_bytes),
             total_bytes: AtomicU64::new(facts.file_bytes),
-            state: Mutex::new(State::Pending),
+            arrival: Arrival::new(),
             deleted: watch::Sender::new(false),
         }
     }
@@ -140,21 +127,8 @@ impl Fetch {
         deleted()
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        matches!(*lock(&self.state), State::Failed(..))
-    }
-
-    /// Whether it failed and nobody came to be told.
-    pub(super) fn is_forgotten(&self) -> bool {
-        matches!(&*lock(&self.state), State::Failed(_, since) if since.elapsed() >= FAILURE_KEPT)
-    }
-
     pub(super) fn to_wire(&self) -> Image {
-        let (status, error) = match &*lock(&self.state) {
-            State::Pending => ("pending", String::new()),
-            State::Downloading => ("downloading", String::new()),
-            State::Failed(fault, _) => ("error", fault.to_string()),
-        };
+        let (status, error) = self.arrival.words();
         Image {
             id: self.id.clone(),
             kind: self.kind.clone(),

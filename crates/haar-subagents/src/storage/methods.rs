@@ -20,7 +20,8 @@ use super::names::{self, Dataset};
 use super::{
     Config, Error, disks, download, expand, images, part, pending, snapshots, space, upload, volumes,
 };
-use crate::kit::{self, PerGuest};
+use crate::arrival;
+use crate::kit::{self, Caller, PerGuest};
 
 /// What the methods share.
 #[derive(Debug)]
@@ -57,7 +58,11 @@ pub(super) async fn open(config: &Config) -> Result<Arc<Store>, Error> {
 
 /// The route table.
 pub(super) fn register(server: &mut kit::Server, store: &Arc<Store>) {
-    image_turn_method(server, store, "ImageStore.RequestImage", Store::request_image);
+    let shared = Arc::clone(store);
+    server.method_for("ImageStore.RequestImage", move |request: ImageRequest, caller| {
+        let store = Arc::clone(&shared);
+        async move { store.request_image(&request, caller).await }
+    });
     image_method(server, store, "ImageStore.ListImages", Store::list_images);
     image_method(server, store, "ImageStore.GetImage", Store::get_image);
     image_turn_method(server, store, "ImageStore.DeleteImage", Store::delete_image);
@@ -131,8 +136,18 @@ impl Store {
         act()
     }
 
-    fn request_image(&self, request: &ImageRequest) -> Result<ImageResponse, Fault> {
-        self.fetches.request(request).map(|image| ImageResponse { images: Some(vec![image]) })
+    async fn request_image(&self, request: &ImageRequest, caller: Caller) -> Result<ImageResponse, Fault> {
+        let ask = || async {
+            let turn = self.fetches.turn(&request.id).await;
+            let (fetches, request) = (Arc::clone(&self.fetches), request.clone());
+            off_reactor(move || {
+                let _turn = turn;
+                fetches.request(&request)
+            })
+            .await
+        };
+        let image = arrival::answer(caller, ask, || self.fetches.arrived(&request.id)).await?;
+        Ok(ImageResponse { images: Some(vec![image]) })
     }
 
     fn list_images(&self, _: &ImageRequest) -> Result<ImageResponse, Fault> {

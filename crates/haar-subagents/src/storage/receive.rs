@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::fetch::{Fetches, blocking, lock, stopped};
-use super::fetching::{Fetch, State, check_same};
+use super::fetching::{Fetch, check_same};
 use super::images::{self, Facts};
 use super::names;
 use super::part::Part;
@@ -43,7 +43,7 @@ impl Fetches {
             Begun::Stored(facts) => return Ok((facts.to_wire(), false)),
             Begun::New(fetch) => fetch,
         };
-        let (fetches, id) = (Arc::clone(&self), fetch.id.clone());
+        let (fetches, upload) = (Arc::clone(&self), Arc::clone(&fetch));
         let stored = blocking(move || {
             let mut coming = async || {
                 tokio::select! {
@@ -59,7 +59,9 @@ impl Fetches {
             images::require(&fetches.folders, &fetch.id)
         })
         .await;
-        lock(&self.known).remove(&id);
+        lock(&self.known).remove(&upload.id);
+        // What became of it is the sender's to hear; who waits for the image looks for it.
+        upload.arrival.end(Ok(()));
         Ok((stored?.to_wire(), true))
     }
 
@@ -67,7 +69,9 @@ impl Fetches {
         {
             let mut known = lock(&self.known);
             // A failure of this image is told by what comes of the upload; those of others are theirs to hear.
-            known.retain(|id, fetch| !fetch.is_forgotten() && (*id != request.id || !fetch.has_failed()));
+            known.retain(|id, fetch| {
+                !fetch.arrival.is_forgotten() && (*id != request.id || !fetch.arrival.has_failed())
+            });
             if known.contains_key(&request.id) {
                 let text = format!("image {} is on its way already; ask again later", request.id);
                 return Err(Fault::new(FaultCode::Conflict, text));
@@ -79,7 +83,7 @@ impl Fetches {
             return Ok(Begun::Stored(facts));
         }
         let fetch = self.know(Fetch::of_upload(request)?)?;
-        *lock(&fetch.state) = State::Downloading;
+        fetch.arrival.begin();
         Ok(Begun::New(fetch))
     }
 }

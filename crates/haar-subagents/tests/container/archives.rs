@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::harness::*;
 use crate::make_image::{self, E, gzip, layer};
+use crate::plain;
 
 fn sample() -> make_image::Image {
     make_image::image(&[layer(&[E::File("a", b"1")]), layer(&[E::File("b", b"2")])], &json!({"Cmd": ["/a"]}))
@@ -71,7 +72,19 @@ async fn t52_a_containers_image_asked_for_by_its_id_alone_comes_from_the_image_s
     let loaded = agent.load(&request).await.unwrap();
     assert_eq!(loaded.haar.unwrap().sha256, Digest::of(&archive).hex());
     let file = world.path().join("container/images").join(IMAGE).join("rootfs/b");
-    assert_eq!(std::fs::read(file).unwrap(), b"2");
+    assert_eq!(std::fs::read(&file).unwrap(), b"2");
+
+    // Who does not ask again is answered when the image is there, or cannot be.
+    let asked = async |method: &str, id: &str| {
+        plain::call(&world.socket(), &format!("MDocker.{method}"), &json!({"id": id})).await
+    };
+    asked("DeleteImage", IMAGE).await.unwrap();
+    let (one, two) = tokio::join!(asked("LoadImage", IMAGE), asked("LoadImage", IMAGE));
+    for answer in [one.unwrap(), two.unwrap()] {
+        assert_eq!(answer["images"][0]["status"], "complete");
+        assert_eq!(std::fs::read(&file).unwrap(), b"2");
+    }
+    fails(asked("LoadImage", "2a7c3f52-6f3e-4d69-9a57-1f2d9c0a3c99").await, FaultCode::NotFound, "404");
 }
 
 #[tokio::test]

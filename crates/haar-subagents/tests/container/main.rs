@@ -12,6 +12,8 @@ mod images;
 mod killed;
 mod make_image;
 mod network;
+#[path = "../plain/mod.rs"]
+mod plain;
 mod registry;
 mod restart;
 mod save;

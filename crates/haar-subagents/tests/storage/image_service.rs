@@ -2,11 +2,13 @@
 
 use std::io::Write as _;
 
-use haar_api::rpc::{self, FaultCode};
+use haar_api::rpc::{self, Fault, FaultCode};
 use haar_subagents::storage::Config;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::*;
+use crate::plain;
 use crate::web::{Manner, Web};
 
 async fn beside(web: &Web) -> (tempfile::TempDir, Agent) {
@@ -71,4 +73,49 @@ async fn what_an_image_service_gives_is_checked_and_nothing_else_is_taken_unveri
 
     let alone = Agent::start().await;
     fails(alone.fetch(&wanted()).await, FaultCode::Invalid, "image service");
+}
+
+/// As the originals' callers ask, who go on as soon as they are answered.
+async fn plainly(agent: &Agent) -> Result<Value, Fault> {
+    plain::call(&agent.socket, "ImageStore.RequestImage", &json!({"id": IMAGE})).await
+}
+
+#[tokio::test]
+async fn who_does_not_ask_again_is_answered_when_the_image_is_there() {
+    let web = Web::serve(qcow2_image(), Manner::Gated).await;
+    let (_folder, agent) = beside(&web).await;
+    let fetching = || async {
+        until("the fetch has begun", || !web.heads().is_empty()).await;
+        assert_eq!(agent.image("GetImage", &wanted()).await.unwrap().status, "downloading");
+        web.open_gate();
+    };
+    let (one, two, ()) = tokio::join!(plainly(&agent), plainly(&agent), fetching());
+    for answer in [one.unwrap(), two.unwrap(), plainly(&agent).await.unwrap()] {
+        assert_eq!(
+            (&answer["images"][0]["status"], &answer["images"][0]["size"]),
+            (&json!("complete"), &json!(4))
+        );
+    }
+    assert_eq!(web.heads().len(), 1, "they share the fetch");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_who_wait_and_a_deleted_image_to_them_too() {
+    let web = Web::serve(qcow2_image(), Manner::Status(404)).await;
+    let (_folder, agent) = beside(&web).await;
+    let (one, two) = tokio::join!(plainly(&agent), plainly(&agent));
+    fails(one, FaultCode::NotFound, "404");
+    fails(two, FaultCode::NotFound, "404");
+
+    web.behave(Manner::Gated);
+    let begun = web.heads().len();
+    let deleting = async {
+        until("the fetch has begun again", || web.heads().len() > begun).await;
+        agent.call::<_, Value>("DeleteImage", &wanted()).await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(plainly(&agent), deleting);
+    fails(waited, FaultCode::Unavailable, "deleted");
+
+    web.behave(Manner::Whole);
+    assert_eq!(plainly(&agent).await.unwrap()["images"][0]["status"], "complete", "it is tried again");
 }

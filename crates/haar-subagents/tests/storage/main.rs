@@ -17,6 +17,8 @@ mod images;
 mod killed;
 mod mounted;
 mod numbered;
+#[path = "../plain/mod.rs"]
+mod plain;
 mod proxy;
 mod resumed;
 mod snapshots;
