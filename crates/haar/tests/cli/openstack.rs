@@ -36,6 +36,14 @@ impl Desk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_missing_login_to_openstack_names_the_variables_and_the_file() {
+    let home = tempfile::tempdir().unwrap();
+    let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
+    assert!(said.code == 2 && said.err.contains("OS_AUTH_URL"), "{said:?}");
+    assert!(said.err.contains("clouds.yaml"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_in_openstack_goes_from_nothing_to_servers_and_back_to_nothing() {
     const TEST: &str = "a_deployment_in_openstack_goes_from_nothing_to_servers_and_back_to_nothing";
     let Some(folder) = std::env::var_os("HAAR_OPENSTACK_DIR") else {

@@ -324,12 +324,3 @@ async fn without_openstack_the_word_says_how_to_build_it() {
     let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
     assert!(said.code == 2 && said.err.contains("--features openstack"), "{said:?}");
 }
-
-#[cfg(feature = "openstack")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_login_to_openstack_names_the_variables_and_the_file() {
-    let home = tempfile::tempdir().unwrap();
-    let said = haar(home.path(), &[], &["cloud", "list", "--provider", "openstack"], "").await;
-    assert!(said.code == 2 && said.err.contains("OS_AUTH_URL"), "{said:?}");
-    assert!(said.err.contains("clouds.yaml"), "{said:?}");
-}
