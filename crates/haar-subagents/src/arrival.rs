@@ -5,6 +5,8 @@
 //!    └───────────────────┴───────end───▶ failed
 //! ```
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, Image};
@@ -102,6 +104,26 @@ impl Arrival {
             _ => Ok(()),
         }
     }
+}
+
+/// Waits until the image of this id comes no more, if it is coming. A failure is told to all who wait, and to nobody after
+/// them.
+pub(crate) async fn arrived<T: AsRef<Arrival>>(
+    known: &Mutex<HashMap<String, Arc<T>>>,
+    id: &str,
+) -> Result<(), Fault> {
+    let Some(coming) = lock(known).get(id).cloned() else { return Ok(()) };
+    let ended = (*coming).as_ref().ended().await;
+    if ended.is_err() {
+        lock(known).retain(|_, other| !Arc::ptr_eq(other, &coming));
+    }
+    ended
+}
+
+/// Locks what is known of the images that are coming.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing behind these locks is changed in more than one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a request for an image is answered. Whoever asks again is told how far it is; others wait until it is there or

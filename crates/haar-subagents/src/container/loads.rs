@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageExtra, ImageRequest, ImageService, ImageWant};
@@ -24,7 +24,7 @@ use super::images::{self, FORMAT, KIND};
 use super::load::{self, Limits, Wanted};
 use super::progress::Progress;
 use super::source::{self, Origin};
-use crate::arrival::Arrival;
+use crate::arrival::{self, Arrival, lock};
 use crate::storage::fetching::Secret;
 use crate::storage::names::check_id;
 use crate::storage::source::goes_direct;
@@ -149,14 +149,9 @@ impl Loads {
         lock(&self.known).get(id).filter(|load| !load.arrival.is_forgotten()).map(|load| load.to_wire())
     }
 
-    /// Waits until a load has ended, if there is one. A failure is told to all who wait, and to nobody after them.
+    /// Waits until a load has ended, if there is one.
     pub(super) async fn arrived(&self, id: &str) -> Result<(), Fault> {
-        let Some(load) = lock(&self.known).get(id).cloned() else { return Ok(()) };
-        let ended = load.arrival.ended().await;
-        if ended.is_err() {
-            lock(&self.known).retain(|_, known| !Arc::ptr_eq(known, &load));
-        }
-        ended
+        arrival::arrived(&self.known, id).await
     }
 
     /// Every image that is not stored yet.
@@ -235,6 +230,12 @@ impl Drop for Making<'_> {
         lock(&self.loads.known).remove(&self.load.id);
         // Who waits for the image looks for it.
         self.load.arrival.end(Ok(()));
+    }
+}
+
+impl AsRef<Arrival> for Load {
+    fn as_ref(&self) -> &Arrival {
+        &self.arrival
     }
 }
 
@@ -317,9 +318,4 @@ fn check_same(request: &ImageRequest, sha256: &str) -> Result<(), Fault> {
     let text =
         format!("image {} is here with SHA-256 {sha256:?}, {want} was asked for; use another id", request.id);
     Err(Fault::new(FaultCode::Conflict, text))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing behind these locks is changed in more than one step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest, ImageService};
@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use super::fetching::{Fetch, check_same};
 use super::folders::Folders;
 use super::{Config, images, names};
+use crate::arrival::{self, lock};
 use crate::kit::{self, PerGuest, Turn};
 
 /// Fetches that run at once; others are `pending`.
@@ -123,14 +124,9 @@ impl Fetches {
         lock(&self.known).get(id).filter(|fetch| !fetch.arrival.is_forgotten()).map(|fetch| fetch.to_wire())
     }
 
-    /// Waits until a fetch has ended, if there is one. A failure is told to all who wait, and to nobody after them.
+    /// Waits until a fetch has ended, if there is one.
     pub(super) async fn arrived(&self, id: &str) -> Result<(), Fault> {
-        let Some(fetch) = lock(&self.known).get(id).cloned() else { return Ok(()) };
-        let ended = fetch.arrival.ended().await;
-        if ended.is_err() {
-            lock(&self.known).retain(|_, known| !Arc::ptr_eq(known, &fetch));
-        }
-        ended
+        arrival::arrived(&self.known, id).await
     }
 
     /// Every image that is not stored yet.
@@ -221,11 +217,6 @@ pub(super) async fn blocking<R: Send + 'static>(
     tokio::task::spawn_blocking(act).await.unwrap_or_else(|error| {
         Err(Fault::new(FaultCode::Failed, format!("the work stopped by a defect: {error}")))
     })
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing behind these locks is changed in more than one step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

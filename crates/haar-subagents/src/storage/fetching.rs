@@ -49,6 +49,12 @@ impl Secret {
     }
 }
 
+impl AsRef<Arrival> for Fetch {
+    fn as_ref(&self) -> &Arrival {
+        &self.arrival
+    }
+}
+
 impl Fetch {
     pub(super) fn read(request: &ImageRequest, service: Option<&ImageService>) -> Result<Self, Fault> {
         if let (None, "", Some(service)) = (&request.haar, request.source.as_str(), service) {

@@ -7,11 +7,12 @@ use haar_api::rpc::{Fault, FaultCode, Image, ImageRequest};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::fetch::{Fetches, blocking, lock, stopped};
+use super::fetch::{Fetches, blocking, stopped};
 use super::fetching::{Fetch, check_same};
 use super::images::{self, Facts};
 use super::names;
 use super::part::Part;
+use crate::arrival::lock;
 
 impl Fetches {
     /// Takes an image that its sender streams; answers it, and whether it is new. `body` gives the bytes, and an
