@@ -74,8 +74,9 @@ mod tests {
         }
         child.wait().unwrap();
         assert!(!process.is_alive() && process.is_alive_or_its_number_free());
-        let own = i32::try_from(std::process::id()).unwrap();
-        let recycled = Process { pid: own, ..process };
+        // Not the child's beginning: it may be in the same tick as this process's own.
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let recycled = Process { ticks: own.ticks + 1, ..own };
         assert!(!recycled.is_alive_or_its_number_free(), "another has the number");
     }
 }
