@@ -17,7 +17,7 @@ const LAYOUT: u32 = 1;
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why a data folder cannot be used.
@@ -66,7 +66,7 @@ impl Folder {
         let lock = take_lock(root)?;
         check_version(root)?;
         make_folder(&root.join("images"), 0o700)?;
-        Ok(Folder { root: root.to_path_buf(), _lock: lock })
+        Ok(Folder { root: root.to_path_buf(), lock })
     }
 
     /// The file of the books.
@@ -77,6 +77,14 @@ impl Folder {
     /// Where uploaded images lie.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+}
+
+impl Drop for Folder {
+    /// Closing alone leaves it locked for as long as a child of this process that is just being started, which
+    /// shares the file until it runs its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 

@@ -24,7 +24,7 @@ const MODE: u32 = 0o600;
 /// The lock; open as long as this value lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
@@ -32,6 +32,14 @@ impl Lock {
     /// Removes the lock file while holding it. Who waits for it notices, and takes a new one.
     pub(super) fn remove(self) -> Result<(), Error> {
         remove(&self.path)
+    }
+}
+
+impl Drop for Lock {
+    /// Closing alone leaves it locked for as long as a child of this process that is just being started, which
+    /// shares the file until it runs its program.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
     }
 }
 
@@ -79,7 +87,7 @@ enum Attempt {
 
 fn attempt(file: File, path: &Path) -> Result<Attempt, Error> {
     match file.try_lock() {
-        Ok(()) if is_at(&file, path) => Ok(Attempt::Taken(Lock { _file: file, path: path.to_owned() })),
+        Ok(()) if is_at(&file, path) => Ok(Attempt::Taken(Lock { file, path: path.to_owned() })),
         Ok(()) => Ok(Attempt::Removed),
         Err(TryLockError::WouldBlock) => Ok(Attempt::Busy),
         Err(TryLockError::Error(source)) => Err(failed("lock", path)(source)),
@@ -181,6 +189,17 @@ mod tests {
         held.remove().unwrap();
         assert!(matches!(attempt(late, &path).unwrap(), Attempt::Removed));
         assert!(lock(folder.path(), &path).is_ok());
+    }
+
+    #[test]
+    fn a_lock_goes_also_while_a_child_still_shares_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.lock");
+        let held = lock(folder.path(), &path).unwrap();
+        let shared = held.file.try_clone().unwrap();
+        drop(held);
+        assert!(try_lock(folder.path(), &path).unwrap().is_some());
+        drop(shared);
     }
 
     #[test]

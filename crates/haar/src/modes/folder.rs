@@ -41,6 +41,14 @@ pub(super) struct Taken {
     lock: File,
 }
 
+impl Drop for Taken {
+    /// Closing alone leaves it locked for as long as a child of this process that is just being started, which
+    /// shares the file until it runs its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Folder {
     /// The folder by its absolute path, so that processes started from it mean the same one.
     pub(super) fn at(path: &Path) -> anyhow::Result<Folder> {
@@ -216,7 +224,8 @@ fn is_held(path: &Path) -> std::io::Result<bool> {
         opened => opened?,
     };
     match lock.try_lock() {
-        Ok(()) => Ok(false),
+        // Given back here and not by closing it, as that leaves it to a child that is just being started.
+        Ok(()) => lock.unlock().map(|()| false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
     }
