@@ -191,7 +191,7 @@ mod tests {
         let mut text = String::new();
         let mut bytes = [0; 64];
         while !text.contains(until) {
-            let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut bytes)).await;
+            let read = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut bytes)).await;
             let count = read.unwrap().unwrap();
             assert!(count > 0, "ended after {text:?}");
             text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
@@ -227,7 +227,7 @@ mod tests {
         std::fs::write(&path, "anew\n").unwrap();
         assert_eq!(read_some(&mut near, "\n").await, "anew\n");
         drop(near);
-        tokio::time::timeout(Duration::from_secs(10), follower).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), follower).await.unwrap().unwrap().unwrap();
     }
 
     /// A console on its way, and its near end.
@@ -263,7 +263,7 @@ mod tests {
         drop((near, guest));
         passing.await.unwrap().unwrap();
         let (_third, _) = begin(&consoles, socket());
-        tokio::time::timeout(Duration::from_secs(10), listener.accept()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), listener.accept()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use haar_api::rpc::{FaultCode, Nothing, VolumeResponse};
 use haar_api::rpc_client::{Address, CallError, call};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn ask(body: &str) -> Result<VolumeResponse, CallError> {
     ask_with(&answer("200 OK", "application/json; charset=utf-8", body)).await

@@ -27,7 +27,7 @@ async fn case_32_defect_21_a_server_is_ready_when_its_first_boot_is_done_and_the
     // Whoever looked again would not find that the boot is done.
     bench.boots();
     let wait = server.wait_until_ready(&no_files, NOTHING);
-    timeout(Duration::from_secs(30), wait).await.expect("the second wait is none").unwrap();
+    timeout(Duration::from_secs(60), wait).await.expect("the second wait is none").unwrap();
 }
 
 #[tokio::test]

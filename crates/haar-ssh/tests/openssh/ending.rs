@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::harness::{Setup, Sshd, end_all, eventually, never, runs, sshd, sshd_with};
 
 /// Nobody waits longer for what ends at once; by themselves the commands here go on for a thousand seconds.
-const AT_ONCE: Duration = Duration::from_secs(20);
+const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// A command of this test alone, with a child, and whether any of it still runs.
 struct Sleeper {

@@ -93,9 +93,9 @@ pub(crate) fn never() -> CancellationToken {
     CancellationToken::new()
 }
 
-/// Waits for a condition, looking often, for at most 20 s.
+/// Waits for a condition, looking often, for at most a minute.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

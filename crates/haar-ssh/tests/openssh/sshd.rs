@@ -92,7 +92,7 @@ impl Sshd {
         program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         self.child = Some(program.spawn()?);
         let address = ("127.0.0.1", self.port);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             if std::net::TcpStream::connect(address).is_ok() {
                 return self.is_running();
@@ -167,7 +167,8 @@ impl Drop for Sshd {
 
 /// Limits for a busy machine: failures are told soon, success may take its time.
 pub(crate) fn limits() -> Limits {
-    Limits { patience: Duration::from_secs(60), ..Limits::default() }
+    let patience = Duration::from_secs(60);
+    Limits { dial: patience, session: patience, patience: 2 * patience, ..Limits::default() }
 }
 
 /// The user that this process runs as, who is also the one on the server.
