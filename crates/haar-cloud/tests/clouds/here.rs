@@ -72,7 +72,8 @@ fn pid(chunk: Option<Chunk>) -> i32 {
     std::str::from_utf8(&bytes).unwrap().trim().parse().unwrap()
 }
 
-async fn until_gone(pid: i32) {
+/// Waits until a process has ended.
+pub(crate) async fn until_gone(pid: i32) {
     let began = Instant::now();
     while kill(Pid::from_raw(pid), None).is_ok() {
         assert!(began.elapsed() < LIMIT, "process {pid} runs on");

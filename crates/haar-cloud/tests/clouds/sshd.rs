@@ -1,7 +1,8 @@
 //! A real sshd on a free port of loopback, whose server in the cloud in memory is at its address.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use haar_cloud::fake::{Build, Fake};
 use haar_cloud::provider::Ground;
 use haar_cloud::{Server, SpawnOrder};
 use haar_ssh::KeyPair;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt::ReuseAddr};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 
@@ -43,7 +45,7 @@ impl Reachable {
             port,
             sentinel: place("sentinel"),
             folder: place("scripts"),
-            script_limit: Duration::from_secs(3),
+            script_limit: Duration::from_secs(10),
             ..Access::default()
         };
         let (fake, cloud) = here(folder.path(), access.clone()).await;
@@ -128,7 +130,7 @@ impl Reachable {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(self.path("log")).unwrap());
         self.sshd = Some(command.spawn().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "sshd does not listen: {log}");
@@ -177,8 +179,13 @@ fn left_out(test: &str, reason: &str) {
     }
 }
 
+/// A port that nobody has at this moment. Nothing listens on it to find it: a child of this process that is just
+/// being started would share the listener, and be taken for the server.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&socket, ReuseAddr, &true).unwrap();
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    socket::getsockname::<SockaddrIn>(socket.as_raw_fd()).unwrap().port()
 }
 
 /// The processes that one started, and those that they did.

@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 use crate::harness::{Setup, Sshd, eventually, limits, sshd, sshd_with};
 use crate::proxy::{Manner, Proxy};
 
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(4);
 
-/// Files over a proxy, of a server that may be silent for a short time only.
-fn files(sshd: &Sshd, proxy: &Proxy) -> Files {
+/// Files over a proxy, of a server that may be silent for so long only.
+fn files(sshd: &Sshd, proxy: &Proxy, file_answer: Duration) -> Files {
     let mut options = sshd.options();
     options.target.port = proxy.port;
-    options.limits = Limits { file_answer: SHORT, ..limits() };
+    options.limits = Limits { file_answer, ..limits() };
     Pool::new(options).files()
 }
 
@@ -26,22 +26,24 @@ fn files(sshd: &Sshd, proxy: &Proxy) -> Files {
 async fn an_upload_over_a_slow_line_takes_its_time() {
     let Some(sshd) = sshd("slow line") else { return };
     let proxy = Proxy::to(sshd.port, Manner::Pass).await;
-    let files = files(&sshd, &proxy);
+    // A machine that stands still for a moment must not be taken for a server that is silent.
+    let limit = Duration::from_secs(6);
+    let files = files(&sshd, &proxy, limit);
     files.write(&sshd.text("small"), b"x", 0o600).await.unwrap();
     proxy.set(Manner::Slow);
     let (local, remote) = (sshd.path("local"), sshd.text("remote"));
-    fs::write(&local, vec![7; 4 << 20]).unwrap();
+    fs::write(&local, vec![7; 8 << 20]).unwrap();
     let began = Instant::now();
     files.upload(&local, &remote).await.unwrap();
-    assert!(began.elapsed() > 2 * SHORT, "the line was not slow: {:?}", began.elapsed());
-    assert_eq!(fs::metadata(&remote).unwrap().len(), 4 << 20);
+    assert!(began.elapsed() > 2 * limit, "the line was not slow: {:?}", began.elapsed());
+    assert_eq!(fs::metadata(&remote).unwrap().len(), 8 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_waited_for_no_longer_than_the_limit() {
     let Some(sshd) = sshd("falls silent") else { return };
     let proxy = Proxy::to(sshd.port, Manner::Pass).await;
-    let files = files(&sshd, &proxy);
+    let files = files(&sshd, &proxy, SHORT);
     files.write(&sshd.text("one"), b"x", 0o600).await.unwrap();
     proxy.set(Manner::Hang);
     let began = Instant::now();

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use haar_ssh::{HostKeys, KeyPair, Limits, Login, Options, Pool, Target};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt::ReuseAddr};
 use nix::unistd::Pid;
 
 /// The server's program, of Debian's package `openssh-server`.
@@ -183,9 +185,13 @@ pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }
 
-/// A port that nobody has at this moment.
+/// A port that nobody has at this moment. Nothing listens on it to find it: a child of this process that is just
+/// being started would share the listener, and be taken for the server.
 pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(&socket, ReuseAddr, &true)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;
+    Ok(socket::getsockname::<SockaddrIn>(socket.as_raw_fd())?.port())
 }
 
 fn key_pair() -> io::Result<KeyPair> {
